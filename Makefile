@@ -1,0 +1,58 @@
+# Needs Python 3.11 or newer, make, and a network with PyPI. Everything is installed into .venv; nothing else is touched.
+# `make demo VENV=/path/to/venv` uses, and fills, an environment of your own.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test slow lint reports clean
+
+help:
+	@echo "make demo     install, attack two small networks, say where the page is (a few minutes the first time)"
+	@echo "make test     install, run the tests"
+	@echo "make slow     run the tests that take long"
+	@echo "make lint     ruff and mypy"
+	@echo "make reports  build the pages of all runs in reports/ again"
+	@echo "make clean    remove .venv, build leftovers and caches"
+
+demo: $(VENV)/.installed
+	$(BIN)/robustlab attack --output reports/demo --overwrite
+	@echo
+	@echo "The page: file://$(CURDIR)/reports/demo/report.html"
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest --durations=10
+
+slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m slow --durations=0
+
+lint: $(VENV)/.installed-test $(VENV)/.installed-lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+reports: $(VENV)/.installed
+	@for run in reports/*/run.json; do \
+		if [ -e "$$run" ]; then $(BIN)/robustlab report "$$(dirname "$$run")" || exit 1; fi; \
+	done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+
+# The stamps are renewed when what is to be installed changes; the code itself is installed in place.
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "robustlab needs Python 3.11 or newer, and $(PYTHON) is older: make PYTHON=python3.12 ..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade "pip>=25.1"  # the first that knows dependency groups
+	touch $@
+
+$(VENV)/.installed: pyproject.toml setup.py $(VENV)/.python
+	@echo "Installing into $(VENV); PyTorch is large, the first time takes minutes."
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-%: $(VENV)/.installed
+	$(PIP) --group $*
+	touch $@

@@ -1,0 +1,222 @@
+"""From lines to numbers: what each attack left, robust accuracy, the security curve, and pairs of models.
+
+A sample is robust when it is classified right and every attack tried it and failed. A sample that an attack raised on,
+or never tried although it still stood, is not robust: silence is no evidence.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from statistics import fmean, median
+from typing import Any
+
+import msgspec
+
+from robustlab.intervals import paired_difference, share
+
+CLEAN = "clean"
+Json = dict[str, Any]
+
+
+class Line(msgspec.Struct, forbid_unknown_fields=True):
+    """What one attack did to one sample: a line of samples.jsonl. The clean pass is attack "clean" at eps 0.
+
+    clean, adv: predicted classes before and after. confidence: of the last prediction (of `clean` in the clean pass).
+    success: fooled as the search saw it; verified: the given module agrees, inside the budget; success_8bit: still
+    fooled after rounding to 8 bits (None: not tried). target: -1 for none. linf ... l0: size of the perturbation.
+    """
+
+    model: str
+    attack: str
+    eps: float
+    id: int
+    label: int
+    clean: int | None
+    adv: int | None = None
+    confidence: float | None = None
+    success: bool = False
+    verified: bool | None = None
+    success_8bit: bool | None = None
+    rank: int | None = None
+    target: int | None = None
+    linf: float | None = None
+    l2: float | None = None
+    l1: float | None = None
+    l0: float | None = None
+    forwards: float = 0
+    backwards: float = 0
+    error: str | None = None
+
+    @property
+    def broken(self) -> bool:
+        """A success that counts: verified, and no error."""
+        return self.success and self.verified is True and self.error is None
+
+    def size(self, norm: str) -> float | None:
+        """The perturbation's size in the norm "linf", "l2", "l1" or "l0"."""
+        sizes = {"linf": self.linf, "l2": self.l2, "l1": self.l1, "l0": self.l0}
+        return sizes[norm]
+
+
+def aggregate(
+    config: Mapping[str, Any],
+    lines: Iterable[Line],
+    *,
+    passes: Sequence[Mapping[str, Any]] = (),
+    classes: Sequence[str] | None = None,
+) -> Json:
+    """All numbers of a run. config: as `runs.Run.create` describes it. passes: summed unit infos, for the seconds.
+
+    Returns {"norm", "eps", "models": [...], "pairs": [...]}; every share is {value, low, high, n}, a fraction.
+    """
+    threat = config["threat"]
+    eps = float(threat["eps"])
+    table: dict[str, dict[tuple[str, float], dict[int, Line]]] = defaultdict(lambda: defaultdict(dict))
+    for line in lines:
+        table[line.model][line.attack, line.eps][line.id] = line
+    models = []
+    verdicts = []
+    for model in config["models"]:
+        seen = _Seen(table[model["name"]], [attack["name"] for attack in config["attacks"]], eps)
+        infos = {(p["attack"], p["eps"]): p for p in passes if p["model"] == model["name"]}
+        verdicts.append((seen.right, seen.robust))
+        models.append(
+            {
+                "name": model["name"],
+                "n": seen.n,
+                "clean_accuracy": share(len(seen.right), seen.n),
+                "clean_errors": sum(line.error is not None for line in seen.clean.values()),
+                "robust_accuracy": share(len(seen.robust), seen.n) if seen.suite else None,
+                "robust_accuracy_8bit": _after_rounding(seen),
+                "attacks": [_attack(seen, at, str(threat["norm"]), infos) for at in range(len(seen.suite))],
+                "worst_class": _worst_class(seen, classes) if seen.suite else None,
+                "curve": _curve(seen, config.get("curve")),
+            }
+        )
+    pairs = [
+        {
+            "first": config["models"][i]["name"],
+            "second": config["models"][j]["name"],
+            "clean": _pair(verdicts[i][0], verdicts[j][0], models[i]["n"]),
+            "robust": _pair(verdicts[i][1], verdicts[j][1], models[i]["n"]) if config["attacks"] else None,
+        }
+        for i, j in combinations(range(len(models)), 2)
+        if models[i]["n"] == models[j]["n"]
+    ]
+    return {"norm": threat["norm"], "eps": eps, "models": models, "pairs": pairs}
+
+
+class _Seen:
+    """One model's lines, and who still stands after each attack of the suite at the headline eps."""
+
+    def __init__(self, table: Mapping[tuple[str, float], dict[int, Line]], suite: list[str], eps: float) -> None:
+        self.table = table
+        self.suite = suite
+        self.eps = eps
+        self.clean = table.get((CLEAN, 0.0), {})
+        self.n = len(self.clean)
+        self.right = {i for i, line in self.clean.items() if line.error is None and line.clean == line.label}
+        self.left: list[set[int]] = []  # after each attack
+        self.missing: list[int] = []
+        standing = self.right
+        for attack in suite:
+            tried = self.lines(attack)
+            self.missing.append(len(standing - tried.keys()))
+            standing = {i for i in standing if i in tried and not tried[i].broken and tried[i].error is None}
+            self.left.append(standing)
+        self.robust = standing
+
+    def lines(self, attack: str, eps: float | None = None) -> dict[int, Line]:
+        return self.table.get((attack, self.eps if eps is None else eps), {})
+
+
+def _attack(seen: _Seen, at: int, norm: str, infos: Mapping[tuple[str, float], Mapping[str, Any]]) -> Json:
+    name = seen.suite[at]
+    tried = [line for i, line in seen.lines(name).items() if i in seen.right]
+    broken = [line for line in tried if line.broken]
+    sizes = [size for line in broken if (size := line.size(norm)) is not None]
+    rounded = [line.success_8bit for line in broken if line.success_8bit is not None]
+    info = infos.get((name, seen.eps), {})
+    return {
+        "name": name,
+        "left": share(len(seen.left[at]), seen.n),
+        "broken": len(broken),
+        "attempted": len(tried),
+        "success_rate": share(len(broken), len(tried)),
+        "success_8bit": sum(rounded) if len(rounded) == len(broken) else None,
+        "leaves_8bit": info.get("leaves_8bit", 0),
+        "unverified": info.get("unverified", sum(line.success and line.verified is not True for line in tried)),
+        "errors": sum(line.error is not None for line in tried),
+        "missing": seen.missing[at],
+        "median_distance": median(sizes) if sizes else None,
+        "forwards": fmean(line.forwards for line in tried) if tried else None,
+        "backwards": fmean(line.backwards for line in tried) if tried else None,
+        "seconds": info.get("seconds"),
+    }
+
+
+def _after_rounding(seen: _Seen) -> Json | None:
+    """Robust accuracy where only adversarials that survive rounding to 8 bits count; None where that was not judged.
+
+    In a cascade it is an upper bound: what one attack broke only before rounding, later attacks never tried.
+    """
+    if not seen.suite:
+        return None
+    fallen: set[int] = set()
+    for attack in seen.suite:
+        for i, line in seen.lines(attack).items():
+            if line.broken and line.success_8bit is None:
+                return None
+            if line.error is not None or (line.broken and line.success_8bit):
+                fallen.add(i)
+    only_before = {
+        i for attack in seen.suite for i, line in seen.lines(attack).items() if line.broken and not line.success_8bit
+    }
+    return dict(share(len((seen.robust | (only_before & seen.right)) - fallen), seen.n))
+
+
+def _worst_class(seen: _Seen, classes: Sequence[str] | None) -> Json:
+    """The class with the lowest robust accuracy, the lowest number among equals."""
+    members: dict[int, list[int]] = defaultdict(list)
+    for i, line in seen.clean.items():
+        members[line.label].append(i)
+    counts = {label: (sum(i in seen.robust for i in ids), len(ids)) for label, ids in members.items()}
+    label = min(counts, key=lambda c: (counts[c][0] / counts[c][1], c)) if counts else -1
+    return {
+        "label": label,
+        "name": classes[label] if classes and 0 <= label < len(classes) else str(label),
+        "robust_accuracy": share(*counts.get(label, (0, 0))),
+        "clean_accuracy": share(sum(i in seen.right for i in members[label]), len(members[label])),
+    }
+
+
+def _curve(seen: _Seen, curve: Mapping[str, Any] | None) -> list[Json]:
+    """Accuracy over eps; what falls at one eps counts as fallen at every larger one.
+
+    At the headline eps the point uses what the curve's attack and those before it in the suite broke. A point for
+    which a standing sample was not tried is left out: it was not run.
+    """
+    if not curve:
+        return []
+    attack = curve["attack"]
+    points = [{"eps": 0.0, "source": CLEAN, "share": share(len(seen.right), seen.n)}]
+    standing = seen.right
+    for eps in sorted({float(e) for e in curve["eps"] if float(e) > 0} | {seen.eps}):
+        if eps == seen.eps and attack in seen.suite:
+            after = standing & seen.left[seen.suite.index(attack)]
+            tried = standing
+        else:
+            lines = seen.lines(attack, eps)
+            tried = standing & lines.keys()
+            after = {i for i in tried if not lines[i].broken and lines[i].error is None}
+        if tried == standing:
+            standing = after
+            points.append({"eps": eps, "source": attack, "share": share(len(standing), seen.n)})
+    return points
+
+
+def _pair(first: set[int], second: set[int], n: int) -> Json:
+    both = len(first & second)
+    return dict(paired_difference(both, len(first) - both, len(second) - both, n - len(first | second)))

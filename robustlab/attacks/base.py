@@ -1,0 +1,210 @@
+"""What every attack is: a frozen dataclass of its parameters, called with (classifier, images, labels)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from robustlab.attacks.losses import LOSSES
+from robustlab.draws import keys, pixel_ids
+from robustlab.errors import UserError, did_you_mean
+from robustlab.oracle import Access, Oracle
+from robustlab.threat import BUDGET_NORMS, Norm, parse_eps
+
+Model = Callable[[Tensor], Tensor]  # images in [0, 1] (N, C, H, W) -> logits (N, K); usually an nn.Module
+State = dict[str, Tensor]  # first dimension = rows; "query" is the next point to be seen
+
+
+@dataclass
+class Rows:
+    """The samples in the slots of the working batch, one rank each. All fields have the rows as first dimension."""
+
+    x: Tensor  # clean images
+    y: Tensor  # labels
+    target: Tensor  # the class to reach, -1 for none
+    id: Tensor
+    rank: Tensor
+    age: Tensor  # steps taken
+    pos: Tensor  # place in the selection
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: Tensor) -> Self:
+        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    def put(self, index: Tensor, other: Rows) -> None:
+        for f in fields(self):
+            getattr(self, f.name)[index] = getattr(other, f.name)
+
+
+class Seen(NamedTuple):
+    """What the target showed at `state["query"]`; the gradient is None where the attack does not need one."""
+
+    logits: Tensor
+    loss: Tensor
+    gradient: Tensor | None
+    hit: Tensor  # (B,) bool: the point is adversarial
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random keys for rows: a function of (seed, sample id, rank, age, purpose) and of nothing else."""
+
+    seed: int
+
+    def keys(self, rows: Rows, purpose: str) -> Tensor:
+        return keys(self.seed, rows.id, rows.rank, rows.age, purpose)
+
+
+@dataclass(eq=False)
+class Outcome:
+    """What an attack did to each of n samples.
+
+    images: the adversarial image, or where the attack failed its final point. success: as judged by the target.
+    rank: the try that succeeded, -1 for none. forwards, backwards: what the sample cost.
+    refused: hits of the search copy that the target itself did not confirm, summed over samples.
+    """
+
+    images: Tensor
+    success: Tensor
+    rank: Tensor
+    target: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    refused: int = 0
+
+
+@dataclass(frozen=True)
+class RowAttack:
+    """An attack that moves every sample on its own, by ask and tell; `driver.drive` does the asking.
+
+    A subclass says where a row starts and how it goes on from what was seen; it never calls the classifier.
+    norm: linf, l2 or l1. eps: budget in the units of the norm, images in [0, 1]. targeted: success is being predicted
+    as the target given in the call, otherwise as anything but the label.
+    """
+
+    needs: ClassVar[Access] = "gradient"
+    keep: ClassVar[Literal["adversarial", "smallest", "last"]] = "adversarial"
+    views: ClassVar[int] = 1
+    norms: ClassVar[tuple[str, ...]] = BUDGET_NORMS
+
+    norm: Norm = "linf"
+    eps: float = 8 / 255
+    targeted: bool = False
+    steps: int = 1
+    restarts: int = 1
+    loss: str = "ce"
+    stop_when_fooled: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        object.__setattr__(self, "eps", parse_eps(self.eps))
+        if self.norm not in self.norms:
+            raise UserError(f"{name} knows the norms {', '.join(self.norms)}, got {self.norm!r}.")
+        if self.loss not in LOSSES:
+            raise UserError(
+                f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}.{did_you_mean(self.loss, LOSSES)}"
+            )
+        for key in ("steps", "restarts"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} needs {key} of at least 1, got {value!r}.")
+
+    # --- what a subclass says -------------------------------------------------------------------------------------
+
+    def ranks(self, y: Tensor, targets: Tensor | None, clean_logits: Tensor | None) -> Tensor:
+        """(n, R): the target of each rank, -1 for none. The default: `restarts` times the given target."""
+        column = torch.full_like(y, -1) if targets is None else targets
+        return column[:, None].expand(-1, self.restarts)
+
+    def start(self, rows: Rows, draw: Draw) -> State:
+        raise NotImplementedError
+
+    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+        raise NotImplementedError
+
+    def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
+        """(B,): what the attack maximises, never reduced over rows."""
+        aimed = self.targeted or self.aims
+        return LOSSES[self.loss](logits, rows.y, rows.target if aimed else None)
+
+    aims: ClassVar[bool] = False  # ranks set targets of their own, though any wrong class is a success
+
+    def view(self, query: Tensor, rows: Rows, i: int, draw: Draw) -> Tensor:
+        """What the target is shown as view i of the query; view 0 must be the query itself."""
+        return query
+
+    def done(self, rows: Rows, state: State) -> Tensor | None:
+        """(B,) bool: rows that end before their last step."""
+        return None
+
+    # --- how it is called -----------------------------------------------------------------------------------------
+
+    def __call__(self, classifier: Model | Oracle, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
+        """Attacked images, same shape and dtype as `images`; see `run` for the options."""
+        return self.run(classifier, images, labels, **options).images
+
+    def run(
+        self,
+        classifier: Model | Oracle,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        targets: Tensor | None = None,
+        ids: Tensor | None = None,
+        seed: int = 0,
+        batch_size: int = 128,
+        search: Model | None = None,
+        clean_logits: Tensor | None = None,
+    ) -> Outcome:
+        """The attack on n samples, with all that was counted.
+
+        images: (n, C, H, W) float in [0, 1]. labels, targets: (n,) int64. ids: (n,) int64, the keys of the random
+        draws; default: a hash of the pixels. search: a faster copy of the classifier to search on.
+        The classifier is put into eval mode and left as it was found.
+        """
+        from robustlab.attacks.driver import drive
+
+        oracle = classifier if isinstance(classifier, Oracle) else Oracle(classifier)
+        check_call(self, oracle, images, labels, targets)
+        outcome = drive(
+            self,
+            oracle,
+            images.detach().float(),
+            labels.long(),
+            pixel_ids(images) if ids is None else ids,
+            targets=targets,
+            seed=seed,
+            batch_size=batch_size,
+            search=search,
+            clean_logits=clean_logits,
+        )
+        outcome.images = outcome.images.to(images.dtype)
+        return outcome
+
+
+def check_call(attack: RowAttack, oracle: Oracle, images: Tensor, labels: Tensor, targets: Tensor | None) -> None:
+    """Raise a `UserError` for what cannot be attacked."""
+    name = type(attack).__name__
+    if images.ndim != 4 or not images.is_floating_point():
+        raise UserError(f"images must be floats of shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}.")
+    if labels.shape != images.shape[:1]:
+        raise UserError(f"labels must have shape ({len(images)},), one an image, got {tuple(labels.shape)}.")
+    if len(images):
+        low, high = images.min().item(), images.max().item()
+        if not (low >= 0 and high <= 1):
+            raise UserError(
+                f"images must lie in [0, 1], got [{low:.3g}, {high:.3g}]. If they are normalised, give the raw images"
+                " and put the normalisation inside the model: robustlab.models.Classifier(module, mean, std)."
+            )
+    if attack.targeted and targets is None:
+        raise UserError(f"A targeted {name} needs targets: attack(model, images, labels, targets=...).")
+    if not attack.targeted and targets is not None:
+        raise UserError(f"targets were given to an untargeted attack; write {name}(targeted=True, ...).")
+    if not oracle.allows(attack.needs):
+        raise UserError(f"{name} needs {attack.needs}, and the target gives only {oracle.gives}.")

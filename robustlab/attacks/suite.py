@@ -1,0 +1,158 @@
+"""A suite: several attacks under one threat model, from a card and flags."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from robustlab.attacks import attack_class
+from robustlab.attacks.base import RowAttack
+from robustlab.cards import convert, find_card, read_card
+from robustlab.errors import UserError, did_you_mean
+from robustlab.threat import ThreatModel, parse_eps
+
+_THREAT_KEYS = ("norm", "eps", "targeted", "target")
+
+
+@dataclass(frozen=True)
+class SuiteCard:
+    """What a TOML file in `attacks/` may hold. `[threat]` may leave out what the data set or a flag says."""
+
+    attack: list[dict[str, Any]]
+    threat: dict[str, Any] = field(default_factory=dict)
+    description: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Member:
+    """An attack of a suite under its name in lines and tables. parameters: as the card or flag gave them."""
+
+    name: str
+    method: str
+    parameters: dict[str, Any]
+    attack: RowAttack
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Attacks in the order in which a cascade runs them.
+
+    >>> suite = load_suite("linf-standard")
+    >>> [member.name for member in suite.members]
+    ['fgsm', 'pgd-ce', 'pgd-margin']
+    """
+
+    name: str
+    threat: ThreatModel
+    eps_typed: str
+    members: tuple[Member, ...]
+
+    def at(self, member: Member, eps: float) -> RowAttack:
+        """A member's attack at another budget; an absolute step size keeps its ratio to eps."""
+        size = getattr(member.attack, "step_size", None)
+        scaled: dict[str, Any] = {"eps": eps}
+        if "step_size" in member.parameters and size is not None and self.threat.eps > 0:
+            scaled["step_size"] = size * eps / self.threat.eps
+        return replace(member.attack, **scaled)
+
+    @property
+    def curve_member(self) -> Member:
+        """The attack that draws the security curve: the first with several steps, else the first."""
+        return next((m for m in self.members if m.attack.steps > 1), self.members[0])
+
+
+def parse_attack(text: str) -> dict[str, Any]:
+    """`pgd:steps=50,loss="dlr"` as a card's `[[attack]]` table; values are TOML, eps also `8/255`, words need no quotes.
+
+    >>> parse_attack("pgd:steps=50,loss=dlr")
+    {'method': 'pgd', 'steps': 50, 'loss': 'dlr'}
+    """
+    method, _, rest = text.partition(":")
+    table: dict[str, Any] = {"method": method.strip()}
+    for pair in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = pair.partition("=")
+        if not equals or not value.strip():
+            raise UserError(f"--attack expects name:key=value,key=value; {pair!r} in {text!r} is no key=value.")
+        try:
+            table[key.strip()] = tomllib.loads(f"v = {value.strip()}")["v"]
+        except tomllib.TOMLDecodeError:
+            table[key.strip()] = value.strip()
+    return table
+
+
+def load_suite(
+    card: str | None = None,
+    *,
+    attacks: Sequence[str] = (),
+    default: ThreatModel | None = None,
+    **threat: Any,
+) -> Suite:
+    """A suite from a card (name or path) or from `--attack` texts, under a checked threat model.
+
+    threat: norm, eps, targeted, target as flags gave them; None where not given. Flag > card > default: what neither says
+    is the data set's default threat, whose eps counts only for its own norm.
+    """
+    if attacks:
+        content = SuiteCard(attack=[parse_attack(text) for text in attacks])
+        name, where = "attacks", "--attack"
+    else:
+        name = card or "linf-standard"
+        path = find_card("attacks", name)
+        content, name, where = read_card(path, SuiteCard), path.stem, str(path.name)
+    if not content.attack:
+        raise UserError(f"{where} names no attack; it needs at least one [[attack]] table with a method.")
+    model, typed = _threat(content.threat, threat, default or ThreatModel(), where)
+    members: list[Member] = []
+    for table in content.attack:
+        members.append(_member(dict(table), model, where, [m.name for m in members]))
+    return Suite(name, model, typed, tuple(members))
+
+
+def _threat(card: dict[str, Any], flags: dict[str, Any], default: ThreatModel, where: str) -> tuple[ThreatModel, str]:
+    given = {**card, **{key: value for key, value in flags.items() if value is not None}}
+    given.setdefault("norm", default.norm)
+    if "eps" not in given:
+        if given["norm"] != default.norm:
+            raise UserError(
+                f"{where} gives no eps for the norm {given['norm']}, and the data set has a default only for"
+                f" {default.norm}. Add --eps."
+            )
+        given["eps"] = default.eps
+    typed = given["eps"] if isinstance(given["eps"], str) else _fraction(given["eps"])
+    given["eps"] = parse_eps(given["eps"])
+    return convert(given, ThreatModel, f"the threat of {where}"), typed
+
+
+def _fraction(eps: float) -> str:
+    """`8/255` for 8 / 255, otherwise the number itself."""
+    k = eps * 255
+    return f"{round(k)}/255" if k >= 0.5 and abs(k - round(k)) < 1e-9 else f"{eps:g}"
+
+
+def _member(table: dict[str, Any], threat: ThreatModel, where: str, taken: list[str]) -> Member:
+    method = table.pop("method", None)
+    if not isinstance(method, str):
+        raise UserError(f'An [[attack]] table of {where} has no method. Write for example: method = "pgd".')
+    cls = attack_class(method)
+    name = table.pop("name", None)
+    if name is None:
+        name = next(n for n in (method, *(f"{method}-{i}" for i in range(2, 1000))) if n not in taken)
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name) or name == "clean":
+        raise UserError(f"{where}: an attack's name is letters, digits and . + - _, and not 'clean'; got {name!r}.")
+    if name in taken:
+        raise UserError(f"{where} has two attacks named {name!r}; give one of them another name.")
+    known = [f.name for f in fields(cls) if f.init]
+    for key in table:
+        if key in _THREAT_KEYS:
+            raise UserError(f"{where}: {key!r} belongs to the threat, not to attack {name!r}; use [threat] or --{key}.")
+        if key not in known:
+            allowed = ", ".join(k for k in known if k not in _THREAT_KEYS) or "none"
+            raise UserError(f"{where}: {method} has no parameter {key!r}.{did_you_mean(key, known)} It has: {allowed}.")
+    full = {**table, "norm": threat.norm, "eps": threat.eps, "targeted": threat.targeted}
+    if "step_size" in full:
+        full["step_size"] = parse_eps(full["step_size"])
+    return Member(name, method, table, convert(full, cls, f"attack {name!r} of {where}"))

@@ -1,0 +1,81 @@
+"""Cards: the TOML files in `attacks/` and `defenses/` that say what to run and how to defend. Imports no torch."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from robustlab.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def card_folder(kind: str) -> Path:
+    """The folder that holds the cards of a kind (`attacks` or `defenses`), in a wheel or in a checkout."""
+    shipped = _PACKAGE / "recipes" / kind
+    return shipped if shipped.is_dir() else _PACKAGE.parent / kind
+
+
+def card_names(kind: str) -> list[str]:
+    """The names of all cards of a kind, sorted."""
+    return sorted(path.stem for path in card_folder(kind).glob("*.toml"))
+
+
+def find_card(kind: str, name: str) -> Path:
+    """The file of a card, found by name (`linf-standard`) or by path (`my/suite.toml`)."""
+    if name.endswith(".toml") or "/" in name or "\\" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"There is no card {name!r}. Give the path of a .toml file, or one of: {_listed(kind)}.")
+        return path
+    if name not in card_names(kind):
+        raise UserError(
+            f"There is no card {name!r} in {kind}.{did_you_mean(name, card_names(kind))} Known: {_listed(kind)};"
+            " a path that ends in .toml works too."
+        )
+    return card_folder(kind) / f"{name}.toml"
+
+
+def _listed(kind: str) -> str:
+    return ", ".join(card_names(kind)) or "none"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; a file that cannot be read or parsed is a `UserError` that names it."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{path} is not valid TOML: {error}.") from error
+
+
+def convert(content: Any, kind: type[T], where: str) -> T:
+    """Content (from TOML or flags) as a checked dataclass; unknown keys and wrong types are a `UserError`.
+
+    >>> from robustlab.threat import ThreatModel
+    >>> convert({"norm": "l2", "eps": 0.5}, ThreatModel, "the card").eps
+    0.5
+    """
+    if isinstance(content, dict) and is_dataclass(kind):
+        known = [f.name for f in fields(kind) if f.init]
+        for key in content:
+            if key not in known:
+                raise UserError(
+                    f"{where} has the unknown key {key!r}.{did_you_mean(key, known)} Known keys: {', '.join(known)}."
+                )
+    try:
+        return msgspec.convert(content, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where}: {str(error).rstrip('.')}.") from error
+
+
+def read_card(path: Path, kind: type[T]) -> T:
+    """A card as a checked dataclass; see `convert`."""
+    return convert(read_toml(path), kind, str(path))

@@ -1,0 +1,43 @@
+"""Choosing samples: by id, by class, the first N."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from robustlab.data import Data
+from robustlab.errors import UserError, did_you_mean
+
+
+def class_index(name: str, classes: Sequence[str]) -> int:
+    """The index of a class given by name or by number.
+
+    >>> class_index("yield", ["stop", "yield"]), class_index("0", ["stop", "yield"])
+    (1, 0)
+    """
+    if name in classes:
+        return list(classes).index(name)
+    if name.isdecimal() and int(name) < len(classes):
+        return int(name)
+    shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
+    raise UserError(f"There is no class {name!r}.{did_you_mean(name, classes)} Classes: {shown}.")
+
+
+def select(
+    data: Data, *, ids: Sequence[int] = (), classes: Sequence[str] = (), limit: int | None = None
+) -> Data:
+    """The samples with these ids and of these classes (empty: all), then the first `limit` of them, in the set's order."""
+    mask = torch.ones(len(data), dtype=torch.bool)
+    if ids:
+        missing = sorted(set(ids) - set(data.ids.tolist()))
+        if missing:
+            raise UserError(f"{data.name} ({data.split}) has no sample with id {missing[0]}; it has {len(data)} samples.")
+        mask &= torch.isin(data.ids, torch.tensor(list(ids)))
+    if classes:
+        wanted = [class_index(name, data.classes) for name in classes]
+        mask &= torch.isin(data.labels, torch.tensor(wanted))
+    index = mask.nonzero()[:, 0][:limit]
+    if not len(index):
+        raise UserError("No sample is left to attack: the selection of ids and classes is empty.")
+    return data if len(index) == len(data) else data.take(index)

@@ -1,0 +1,103 @@
+"""A look at a data set: a contact sheet by class and, when asked, the images with a table of their factors."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from robustlab.data import Data
+from robustlab.errors import UserError
+
+_COLUMNS = 12
+_CELL = 80  # pixels of the sheet for one image, about
+_GAP = 3
+_PAPER, _INK, _FAINT = (250, 250, 248), (30, 30, 34), (120, 120, 126)
+
+
+def write_sheet(data: Data, output: Path, *, images: bool = False, count: int) -> list[Path]:
+    """Show the first `count` samples of `data` in the folder `output`; returns what was written, the sheet first.
+
+    `sheet.png` has the samples by class, enlarged without smoothing. With `images`, every sample also becomes
+    `images/NNNNN.png` (its id, true size) and a line of `factors.csv` (id, label, class, factors). The folder is made;
+    UserError if anything would be overwritten. One channel is shown grey, three as RGB, others as their mean.
+
+    >>> from robustlab.data import load_data
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> [path.name for path in write_sheet(load_data("road-signs", limit=8), folder, count=8)]
+    ['sheet.png']
+    """
+    if count < 1:
+        raise UserError(f"count is the number of images to show and must be at least 1; got {count}.")
+    count = min(count, len(data))
+    targets = [output / "sheet.png"]
+    if images:
+        targets.append(output / "factors.csv")
+        targets += [output / "images" / f"{i:05d}.png" for i in data.ids[:count].tolist()]
+    there = next((path for path in targets if path.exists()), None)
+    if there is not None:
+        raise UserError(f"'{there}' exists already and is not overwritten; choose another folder or remove it.")
+    try:
+        (output / "images" if images else output).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"'{output}' must be a folder, and a file of that name is in the way.") from None
+
+    pictures = [_picture(image) for image in data.images[:count]]
+    _sheet(data, pictures).save(targets[0])
+    if images:
+        _factors(data, count, targets[1])
+        for picture, path in zip(pictures, targets[2:], strict=True):
+            picture.save(path)
+    return targets
+
+
+def _picture(image: Tensor) -> Image.Image:
+    """(C, H, W) in [0, 1] as 8 bits."""
+    if len(image) not in (1, 3):
+        image = image.mean(0, keepdim=True)
+    pixels = (image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[:, :, 0] if len(image) == 1 else pixels)
+
+
+def _sheet(data: Data, pictures: list[Image.Image]) -> Image.Image:
+    """One or more rows for each class that occurs, its name to the left."""
+    labels = data.labels[: len(pictures)].tolist()
+    rows: list[tuple[str, list[Image.Image]]] = []
+    for label, name in enumerate(data.classes):
+        mine = [p for p, own in zip(pictures, labels, strict=True) if own == label]
+        for start in range(0, len(mine), _COLUMNS):
+            rows.append((name if start == 0 else "", mine[start : start + _COLUMNS]))
+
+    width, height = pictures[0].size
+    scale = max(1, round(_CELL / max(width, height)))
+    cell_w, cell_h = width * scale + _GAP, height * scale + _GAP
+    font, small = ImageFont.load_default(size=15), ImageFont.load_default(size=12)
+    margin = math.ceil(max(font.getlength(name) for name, _ in rows)) + 24
+    head = 34
+    columns = max(len(row) for _, row in rows)
+    title = f"{data.name}, {data.split}: {len(pictures)} of {len(data)} images, {width} x {height} px, hash {data.hash}"
+    sheet_width = max(margin + columns * cell_w, math.ceil(small.getlength(title)) + 24) + 9
+    sheet = Image.new("RGB", (sheet_width, head + len(rows) * cell_h + 9), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((12, head // 2), title, fill=_FAINT, font=small, anchor="lm")
+    for r, (name, row) in enumerate(rows):
+        top = head + r * cell_h
+        pen.text((12, top + cell_h // 2), name, fill=_INK, font=font, anchor="lm")
+        for c, picture in enumerate(row):
+            large = picture.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+            sheet.paste(large, (margin + c * cell_w, top))
+    return sheet
+
+
+def _factors(data: Data, count: int, path: Path) -> None:
+    columns = [values[:count].tolist() for values in data.factors.values()]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "label", "class", *data.factors])
+        for i, label in enumerate(data.labels[:count].tolist()):
+            row = (f"{column[i]:.6g}" for column in columns)
+            table.writerow([int(data.ids[i]), label, data.classes[label], *row])

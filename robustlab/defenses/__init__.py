@@ -1,0 +1,40 @@
+"""The registry of defenses that training knows. Importing this module imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from robustlab.cards import convert
+from robustlab.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from robustlab.defenses.n_fgsm import NFGSM as NFGSM
+
+DEFENSES: dict[str, str] = {
+    "n-fgsm": "robustlab.defenses.n_fgsm:NFGSM",
+}
+
+
+def make_defense(table: Mapping[str, Any]) -> Any:
+    """The defense that a recipe's `[defense]` table describes: `method` (a registry name) and its parameters.
+
+    >>> make_defense({"method": "n-fgsm", "eps": "4/255"}).eps == 4 / 255
+    True
+    """
+    method = table.get("method")
+    if method not in DEFENSES:
+        hint = did_you_mean(str(method), DEFENSES)
+        raise UserError(f"defense needs a method out of {', '.join(DEFENSES)}; got {method!r}.{hint}")
+    module, name = DEFENSES[method].split(":")
+    parameters = {key: value for key, value in table.items() if key != "method"}
+    return convert(parameters, getattr(import_module(module), name), f"the defense {method!r}")
+
+
+def __getattr__(name: str) -> Any:
+    for path in DEFENSES.values():
+        module, cls = path.split(":")
+        if cls == name:
+            return getattr(import_module(module), cls)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

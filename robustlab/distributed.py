@@ -1,0 +1,74 @@
+"""One process, or several under torchrun: who does which chunks, and who writes the shared files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from robustlab.runs import Run
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among `size`, as torchrun's environment variables say.
+
+    >>> World(rank=1, size=2).share(["a", "b", "c", "d"])
+    ['b', 'd']
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def join(cls) -> World:
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size > 1 and not dist.is_initialized():
+            # gloo on CPU and GPU alike: processes only wait for each other, results travel as files
+            dist.init_process_group("gloo", timeout=timedelta(days=7))
+        return cls(int(os.environ.get("RANK", "0")), size)
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def device(self, device: torch.device) -> torch.device:
+        """This process's own GPU, where the device is `cuda` without a number."""
+        if device.type == "cuda" and device.index is None and self.size > 1:
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        return device
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """Item i goes to the process i mod size."""
+        return list(items[self.rank :: self.size])
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def open(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        about: Mapping[str, Any],
+        data_lines: Callable[[], Iterable[Mapping[str, Any]]],
+        *,
+        resume: bool,
+        overwrite: bool,
+    ) -> Run:
+        """The run folder: the first process makes it and holds its lock, the others write their units beside it."""
+        if self.first:
+            run = Run.create(folder, config, data_lines(), about=about, resume=resume, overwrite=overwrite)
+            self.wait()
+            return run
+        self.wait()
+        return Run.beside(folder)

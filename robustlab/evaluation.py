@@ -1,0 +1,324 @@
+"""The main job: classifiers x data x suite -> a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustlab.attacks import FGSM
+from robustlab.attacks.suite import Suite, load_suite
+from robustlab.cascade import Task, evaluate_chunk, perturbation_scale
+from robustlab.data import Data, load_data
+from robustlab.data.selection import class_index
+from robustlab.distributed import World
+from robustlab.draws import pixel_ids
+from robustlab.environment import describe_device, git_state, resolve_device, versions
+from robustlab.errors import RunError, UserError
+from robustlab.models import load_model
+from robustlab.models.classifier import Classifier, check
+from robustlab.models.search_copy import SearchCopy, make_search_copy
+from robustlab.options import Options
+from robustlab.runs import StoredRun, read_run
+from robustlab.threat import ThreatModel, parse_eps
+
+CHECKED = 64  # samples of the first batch, on which models and search copies are checked
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told what happens: `say` gets sentences, `advance` gets (units done, units in all, what was done)."""
+
+    say: Callable[[str], None] = field(default=lambda text: print(text, file=sys.stderr))
+    advance: Callable[[int, int, str], None] = field(default=lambda done, total, text: None)
+
+
+def evaluate(
+    models: Any,
+    data: Data | str | tuple[Tensor, Tensor] = "road-signs",
+    suite: Suite | str | None = None,
+    *,
+    limit: int | None = 500,
+    output: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    listener: Listener | None = None,
+    **options: Any,
+) -> StoredRun:
+    """Attack one or several classifiers and write everything that was found into a run folder.
+
+    models: a zoo name, a module, or a list of these, or a mapping from names to modules; images in [0, 1] -> logits.
+    data: a name (its test split, the first `limit`), a `Data`, or a pair (images (N, C, H, W) in [0, 1], labels (N,)).
+    suite: a card's name or path, or a `Suite`. output: the run folder, default reports/<data>-<date-time>.
+    options: the fields of `Options`. Raises UserError for bad input, RunError where a model failed on some samples.
+
+    >>> import tempfile
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    >>> images, labels = torch.rand(8, 3, 2, 2), torch.zeros(8, dtype=torch.long)
+    >>> quiet = Listener(say=lambda text: None)
+    >>> run = evaluate({"net": net}, (images, labels), "fgsm", output=tempfile.mkdtemp() + "/run", listener=quiet)
+    >>> run.info["aggregates"]["models"][0]["clean_accuracy"]["n"]
+    8
+    """
+    listener = listener or Listener()
+    chosen = Options(**options)
+    world = World.join()
+    if not world.first:
+        listener = Listener(say=lambda text: None)
+    device = world.device(resolve_device(chosen.device))
+    selected = _data(data, limit)
+    if not isinstance(suite, Suite):
+        suite = load_suite(suite, default=selected.threat)
+    selected, dropped = _without_target_class(selected, suite.threat)
+    classifiers = _classifiers(models, selected, device)
+    warnings = [w for model in classifiers for w in _checked(model, selected, device)]
+    if dropped:
+        warnings.append(f"{dropped} samples of the target class {suite.threat.target!r} were left out.")
+    copies = [_search_copy(model, selected, chosen, device) for model in classifiers]
+    curve = _curve(chosen, suite.threat)
+    folder = Path(output) if output is not None else default_output(selected.name)
+    batch_size = chosen.batch_size or (128 if device.type == "cpu" else 512)
+
+    config = _config(classifiers, selected, suite, chosen, curve)
+    about = {
+        "kind": "attack",
+        "name": folder.name,
+        "command": command,
+        "suite": suite.name,
+        "eps_typed": suite.eps_typed,
+        "perturbation_scale": perturbation_scale(suite.threat, selected.images[0].numel()),
+        "operational": {"device": str(device), "batch_size": batch_size, "processes": world.size},
+        "versions": versions(),
+        "device": describe_device(device),
+        "git": git_state(),
+        "data": {
+            "name": selected.name,
+            "split": selected.split,
+            "hash": selected.hash,
+            "n": len(selected),
+            "shape": list(selected.images.shape[1:]),
+            "classes": list(selected.classes),
+        },
+        "models": [
+            {
+                "name": model.name,
+                "hash": model.hash(),
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "search_copy": copy.describe(),
+            }
+            for model, copy in zip(classifiers, copies, strict=True)
+        ],
+        "warnings": warnings,
+    }
+    for text in warnings:
+        listener.say(f"Warning: {text}")
+    for model, copy in zip(classifiers, copies, strict=True):
+        if chosen.search_copy and copy.module is None:
+            listener.say(f"{model.name}: no search copy, {copy.reason}; attacks search on the model itself (slower).")
+
+    with world.open(folder, config, about, lambda: _data_lines(selected), resume=resume, overwrite=overwrite) as run:
+        if not run.finished:
+            tasks = [
+                Task(
+                    run=run,
+                    name=model.name,
+                    model=model,
+                    search=copy.module,
+                    data=selected,
+                    suite=suite,
+                    curve=curve,
+                    seed=chosen.seed,
+                    batch_size=batch_size,
+                    chunk_size=chosen.chunk_size,
+                    full=chosen.full,
+                    keep=chosen.keep,
+                    save_adversarial=chosen.save_adversarial,
+                    device=device,
+                    told=listener.say,
+                )
+                for model, copy in zip(classifiers, copies, strict=True)
+            ]
+            listener.say(_estimate(tasks, selected, device))
+            _work(tasks, world, listener)
+            world.wait()
+            if world.first:
+                run.finish()
+            world.wait()
+    stored = read_run(folder)
+    failed = sum(line.error is not None for line in stored.lines)
+    if failed:
+        raise RunError(
+            f"{failed} attacked samples ended in an error of the model and count as not robust; the first:"
+            f" {next(line.error for line in stored.lines if line.error)}. See samples.jsonl in {folder}."
+        )
+    return stored
+
+
+def default_output(data_name: str) -> Path:
+    """reports/<data>-<date-time>, in the current folder."""
+    name = Path(data_name.partition(":")[2]).stem if ":" in data_name else data_name
+    return Path("reports") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _work(tasks: Sequence[Task], world: World, listener: Listener) -> None:
+    total = sum(task.unit_count() * len(world.share(task.chunks())) for task in tasks)
+    done = 0
+    for task in tasks:
+        for number, where in world.share(task.chunks()):
+            for unit in evaluate_chunk(task, number, where):
+                done += 1
+                listener.advance(done, total, f"{task.name}: {unit}")
+
+
+def _data(data: Data | str | tuple[Tensor, Tensor], limit: int | None) -> Data:
+    if isinstance(data, str):
+        return load_data(data, "test", limit)
+    if isinstance(data, Data):
+        return data
+    images, labels = data
+    ids = torch.arange(len(images))
+    raw = hashlib.sha256(pixel_ids(images.float()).cpu().numpy().tobytes() + labels.cpu().numpy().tobytes())
+    classes = tuple(str(k) for k in range(int(labels.max()) + 1 if len(labels) else 0))
+    return Data(
+        "tensors", "test", images.float().cpu(), labels.long().cpu(), ids, classes, raw.hexdigest()[:16], ThreatModel()
+    )
+
+
+def _without_target_class(data: Data, threat: ThreatModel) -> tuple[Data, int]:
+    """The data without the samples that are of the target class already, and how many there were."""
+    if not threat.targeted or threat.target in ("random", "least-likely"):
+        return data, 0
+    other = data.labels != class_index(threat.target, data.classes)
+    if not bool(other.any()):
+        raise UserError(f"Every selected sample is of the target class {threat.target!r}; nothing is left to attack.")
+    return data.take(other), int((~other).sum())
+
+
+def _classifiers(models: Any, data: Data, device: torch.device) -> list[Classifier]:
+    """Models of any accepted form as classifiers with unique names, in eval mode, on the device."""
+    if isinstance(models, Mapping):
+        named: list[tuple[str | None, Any]] = list(models.items())
+    else:
+        named = [(None, m) for m in (models if isinstance(models, list | tuple) else [models])]
+    if not named:
+        raise UserError("No model to attack was given.")
+    found: list[Classifier] = []
+    for name, model in named:
+        if isinstance(model, str):
+            model = load_model(model)
+        if not isinstance(model, nn.Module):
+            raise UserError(f"A model must be a name or an nn.Module, got {type(model).__name__}.")
+        if not isinstance(model, Classifier):
+            model = Classifier(model, name=name or type(model).__name__)
+        elif name:
+            model.name = name
+        found.append(model.to(device).eval())
+    names = [model.name for model in found]
+    twice = next((n for n in names if names.count(n) > 1), None)
+    if twice:
+        raise UserError(f"Two models are named {twice!r}. Give each once, or name them: {{'a': model, 'b': other}}.")
+    return found
+
+
+def _checked(model: Classifier, data: Data, device: torch.device) -> list[str]:
+    """The warnings of the boundary check on the first batch; what cannot be attacked is a UserError."""
+    if model.classes is not None and data.name != "tensors" and len(model.classes) == len(data.classes):
+        moved = [(a, b) for a, b in zip(model.classes, data.classes, strict=True) if a != b]
+        if moved:
+            return [
+                f"{model.name} and {data.name} name their classes differently (first: {moved[0][0]!r} and {moved[0][1]!r})",
+                *check(model, data.images[:CHECKED].to(device), data.labels.to(device)),
+            ]
+    return check(model, data.images[:CHECKED].to(device), data.labels.to(device))
+
+
+def _search_copy(model: Classifier, data: Data, options: Options, device: torch.device) -> SearchCopy:
+    if not options.search_copy:
+        return SearchCopy(None, "turned off")
+    return make_search_copy(model, data.images[:CHECKED].to(device), options.precision, options.compile)
+
+
+def _curve(options: Options, threat: ThreatModel) -> tuple[float, ...]:
+    if threat.eps == 0:
+        return ()
+    if options.curve is None:
+        return tuple(f * threat.eps for f in (0.25, 0.5, 1.0, 1.5, 2.0) if threat.norm != "linf" or f * threat.eps <= 1)
+    given = {parse_eps(e) for e in options.curve} - {0.0}
+    return tuple(sorted(given | {threat.eps})) if given else ()
+
+
+def _config(
+    models: Sequence[Classifier], data: Data, suite: Suite, options: Options, curve: tuple[float, ...]
+) -> dict[str, Any]:
+    """Everything that decides outcomes, and nothing else: this is what the configuration hash covers."""
+    threat = suite.threat
+    config: dict[str, Any] = {
+        "models": [{"name": model.name, "hash": model.hash()} for model in models],
+        "data": {
+            "name": data.name,
+            "split": data.split,
+            "hash": data.hash,
+            "ids": hashlib.sha256(data.ids.numpy().tobytes()).hexdigest()[:16],
+            "n": len(data),
+        },
+        "suite": suite.name,
+        "threat": {"norm": threat.norm, "eps": threat.eps},
+        "attacks": [{"name": m.name, "method": m.method, "parameters": m.parameters} for m in suite.members],
+        "seed": options.seed,
+        "search_copy": options.search_copy,
+        "precision": options.precision,
+        "compile": options.compile,
+        "chunk_size": options.chunk_size,
+        "full": options.full,
+        "keep": options.keep,
+        "save_adversarial": options.save_adversarial,
+    }
+    if threat.targeted:
+        config["threat"] |= {"targeted": True, "target": threat.target}
+    if curve:
+        config["curve"] = {"attack": suite.curve_member.name, "eps": list(curve)}
+    return config
+
+
+def _data_lines(data: Data) -> list[dict[str, Any]]:
+    lines = []
+    for i in range(len(data)):
+        image = data.images[i].contiguous().numpy().tobytes()
+        lines.append(
+            {
+                "id": int(data.ids[i]),
+                "label": int(data.labels[i]),
+                "hash": hashlib.sha256(image).hexdigest()[:16],
+                "factors": {name: float(values[i]) for name, values in data.factors.items()},
+            }
+        )
+    return lines
+
+
+def _estimate(tasks: Sequence[Task], data: Data, device: torch.device) -> str:
+    """How long it will take at most: one timed gradient query a model, times all row-steps nobody may be spared."""
+    seconds = 0.0
+    for task in tasks:
+        x, y = data.images[: task.batch_size].to(device), data.labels[: task.batch_size].to(device)
+        once = FGSM(norm=task.suite.threat.norm, eps=task.suite.threat.eps)
+        start = time.perf_counter()
+        once.run(task.model, x, y, search=task.search, batch_size=task.batch_size)
+        row_step = (time.perf_counter() - start) / len(x)
+        most = sum(m.attack.steps * m.attack.restarts for m in task.suite.members)
+        most += task.suite.curve_member.attack.steps * sum(e != task.suite.threat.eps for e in task.curve)
+        seconds += row_step * most * len(data)
+    attacks = ", ".join(m.name for m in tasks[0].suite.members)
+    threat = tasks[0].suite.threat
+    return (
+        f"{len(data)} images of {data.name}, {len(tasks)} model{'s' * (len(tasks) > 1)}, {threat.norm} eps"
+        f" {tasks[0].suite.eps_typed}: {attacks}. At most about {max(1, round(seconds))} s, less where models fall early."
+    )

@@ -1,0 +1,107 @@
+"""Which examples are kept as images, and what their files are called.
+
+Within each stratum (model, attack, class, success) the k ids with the smallest keyed hash are kept. The key is
+(seed, id), so nobody picks, and models tend to show the same samples.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from robustlab.aggregates import CLEAN, Line
+
+
+def slug(name: str) -> str:
+    """A file name for any name: different names stay different.
+
+    >>> slug("road-signs/cnn")
+    'road-signs_cnn'
+    """
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "_", name).lstrip(".")[:60]
+    if plain.replace("_", "/") == name:
+        return plain
+    return f"{plain}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
+
+
+def image_name(kind: Literal["clean", "adv", "delta"], id: int, model: str = "", attack: str = "") -> str:
+    """The file of a kept image, under images/; a clean image belongs to no model.
+
+    >>> image_name("adv", 17, "road-signs/cnn", "pgd")
+    'road-signs_cnn--pgd--17-adv.png'
+    """
+    return f"clean-{id}.png" if kind == "clean" else f"{slug(model)}--{slug(attack)}--{id}-{kind}.png"
+
+
+def rank_of(seed: int, id: int) -> bytes:
+    """The keyed hash that decides which ids come first."""
+    return hashlib.blake2b(f"{seed}:{id}".encode(), digest_size=8).digest()
+
+
+def keep_candidates(seed: int, k: int, ids: Sequence[int], labels: Sequence[int], success: Sequence[bool]) -> list[int]:
+    """The ids of one unit (one model, attack and eps) whose images to store; the merge prunes them to k a stratum.
+
+    success: fooled and verified, as `Line.broken`.
+
+    >>> sorted(keep_candidates(0, 1, [1, 2, 3], [0, 0, 1], [True, True, True]))
+    [2, 3]
+    """
+    strata = ((label, hit) for label, hit in zip(labels, success, strict=True))
+    return sorted(_smallest(seed, k, zip(strata, ids, strict=True)))
+
+
+def _smallest(seed: int, k: int, members: Iterable[tuple[Hashable, int]]) -> set[int]:
+    strata: dict[Hashable, list[int]] = defaultdict(list)
+    for stratum, id in members:
+        strata[stratum].append(id)
+    return {id for ids in strata.values() for id in sorted(ids, key=lambda i: rank_of(seed, i))[:k]}
+
+
+def chosen_images(config: Mapping[str, Any], lines: Sequence[Line], folder: Path) -> list[dict[str, Any]]:
+    """run.json's `images`: the kept examples at the headline eps that have a file, by model, attack and keyed hash.
+
+    success: this attack turned the sample; robust: none of the suite did.
+    """
+    seed, eps, k = int(config["seed"]), float(config["threat"]["eps"]), int(config.get("keep", 1))
+    files = {path.name for path in folder.iterdir() if path.stat().st_size} if folder.is_dir() else set()
+    clean = {(line.model, line.id): line for line in lines if line.attack == CLEAN}
+    units: dict[tuple[str, str], list[Line]] = defaultdict(list)
+    for line in lines:
+        if line.attack != CLEAN and line.eps == eps and line.error is None:
+            units[line.model, line.attack].append(line)
+    fallen = {(line.model, line.id) for unit in units.values() for line in unit if line.broken}
+    images = []
+    for model in (m["name"] for m in config["models"]):
+        for attack in (a["name"] for a in config["attacks"]):
+            unit = {line.id: line for line in units[model, attack]}
+            chosen = _smallest(seed, k, (((line.label, line.broken), line.id) for line in unit.values()))
+            for id in sorted(chosen, key=lambda i: rank_of(seed, i)):
+                names = {
+                    "clean": image_name("clean", id),
+                    "adv": image_name("adv", id, model, attack),
+                    "delta": image_name("delta", id, model, attack),
+                }
+                there = {kind: f"images/{name}" for kind, name in names.items() if name in files}
+                if "clean" not in there or "adv" not in there:
+                    continue
+                line, before = unit[id], clean.get((model, id))
+                images.append(
+                    {
+                        "model": model,
+                        "attack": attack,
+                        "id": id,
+                        "label": line.label,
+                        "success": line.broken,
+                        "robust": (model, id) not in fallen,
+                        "clean_prediction": line.clean,
+                        "clean_confidence": before.confidence if before else None,
+                        "prediction": line.adv,
+                        "confidence": line.confidence,
+                        **there,
+                    }
+                )
+    return images

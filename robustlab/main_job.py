@@ -1,0 +1,155 @@
+"""`robustlab attack` behind its flags: resolve names, evaluate, build the page, print the table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from robustlab.attacks.suite import load_suite
+from robustlab.data import load_data
+from robustlab.data.selection import select
+from robustlab.distributed import World
+from robustlab.errors import UserError
+from robustlab.evaluation import Listener, default_output, evaluate
+from robustlab.models import load_model
+from robustlab.models.classifier import Classifier
+from robustlab.options import Options
+from robustlab.reporting import report, terminal_table
+from robustlab.results import results
+
+DEFAULT_MODELS = ("road-signs/cnn", "road-signs/cnn-robust")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The flags of `robustlab attack` that say what to do; `Options` says how. See the command's help."""
+
+    models: Sequence[str]
+    suite: str | None
+    attacks: Sequence[str]
+    data: str | None
+    threat: dict[str, Any]
+    limit: str
+    ids: Sequence[int]
+    classes: Sequence[str]
+    weights: Path | None
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    data_root: Path | None
+    download: bool
+    output: Path | None
+    resume: bool
+    overwrite: bool
+    json: bool
+    quiet: bool
+    fail_under: float | None
+
+
+def attack(request: Request, options: Options, command: str) -> int:
+    """Do it; returns the exit code."""
+    limit = parse_limit(request.limit)
+    names = list(request.models) or list(DEFAULT_MODELS)
+    if len(names) > 1 and (request.weights or request.mean or request.std):
+        raise UserError(f"--weights, --mean and --std belong to exactly one model; {len(names)} were given.")
+    if request.fail_under is not None and not 0 <= request.fail_under <= 1:
+        raise UserError(f"--fail-under is a fraction between 0 and 1, got {request.fail_under:g}.")
+    if request.suite and request.attacks:
+        raise UserError("Give either --suite or --attack, not both.")
+    if request.threat.get("target") and not request.threat.get("targeted"):
+        raise UserError("--target needs --targeted.")
+    world = World.join()
+
+    models = [load_model(name, weights=request.weights, mean=request.mean, std=request.std) for name in names]
+    wanted = request.data or models[0].data or "road-signs"
+    # a choice by id or class looks at the whole split; the first N alone need not be read beyond N
+    full = load_data(
+        wanted,
+        "test",
+        None if request.ids or request.classes else limit,
+        data_root=request.data_root,
+        download=request.download,
+        size=_size(wanted, models),
+    )
+    chosen = select(full, ids=request.ids, classes=request.classes, limit=limit)
+    suite = load_suite(request.suite, attacks=request.attacks, default=full.threat, **request.threat)
+    output = request.output or default_output(chosen.name)
+
+    with _listener(request.quiet or not world.first) as listener:
+        run = evaluate(
+            models,
+            chosen,
+            suite,
+            output=output,
+            resume=request.resume,
+            overwrite=request.overwrite,
+            command=command,
+            listener=listener,
+            **{name: getattr(options, name) for name in asdict(options)},
+        )
+    if not world.first:
+        return 0
+    page = report([run.folder], run.folder / "report.html")
+    found = results(run)
+    if request.json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+    print(terminal_table(found), file=sys.stderr)
+    print(f"Page: {page}", file=sys.stderr)
+    return _threshold(found, request.fail_under)
+
+
+def parse_limit(text: str) -> int | None:
+    """`all` as None, otherwise a positive number.
+
+    >>> parse_limit("all"), parse_limit("20")
+    (None, 20)
+    """
+    if text == "all":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"--limit is a number of samples of at least 1, or all; got {text!r}.")
+    return int(text)
+
+
+def _size(data: str, models: Sequence[Classifier]) -> int | None:
+    """The side at which to render or scale, where the set can be had at any and the model wants a square."""
+    shape = models[0].shape
+    if data not in ("road-signs", "gtsrb") or shape is None or shape[1] != shape[2]:
+        return None
+    return shape[1]
+
+
+def _threshold(found: dict[str, Any], least: float | None) -> int:
+    if least is None:
+        return 0
+    missed = [r for r in found["results"] if r["robust_accuracy"]["value"] < least]
+    for result in missed:
+        value = result["robust_accuracy"]["value"]
+        print(f"{result['model']}: robust accuracy {value:.4f} is under {least:g}.", file=sys.stderr)
+    return 1 if missed else 0
+
+
+@contextmanager
+def _listener(quiet: bool) -> Iterator[Listener]:
+    """Sentences on stderr, and a progress bar there if it is a terminal."""
+    if quiet:
+        yield Listener(say=lambda text: print(text, file=sys.stderr) if text.startswith("Warning") else None)
+        return
+    if not sys.stderr.isatty():
+        yield Listener()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+        yield Listener(
+            say=lambda text: bar.console.print(text, markup=False, highlight=False),
+            advance=lambda done, total, text: bar.update(task, completed=done, total=total, description=text),
+        )

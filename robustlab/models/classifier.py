@@ -1,0 +1,155 @@
+"""The wrapper around any module, and the check of what goes in and comes out of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from robustlab.errors import UserError
+
+
+class Classifier(nn.Module):
+    """Images in [0, 1] (N, C, H, W) -> logits (N, K), with the normalisation inside.
+
+    mean, std: one value, or one a channel, in the units of the images; left out: none. classes: the names of the K
+    outputs. shape: (C, H, W) that the module expects, where known.
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    >>> model = Classifier(net, mean=[0.5], std=[0.25], classes=["a", "b", "c"], shape=(3, 2, 2))
+    >>> model(torch.rand(4, 3, 2, 2)).shape
+    torch.Size([4, 3])
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        shape: tuple[int, int, int] | None = None,
+        name: str = "model",
+    ) -> None:
+        super().__init__()
+        if not isinstance(module, nn.Module):
+            raise UserError(f"A classifier is made from a torch.nn.Module, got {type(module).__name__}.")
+        if (mean is None) != (std is None):
+            raise UserError("mean and std come together: give both, or neither for a module that takes raw images.")
+        self.module = module
+        self.normalised = mean is not None
+        for key, values in (("mean", [0.0] if mean is None else mean), ("std", [1.0] if std is None else std)):
+            channels = 1 if shape is None else shape[0]
+            if len(values) != 1 and shape is not None and len(values) != channels:
+                raise UserError(f"{key} needs 1 or {channels} values (one a channel), got {len(values)}.")
+            self.register_buffer(key, torch.tensor([float(v) for v in values]).view(1, -1, 1, 1))
+        if not bool((self.std > 0).all()) or not bool(torch.isfinite(self.mean).all()):
+            raise UserError(f"std must be positive and mean finite, got mean {mean} and std {std}.")
+        self.classes = None if classes is None else tuple(classes)
+        self.shape = shape
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.normalised:
+            x = (x - self.mean) / self.std
+        return cast(Tensor, self.module(x))
+
+    def hash(self) -> str:
+        """32 hex digits of the SHA-256 over names, shapes, types and bytes of all parameters and buffers."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.state_dict().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+
+def check(classifier: nn.Module, images: Tensor, labels: Tensor) -> list[str]:
+    """Look at one batch before a run: what cannot be right is a `UserError`, what is suspicious comes back as a warning.
+
+    Errors: shape or range of the images, a module that raises, outputs that are not (N, K) finite logits, labels or
+    class names that do not fit K. Warnings: outputs that look like probabilities; two evaluations that differ.
+    images: (N, C, H, W) float in [0, 1]. labels: (N,) int64. The module is evaluated in eval mode and left as it was.
+    """
+    shape = getattr(classifier, "shape", None)
+    _check_images(images, shape)
+    modes = [(m, m.training) for m in classifier.modules()]
+    devices = [images.device] if images.is_cuda else []
+    try:
+        # a module may draw random numbers: under a forked generator, so that the caller's is not moved on
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            classifier.eval()
+            first, second = _logits(classifier, images), _logits(classifier, images)
+    finally:
+        for module, training in modes:
+            module.training = training
+    _check_labels(labels, first.shape[1], getattr(classifier, "classes", None))
+
+    warnings = []
+    total = first.sum(1)
+    if bool((first >= 0).all()) and bool(((total - 1).abs() < 1e-3).all()):
+        warnings.append(
+            "The outputs look like probabilities (in [0, 1], each row sums to 1), not logits. Losses are computed on"
+            " logits: on probabilities gradients vanish and the model looks more robust than it is. Remove the softmax."
+        )
+    if float((first - second).abs().max()) > 1e-4 * (1 + float(first.abs().max())):
+        warnings.append(
+            "Two evaluations of the same images differ: the model is randomised. One gradient is then one sample;"
+            " attacks that average over several are needed before its robustness can be believed."
+        )
+    return warnings
+
+
+def _check_images(images: Tensor, shape: tuple[int, int, int] | None) -> None:
+    if images.ndim != 4 or not images.is_floating_point() or not len(images):
+        raise UserError(
+            f"images must be floats of shape (N, C, H, W), N at least 1; got {images.dtype} {tuple(images.shape)}."
+        )
+    if shape is not None and tuple(images.shape[1:]) != tuple(shape):
+        raise UserError(
+            f"The model expects images of shape {tuple(shape)} (channels, height, width), the data has"
+            f" {tuple(images.shape[1:])}. Choose the data or the size that the model was trained on."
+        )
+    low, high = images.min().item(), images.max().item()
+    if not (low >= 0 and high <= 1):
+        raise UserError(
+            f"images must lie in [0, 1], got [{low:.3g}, {high:.3g}]. Give the raw images, and the normalisation to the"
+            " classifier as mean and std."
+        )
+
+
+def _logits(classifier: nn.Module, images: Tensor) -> Tensor:
+    try:
+        logits = classifier(images)
+    except Exception as error:
+        raise UserError(
+            f"The model cannot take images of shape {tuple(images.shape)}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(logits, Tensor):
+        raise UserError(
+            f"The model returned a {type(logits).__name__}, not a tensor of logits (N, K). Wrap it in a module whose"
+            " forward returns the logits only."
+        )
+    if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2 or not logits.is_floating_point():
+        raise UserError(
+            f"The model must return float logits of shape ({len(images)}, K), one column a class and at least 2; got"
+            f" {logits.dtype} {tuple(logits.shape)}."
+        )
+    if not bool(torch.isfinite(logits).all()):
+        raise UserError("The model returned NaN or infinite logits. Check its weights and its mean and std.")
+    return logits
+
+
+def _check_labels(labels: Tensor, outputs: int, classes: tuple[str, ...] | None) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= outputs:
+        raise UserError(
+            f"The labels go from {low} to {high}, but the model has {outputs} classes. Choose a model for this data."
+        )
+    if classes is not None and len(classes) != outputs:
+        raise UserError(f"The model has {outputs} outputs, but {len(classes)} class names.")

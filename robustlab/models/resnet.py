@@ -1,0 +1,58 @@
+"""Residual networks for small images (He et al. 2016, "Deep residual learning", arXiv:1512.03385, section 4.2)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor, nn
+
+from robustlab.errors import UserError
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; a 1x1 convolution where the shape changes (the paper's option B)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU()
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return cast(Tensor, self.relu(y + self.shortcut(x)))
+
+
+def resnet20(
+    classes: int, shape: tuple[int, int, int], *, width: int = 16, depth: int = 3, dropout: float = 0.0
+) -> nn.Sequential:
+    """The CIFAR ResNet of 6 `depth` + 2 layers; `depth` = 3 blocks in each of three scales is ResNet-20.
+
+    shape: (C, H, W), any size. width: channels of the first scale, then 2 and 4 times as many. dropout: before the
+    linear layer. 272,864 parameters for 3 x 32 x 32 and 16 classes.
+
+    >>> sum(p.numel() for p in resnet20(16, (3, 32, 32)).parameters())
+    272864
+    """
+    channels, *sides = shape
+    if min(sides) < 4:
+        raise UserError(f"resnet20 needs images of at least 4 x 4 pixels, got {sides[0]} x {sides[1]}.")
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    inputs = width
+    for scale in range(3):
+        outputs = width * 2**scale
+        for i in range(depth):
+            layers.append(Block(inputs, outputs, 2 if scale and i == 0 else 1))
+            inputs = outputs
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(inputs, classes)]
+    net = nn.Sequential(*layers)
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return net

@@ -1,0 +1,117 @@
+"""The zoo: classifiers that come with the package, each a model card with its checkpoint. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from robustlab.errors import UserError, did_you_mean
+from robustlab.models.card import ModelCard, read_model_card
+
+ZOO = Path(__file__).resolve().parent / "zoo"
+
+
+def zoo_names() -> list[str]:
+    """The names of all zoo entries.
+
+    >>> zoo_names()
+    ['road-signs/cnn', 'road-signs/cnn-robust', 'road-signs/resnet20', 'road-signs/resnet20-robust']
+    """
+    return sorted(path.relative_to(ZOO).with_suffix("").as_posix() for path in ZOO.glob("*/*.toml"))
+
+
+def zoo_path(name: str) -> Path:
+    """The card of a zoo entry; an unknown name is a `UserError`."""
+    names = zoo_names()
+    if name not in names:
+        raise UserError(f"There is no {name!r} in the zoo.{did_you_mean(name, names)} Known: {', '.join(names)}.")
+    return ZOO / f"{name}.toml"
+
+
+def zoo_card(name: str) -> ModelCard:
+    """The card of a zoo entry.
+
+    >>> zoo_card("road-signs/cnn").architecture
+    'cnn'
+    """
+    return read_model_card(zoo_path(name))
+
+
+def zoo_table(name: str | None = None) -> list[dict[str, Any]]:
+    """What `robustlab zoo` prints: one row an entry, or the rows of one entry's measurements.
+
+    Of all: name, data, architecture, defense, megabytes, seconds, clean, robust (and the attack behind it). Of one: one
+    row a measurement. Shares are `{value, low, high, n}`.
+    """
+    if name is not None:
+        return [
+            {"metric": m.metric, "norm": m.norm, "eps": m.eps, "attack": m.attack, "split": m.split, "seed": m.seed}
+            | {"share": _share(m)}
+            for m in zoo_card(name).measured
+        ]
+    rows = []
+    for entry in zoo_names():
+        card = zoo_card(entry)
+        shares = {m.metric: _share(m) for m in card.measured}
+        attack = next((f"{m.attack} {m.norm} {m.eps}" for m in card.measured if m.attack), "")
+        rows.append(
+            {
+                "name": entry,
+                "data": card.data,
+                "architecture": card.architecture,
+                "defense": card.recipe.get("defense", {}).get("method", "none"),
+                "megabytes": (zoo_path(entry).parent / card.weights).stat().st_size / 1e6,
+                "seconds": card.seconds,
+                "clean": shares.get("clean accuracy"),
+                "robust": shares.get("robust accuracy"),
+                "attack": attack,
+            }
+        )
+    return rows
+
+
+def _share(measured: Any) -> dict[str, Any]:
+    return {key: getattr(measured, key) for key in ("value", "low", "high", "n")}
+
+
+def describe(name: str | None = None) -> str:
+    """The text that `robustlab zoo` prints: all entries, or one card with its measurements."""
+    if name is None:
+        rows = [("name", "architecture", "defense", "clean accuracy", "robust accuracy", "under", "size")]
+        for row in zoo_table():
+            shares = (_percent(row["clean"]), _percent(row["robust"]))
+            size = f"{row['megabytes']:.2f} MB"
+            rows.append((row["name"], row["architecture"], row["defense"], *shares, row["attack"], size))
+        return _aligned(rows) + "\nShares with their 95 % Wilson interval and the number of test images."
+    card, path = zoo_card(name), zoo_path(name)
+    lines = [f"{card.name}: {card.summary}", ""]
+    facts = {
+        "architecture": card.architecture,
+        "data": card.data,
+        "classes": ", ".join(card.classes),
+        "shape": " x ".join(map(str, card.shape)),
+        "trained with": ", ".join(f"{key} {value}" for key, value in card.recipe.items()),
+        "seed": card.seed,
+        "took": f"{card.seconds:.0f} s on {card.hardware}",
+        "command": card.command,
+        "hash": card.hash,
+        "files": f"{path}, {path.parent / card.weights}",
+    }
+    lines.append(_aligned([(key, str(value)) for key, value in facts.items()]))
+    lines.append("")
+    rows = [("measured", "split", "attack", "norm", "eps", "share", "seed")]
+    for row in zoo_table(name):
+        texts = [str(row[key]) for key in ("metric", "split", "attack", "norm", "eps")]
+        rows.append((*texts, _percent(row["share"]), str(row["seed"])))
+    return "\n".join([*lines, _aligned(rows)])
+
+
+def _percent(share: dict[str, Any] | None) -> str:
+    if share is None:
+        return "not measured"
+    return f"{share['value']:.1%} ({share['low']:.1%}-{share['high']:.1%}, n={share['n']:,})"
+
+
+def _aligned(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -1,0 +1,63 @@
+"""The security curve: accuracy against the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from robustlab.reporting.figures import Line, Point, security_curve
+from robustlab.reporting.source import PageRun
+from robustlab.reporting.templates import render as fill
+
+NAME = "curve"
+TITLE = "Security curve"
+
+
+def applies(runs: Sequence[PageRun]) -> bool:
+    return any(_drawable(run) for run in runs)
+
+
+def render(runs: Sequence[PageRun]) -> Markup:
+    shown = []
+    for run in runs:
+        if not _drawable(run):
+            continue
+        lines = [
+            Line(
+                model["name"],
+                [Point(p["eps"], p["share"]["value"], p["share"]["low"], p["share"]["high"]) for p in model["curve"]],
+            )
+            for model in run.models
+        ]
+        classes = len(run.data["classes"])
+        budgets = sorted({p["eps"] for model in run.models for p in model["curve"]})
+        shares = [{p["eps"]: p["share"] for p in model["curve"]} for model in run.models]
+        shown.append(
+            {
+                "run": run,
+                "figure": security_curve(
+                    lines,
+                    tick=run.budget,
+                    norm=run.norm,
+                    headline=run.numbers["eps"],
+                    chance=1 / classes if classes else None,
+                ),
+                "rows": [(run.budget(eps), [of_model.get(eps) for of_model in shares]) for eps in budgets],
+                "attack": run.info["config"]["curve"]["attack"],
+                "classes": classes,
+                "before": _before(run),
+            }
+        )
+    return fill("sections/curve.html", shown=shown)
+
+
+def _drawable(run: PageRun) -> bool:
+    return any(len(model["curve"]) > 1 and model["n"] for model in run.models)
+
+
+def _before(run: PageRun) -> list[str]:
+    """The attacks of the suite that come before the curve's: they count at the headline budget."""
+    suite = [attack["name"] for attack in run.info["config"]["attacks"]]
+    attack = run.info["config"]["curve"]["attack"]
+    return suite[: suite.index(attack)] if attack in suite else []

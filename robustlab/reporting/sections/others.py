@@ -1,0 +1,47 @@
+"""Sections that the page does not know by name: each as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from robustlab.reporting.source import PageRun
+from robustlab.reporting.templates import render as fill
+from robustlab.reporting.text import interval, percent, quantity
+
+NAME = "others"
+TITLE = "Further sections"
+
+
+def applies(runs: Sequence[PageRun]) -> bool:
+    return any(run.info.get("sections") for run in runs)
+
+
+def render(runs: Sequence[PageRun]) -> Markup:
+    shown = []
+    for run in runs:
+        for section in run.info.get("sections", []):
+            columns = section.get("columns", [])
+            shown.append(
+                {
+                    "title": section.get("name", "unnamed"),
+                    "run": run.name,
+                    "columns": columns,
+                    "rows": [[_cell(row.get(column["key"])) for column in columns] for row in section.get("rows", [])],
+                    "note": section.get("note"),
+                    "n": section.get("n"),
+                    "interval": section.get("interval"),
+                    "pictures": [p for file in section.get("images", []) if (p := run.picture(file))],
+                }
+            )
+    return fill("sections/others.html", shown=shown, several=len(runs) > 1)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict) and {"value", "low", "high", "n"} <= value.keys():
+        return f"{percent(value)} ({interval(value)}; n = {value['n']})"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    return quantity(value) if isinstance(value, int | float) else str(value)

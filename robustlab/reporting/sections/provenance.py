@@ -1,0 +1,79 @@
+"""Provenance: what was run, with what, where; enough to run it again and to know what to doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from robustlab.reporting.source import PageRun
+from robustlab.reporting.templates import render as fill
+from robustlab.reporting.text import duration
+
+NAME = "provenance"
+TITLE = "Provenance"
+
+
+def applies(runs: Sequence[PageRun]) -> bool:
+    return True
+
+
+def render(runs: Sequence[PageRun]) -> Markup:
+    shown = [
+        {"run": run, "facts": facts(run), "models": [_model(m) for m in run.info.get("models", [])]} for run in runs
+    ]
+    return fill("sections/provenance.html", shown=shown)
+
+
+def facts(run: PageRun) -> list[tuple[str, str]]:
+    """Label and value of everything that run.json knows; what it does not know is said to be so."""
+    info, data = run.info, run.data
+    times = info.get("times", {})
+    shape = " × ".join(str(side) for side in data.get("shape", []))
+    known = [
+        ("Command", info.get("command") or "called from Python"),
+        ("Data", f"{data['name']}, {data['split']} split, {data.get('n', '?')} samples{', ' + shape if shape else ''}"),
+        ("Data hash", data.get("hash", "")),
+        ("Suite", _suite(info)),
+        ("Seed", str(info["seed"])),
+        ("Configuration hash", info["config_hash"]),
+        ("Device", _words(info.get("device"))),
+        ("Versions", _words(info.get("versions"))),
+        ("Git", _git(info.get("git"))),
+        ("Operational", _words(info.get("operational"))),
+        ("Started", times.get("started", "")),
+        ("Finished", times.get("finished", "")),
+        ("Time in the units", duration(times["seconds"]) if "seconds" in times else ""),
+    ]
+    return [(label, str(value) if value else "not recorded") for label, value in known]
+
+
+def _suite(info: dict[str, Any]) -> str:
+    names = [attack["name"] for attack in info["config"].get("attacks", [])]
+    mode = "every attack on every image" if info["config"].get("full") else "a cascade"
+    return f"{info.get('suite') or 'unnamed'}: {', '.join(names) or 'no attack'}" + (f" ({mode})" if names else "")
+
+
+def _model(model: dict[str, Any]) -> dict[str, str]:
+    copy = model.get("search_copy") or {}
+    how = [word for word, on in (("folded", copy.get("folded")), ("compiled", copy.get("compiled"))) if on]
+    used = ", ".join(["used", *how, str(copy.get("precision", ""))]).rstrip(", ")
+    return {
+        "name": model["name"],
+        "hash": model.get("hash", "not recorded"),
+        "parameters": f"{model['parameters']:,}" if "parameters" in model else "not recorded",
+        "search_copy": (used if copy["used"] else f"not used: {copy.get('reason')}") if copy else "not recorded",
+    }
+
+
+def _git(git: dict[str, Any] | None) -> str:
+    if not git or not git.get("commit"):
+        return "not a checkout"
+    return str(git["commit"]) + (" with uncommitted changes" if git.get("dirty") else "")
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return "" if value is None else str(value)

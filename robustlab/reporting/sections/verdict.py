@@ -1,0 +1,72 @@
+"""The verdict: models side by side, in one sentence, one table, and the paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from robustlab.reporting.figures import share_bar
+from robustlab.reporting.source import PageRun
+from robustlab.reporting.templates import render as fill
+from robustlab.reporting.text import interval, p_value, percent, points
+
+NAME = "verdict"
+TITLE = "Verdict"
+
+
+def applies(runs: Sequence[PageRun]) -> bool:
+    return any(run.models for run in runs)
+
+
+def render(runs: Sequence[PageRun]) -> Markup:
+    shown = [{"run": run, "sentences": sentences(run), "alarms": alarms(run)} for run in runs if run.models]
+    return fill("sections/verdict.html", shown=shown, share_bar=share_bar)
+
+
+def sentences(run: PageRun) -> list[str]:
+    """The verdict in words: one sentence for each model, one for each pair."""
+    said = []
+    for at, model in enumerate(run.models):
+        clean, robust, n = model["clean_accuracy"], model["robust_accuracy"], model["n"]
+        start = f"{model['name']} classifies {percent(clean)} of {n:,} images right"
+        if robust is None:
+            said.append(f"{start}; it was not attacked.")
+        else:
+            under = f"under attack ({run.threat})" if at == 0 else "under attack"
+            said.append(f"{start}, and {percent(robust)} (95 % interval {interval(robust)}) {under}.")
+    for pair in run.numbers["pairs"]:
+        robust = pair["robust"]
+        if robust and robust["value"] is not None:
+            said.append(_compared(pair["first"], pair["second"], robust, pair["clean"]))
+    return said
+
+
+def _compared(first: str, second: str, robust: dict[str, Any], clean: dict[str, Any]) -> str:
+    if robust["p"] >= 0.05:
+        return (
+            f"These {robust['n']:,} images do not show that {first} and {second} differ in robust accuracy"
+            f" (McNemar p {p_value(robust['p'])})."
+        )
+    better, worse, sign = (second, first, 1) if robust["value"] > 0 else (first, second, -1)
+    said = f"{better} keeps {points(abs(robust['value'])).lstrip('+')} points more than {worse} under attack"
+    cost = -sign * clean["value"]
+    if clean["p"] >= 0.05:
+        return f"{said}, with no clear difference in clean accuracy."
+    if cost > 0:
+        return f"{said}, and pays for it with {points(cost).lstrip('+')} points of clean accuracy."
+    return f"{said}, and is better on clean images too ({points(-cost)} points)."
+
+
+def alarms(run: PageRun) -> list[str]:
+    """What makes the numbers less than they seem: samples that no attack judged."""
+    found = []
+    for model in run.models:
+        errors = model["clean_errors"] + sum(attack["errors"] for attack in model["attacks"])
+        missing = sum(attack["missing"] for attack in model["attacks"])
+        if errors:
+            found.append(f"{model['name']}: {errors:,} attempts ended in an error; they count as not robust.")
+        if missing:
+            found.append(f"{model['name']}: {missing:,} standing samples were not attempted; they count as not robust.")
+    return found

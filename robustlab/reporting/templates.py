@@ -1,0 +1,49 @@
+"""The page's templates: everything that is put into them is escaped."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from robustlab.reporting import text
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+    )
+    for name in ("percent", "interval", "points", "p_value", "quantity", "duration"):
+        environment.filters[name] = getattr(text, name)
+    environment.filters["pretty"] = lambda value: msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    environment.globals["source"] = source
+    return environment
+
+
+def render(template: str, **values: Any) -> Markup:
+    """A template beside this file, filled in."""
+    return Markup(_environment().get_template(template).render(**values))  # escaped by the environment
+
+
+def source(name: str) -> Markup:
+    """A style sheet or script of ours, as it is."""
+    return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
+
+
+def script_json(value: Any) -> Markup:
+    """JSON that may stand inside a script element: no `<` can close it, whatever the names in it are.
+
+    >>> script_json({"class": "</script>"})
+    Markup('{"class":"\\\\u003c/script>"}')
+    """
+    return Markup(msgspec.json.encode(value).decode().replace("<", "\\u003c"))

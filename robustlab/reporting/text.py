@@ -1,0 +1,119 @@
+"""How numbers, budgets and names are written: one place, for the page and the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
+MINUS = "\u2212"
+NOT_RUN = "not run"
+_SPACE = "\u00a0"  # a number and its unit stay on one line
+
+# an absolute path, unix or Windows: at least one folder, then a last component, which is what stays
+_PATH = re.compile(r"(?<![\w.~/\\-])(?:/|[A-Za-z]:\\)(?:[^\s/\\:'\"<>|,;()]+[/\\])+(?=[^\s/\\])")
+
+
+def percent(share: Mapping[str, Any] | None) -> str:
+    """A share's point estimate; two decimals from n = 5,000 on, where they mean something.
+
+    >>> percent({"value": 0.974, "low": 0.956, "high": 0.985, "n": 500})
+    '97.4\\xa0%'
+    """
+    if share is None or share["value"] is None:
+        return NOT_RUN
+    return f"{100 * share['value']:.{_digits(share)}f}{_SPACE}%"
+
+
+def interval(share: Mapping[str, Any] | None) -> str:
+    """Its 95 % interval, in per cent.
+
+    >>> interval({"value": 0.974, "low": 0.956, "high": 0.985, "n": 500})
+    '95.6–98.5'
+    """
+    if share is None or share["value"] is None:
+        return ""
+    digits = _digits(share)
+    return f"{100 * share['low']:.{digits}f}–{100 * share['high']:.{digits}f}"
+
+
+def points(value: float, digits: int = 1) -> str:
+    """A difference of two shares, in percentage points, always with its sign.
+
+    >>> points(-0.032), points(0.614), points(0.0)
+    ('−3.2', '+61.4', '0.0')
+    """
+    text = f"{100 * abs(value):.{digits}f}"
+    if not float(text):
+        return text
+    return (MINUS if value < 0 else "+") + text
+
+
+def p_value(p: float) -> str:
+    """A p with its relation sign.
+
+    >>> p_value(0.0703), p_value(1e-9)
+    ('= 0.070', '< 0.001')
+    """
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def budget(eps: float, norm: str) -> str:
+    """eps as people write it: k/255 where it is that in linf, otherwise three digits.
+
+    >>> budget(8 / 255, "linf"), budget(0.1, "linf"), budget(8 / 255, "l2")
+    ('8/255', '0.1', '0.0314')
+    """
+    steps = eps * 255
+    if norm == "linf" and eps and abs(steps - round(steps)) < 1e-6:
+        return f"{round(steps)}/255"
+    return f"{eps:.3g}"
+
+
+def quantity(value: float | None) -> str:
+    """A count or a measured mean, three digits or all before the point.
+
+    >>> quantity(21), quantity(1234.5), quantity(0.03137), quantity(None)
+    ('21', '1,234', '0.0314', '–')
+    """
+    if value is None:
+        return "–"
+    if value == int(value) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds, or minutes and hours where they read better.
+
+    >>> duration(3.14159), duration(75), duration(4000)
+    ('3.1\\xa0s', '1\\xa0min 15\\xa0s', '1\\xa0h 7\\xa0min')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.{1 if seconds >= 0.1 or not seconds else 2}f}{_SPACE}s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60}{_SPACE}min {whole % 60}{_SPACE}s"
+    return f"{whole // 3600}{_SPACE}h {round(whole % 3600 / 60)}{_SPACE}min"
+
+
+def without_paths(value: Any) -> Any:
+    """The same JSON, with the folders of absolute paths taken out: a page is shown to strangers.
+
+    >>> without_paths({"command": "robustlab attack /home/ann/net.py:make --eps 8/255"})
+    {'command': 'robustlab attack net.py:make --eps 8/255'}
+    """
+    if isinstance(value, str):
+        return _PATH.sub("", value)
+    if isinstance(value, list):
+        return [without_paths(item) for item in value]
+    if isinstance(value, dict):
+        return {without_paths(key): without_paths(item) for key, item in value.items()}
+    return value
+
+
+def _digits(share: Mapping[str, Any]) -> int:
+    return 2 if share["n"] >= 5000 else 1

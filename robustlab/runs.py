@@ -1,0 +1,325 @@
+"""The run folder: units written one by one, resume, merge, and reading back.
+
+    run.json        what was run and what came out; `finished` is false until the last unit is merged
+    data.jsonl      once per sample        samples.jsonl   one line per (model, attack, eps, id)
+    parts/          one file per finished unit, until they are merged into samples.jsonl
+    images/         kept examples as PNG   adversarial/    stored adversarials, one file per unit
+
+A process may be killed at any moment: every file appears under its name only when it is whole, run.json is the last to
+be written, and a unit whose file is not whole is done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from robustlab.aggregates import Line, aggregate
+from robustlab.errors import UserError
+from robustlab.files import Lock, disk, replacing
+from robustlab.kept import chosen_images
+from robustlab.stored import SCHEMA_VERSION, StoredRun, read_info, read_run
+from robustlab.units import encode_unit, in_order, read_unit, summed, unit_name
+
+__all__ = ["Run", "StoredRun", "config_hash", "read_run"]
+
+_OURS = ("run.json", "data.jsonl", "samples.jsonl", "parts", "images", "adversarial", "report.html")
+
+Json = dict[str, Any]
+_encode = msgspec.json.encode
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """16 hex digits over everything in `config`, whatever the order of its keys.
+
+    >>> config_hash({"seed": 0, "eps": 0.5}) == config_hash({"eps": 0.5, "seed": 0})
+    True
+    """
+    return hashlib.sha256(_encode(config, order="sorted")).hexdigest()[:16]
+
+
+class Run:
+    """A run folder that is being written. One process holds it at a time; a context manager lets go of it.
+
+    >>> import tempfile
+    >>> config = {"models": [{"name": "m"}], "attacks": [], "threat": {"norm": "linf", "eps": 0.1}, "seed": 0}
+    >>> line = {"model": "m", "attack": "clean", "eps": 0, "id": 0, "label": 1, "clean": 1}
+    >>> with Run.create(Path(tempfile.mkdtemp()) / "run", config, [{"id": 0, "label": 1}]) as run:
+    ...     run.write_unit("m", "clean", 0, 0, [line], {"seconds": 0.5})
+    ...     run.finish()["models"][0]["clean_accuracy"]["n"]
+    1
+    """
+
+    def __init__(self, folder: Path, info: Json, lock: Lock | None) -> None:
+        self.folder = folder
+        self.info = info
+        self._lock = lock
+        self._whole: set[str] = set()
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        config: Mapping[str, Any],
+        data_lines: Iterable[Mapping[str, Any]],
+        *,
+        about: Mapping[str, Any] | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> Self:
+        """Start a run in `folder`, or go on with the one that is there (`resume`; a missing or empty folder starts).
+
+        config: everything that decides outcomes, and nothing else; it is hashed. It has at least `models` (tables
+        with a unique `name`), `attacks` (tables with a unique `name`, in the suite's order), `threat` (`norm`, `eps`),
+        `seed`, and may have `curve` (`attack`, `eps`: list) and `keep` (kept images a stratum, default 1).
+        about: the rest of run.json, not hashed: kind, name, command, operational, versions, device, git, data,
+        models, warnings. A resumed run keeps what it was started with, and warns where the environment differs.
+        data_lines: one mapping for each sample, in order: id, label, hash, factors.
+
+        UserError: the folder holds something else, is in use, is there without resume or overwrite, or was started
+        with another configuration.
+        """
+        folder = Path(folder)
+        settled: Json = _plain(config)
+        header: Json = _plain(about or {})
+        there = _is_run(folder)
+        if there and not resume and not overwrite:
+            raise UserError(
+                f"{folder} already holds a run. Add --resume to go on with it, --overwrite to replace it, "
+                "or choose another --output."
+            )
+        with disk(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder)
+        try:
+            if there and not overwrite:
+                return cls(folder, _resumed(read_info(folder), settled, header, folder), lock)
+            run = cls(folder, _first_info(folder, settled, header), lock)
+            try:
+                run._begin(data_lines)
+            except BaseException:
+                _clear(folder)
+                raise
+            return run
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def beside(cls, folder: str | Path) -> Self:
+        """A second process of the same job: it writes units of a run that the first one has created and holds."""
+        return cls(Path(folder), read_info(Path(folder)), None)
+
+    @property
+    def finished(self) -> bool:
+        """Everything is merged and aggregated: only the page is left to build."""
+        return bool(self.info["finished"])
+
+    def update(self, **fields: Any) -> None:
+        """Set top-level fields of run.json (`models` with the search copy's decision, `warnings` ...) and write it."""
+        self.info.update(_plain(fields))
+        self._write_info()
+
+    def has_unit(self, model: str, attack: str, eps: float, chunk: int) -> bool:
+        """Is this unit's file there and whole?"""
+        name = unit_name(model, attack, eps, chunk)
+        if name not in self._whole and read_unit(self._part(name)):
+            self._whole.add(name)
+        return name in self._whole
+
+    def write_unit(
+        self,
+        model: str,
+        attack: str,
+        eps: float,
+        chunk: int,
+        lines: Sequence[Mapping[str, Any]],
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store a finished unit. Write its images first: a unit that is there is not done again.
+
+        lines: the fields of `Line`; those left out have its defaults. info: numbers about the whole unit (`seconds`,
+        `unverified` ...), which the merge adds up for each (model, attack, eps).
+        """
+        rows = [msgspec.convert(_plain(line), Line) for line in lines]
+        name = unit_name(model, attack, eps, chunk)
+        self._write(f"parts/{name}.jsonl", encode_unit(model, attack, eps, chunk, rows, dict(info or {})))
+        self._whole.add(name)
+
+    def unit_lines(self, model: str, attack: str, eps: float, chunk: int) -> list[Line]:
+        """The lines of a finished unit, sorted by id; none where it is not finished."""
+        unit = read_unit(self._part(unit_name(model, attack, eps, chunk)))
+        return unit[1] if unit else []
+
+    def write_image(self, name: str, png: bytes) -> None:
+        """Store a kept image under images/; `kept.image_name` says what it is called. Writing it twice is harmless."""
+        self._write(f"images/{name}", png, sync=False)
+
+    def write_adversarial(self, model: str, attack: str, eps: float, chunk: int, data: bytes) -> None:
+        """Store a unit's adversarial images (the bytes of a safetensors file)."""
+        (self.folder / "adversarial").mkdir(exist_ok=True)
+        self._write(f"adversarial/{unit_name(model, attack, eps, chunk)}.safetensors", data)
+
+    def finish(self, *, sections: Sequence[Mapping[str, Any]] = (), warnings: Sequence[str] = ()) -> Json:
+        """Merge the units, aggregate, prune the kept images and write run.json. Returns the aggregates.
+
+        Lines are ordered by model and attack as in the configuration, eps, chunk and id, so that the same outcomes
+        give the same bytes.
+        """
+        if self.finished:
+            return dict(self.info["aggregates"])
+        config = self.info["config"]
+        units = [unit for path in (self.folder / "parts").glob("*.jsonl") if (unit := read_unit(path))]
+        lines_of = {unit_name(**head["unit"]): lines for head, lines in units}
+        heads = in_order(config, (head for head, _ in units))
+        rows = [line for head in heads for line in lines_of[unit_name(**head["unit"])]]
+        self._write("samples.jsonl", b"".join(_encode(line) + b"\n" for line in rows))
+        passes = summed(heads)
+        aggregates = aggregate(config, rows, passes=passes, classes=self.info.get("data", {}).get("classes"))
+        images = chosen_images(config, rows, self.folder / "images")
+        self.info.update(
+            aggregates=aggregates,
+            passes=passes,
+            images=images,
+            sections=[*self.info.get("sections", []), *_plain(sections)],
+            warnings=_plain([*self.info["warnings"], *warnings]),
+            finished=True,
+        )
+        self.info["times"].update(finished=_now(), seconds=sum(p.get("seconds", 0.0) for p in passes))
+        self._write_info()
+        _tidy(self.folder, images)
+        return aggregates
+
+    def close(self) -> None:
+        """Let go of the folder. What is written stays, finished or not."""
+        if self._lock:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _begin(self, data_lines: Iterable[Mapping[str, Any]]) -> None:
+        _clear(self.folder)
+        with disk(self.folder):
+            (self.folder / "parts").mkdir()
+            (self.folder / "images").mkdir()
+        self._write("data.jsonl", b"".join(_encode(line) + b"\n" for line in data_lines))
+        self._write_info()
+
+    def _part(self, name: str) -> Path:
+        return self.folder / "parts" / f"{name}.jsonl"
+
+    def _write(self, name: str, data: bytes, sync: bool = True) -> None:
+        with disk(self.folder), replacing(self.folder / name, sync) as file:
+            file.write(data)
+
+    def _write_info(self) -> None:
+        self._write("run.json", msgspec.json.format(_encode(self.info), indent=2) + b"\n")
+
+
+def _first_info(folder: Path, config: Json, about: Json) -> Json:
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "attack",
+        "name": folder.name,
+        "command": "",
+        **about,
+        "finished": False,
+        "config": config,
+        "config_hash": config_hash(config),
+        "seed": config["seed"],
+        "warnings": list(about.get("warnings", [])),
+        "times": {"started": _now()},
+    }
+
+
+def _resumed(info: Json, config: Json, about: Json, folder: Path) -> Json:
+    changed = list(_changes(info["config"], config))
+    if changed:
+        what = "; ".join(f"{name} was {old}, now {new}" for name, old, new in changed)
+        raise UserError(
+            f"--resume: the run in {folder} was started with another configuration ({what}). "
+            "Give the same values, or choose another --output."
+        )
+    if info["finished"]:
+        _tidy(folder, info.get("images", []))
+        return info
+    for part in ("versions", "device", "git"):
+        for name, old, new in _changes(info.get(part), about.get(part, info.get(part)), part):
+            info["warnings"].append(f"Resumed with another {name}: {old}, then {new}.")
+    return info
+
+
+def _changes(old: Any, new: Any, at: str = "") -> Iterator[tuple[str, str, str]]:
+    """Where two configurations differ: dotted field, value there, value now (a few, shortened)."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _changes(old.get(key, "none"), new.get(key, "none"), f"{at}.{key}" if at else key)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (a, b) in enumerate(zip(old, new, strict=True)):
+            yield from _changes(a, b, f"{at}[{index}]")
+    elif old != new:
+        yield at, _short(old), _short(new)
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else _encode(value).decode()
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _plain(value: Any) -> Any:
+    """The same value as it will be read back from JSON."""
+    return msgspec.to_builtins(value)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _is_run(folder: Path) -> bool:
+    """Does `folder` hold a run? UserError where it holds something else that a run would mix with, or remove."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output {folder} is a file; a folder was expected. Choose another --output.")
+    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if "run.json" in names:
+        try:
+            info = msgspec.json.decode((folder / "run.json").read_bytes())
+        except ValueError:
+            return True  # damaged: resuming says so, overwriting mends it
+        if isinstance(info, dict) and "schema_version" in info and "config" in info:
+            return True
+    if names and (".lock" not in names or "run.json" in names):  # a lock without run.json: killed before it began
+        raise UserError(
+            f"{folder} holds files that are no run of robustlab ({', '.join(names[:3])}). Choose another --output."
+        )
+    return False
+
+
+def _clear(folder: Path) -> None:
+    """Remove a run's files, and nothing else; run.json first, so that what a kill leaves is no run."""
+    with disk(folder):
+        for path in (*(folder / name for name in _OURS), *folder.glob(".*.tmp")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _tidy(folder: Path, images: Sequence[Json]) -> None:
+    """Remove what a finished run does not need: the merged parts, and images that were only candidates."""
+    wanted = {value for image in images for value in image.values() if isinstance(value, str)}
+    with disk(folder):
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+        for path in (folder / "images").glob("*"):
+            if f"images/{path.name}" not in wanted:
+                path.unlink()

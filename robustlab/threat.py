@@ -1,0 +1,172 @@
+"""What the attacker may do: norm, budget, target; and the geometry that follows from it.
+
+Images are in [0, 1]; every point an attack proposes must lie in the box [0, 1] and within `eps` of the clean image.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from robustlab.draws import normal, uniform
+from robustlab.errors import UserError, did_you_mean
+
+Norm = Literal["linf", "l2", "l1", "l0"]
+NORMS: tuple[str, ...] = get_args(Norm)
+BUDGET_NORMS = ("linf", "l2", "l1")  # those with a projection
+
+
+def parse_eps(text: str | float) -> float:
+    """A budget as typed (`"8/255"`, `"0.5"` or a number) as a finite float >= 0.
+
+    >>> parse_eps("8/255") == 8 / 255
+    True
+    """
+    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(?:/\s*([0-9.eE+-]+)\s*)?", str(text))
+    try:
+        if match is None:
+            raise ValueError
+        value = float(match[1]) / float(match[2] or 1)
+    except (ValueError, ZeroDivisionError):
+        raise UserError(f"eps must be a number or a fraction such as 8/255, got {text!r}.") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise UserError(f"eps must be finite and not negative, got {text!r}.")
+    return value
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """Norm and budget, targeted or not.
+
+    norm: `linf`, `l2`, `l1` or `l0`. eps: the budget in the units of the norm, images in [0, 1].
+    targeted: success is "predicted as the target", otherwise "predicted as anything but the label".
+    target: a class name, `random` (keyed by seed and id) or `least-likely`; only read when targeted.
+
+    >>> ThreatModel(eps="8/255").eps == 8 / 255
+    True
+    """
+
+    norm: Norm = "linf"
+    eps: float = 8 / 255
+    targeted: bool = False
+    target: str = "random"
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            known = ", ".join(NORMS)
+            raise UserError(f"norm must be one of {known}, got {self.norm!r}.{did_you_mean(str(self.norm), NORMS)}")
+        object.__setattr__(self, "eps", parse_eps(self.eps))
+        if self.norm == "linf" and self.eps > 1:
+            raise UserError(
+                f"eps = {self.eps:g} is larger than the whole range of an image, which is [0, 1]."
+                f" Did you mean {self.eps:g}/255?"
+            )
+
+
+def column(v: Tensor, like: Tensor) -> Tensor:
+    """(B,) reshaped to (B, 1, 1, ...) so that it multiplies `like`."""
+    return v.view(-1, *[1] * (like.ndim - 1))
+
+
+def distance(delta: Tensor, norm: str) -> Tensor:
+    """(B,) float64 norms of (B, ...) perturbations, summed in float64; `l0` counts the values that differ."""
+    flat = delta.flatten(1).double()
+    if norm == "linf":
+        return flat.abs().amax(1)
+    if norm == "l2":
+        return flat.square().sum(1).sqrt()
+    if norm == "l1":
+        return flat.abs().sum(1)
+    return (flat != 0).sum(1).double()
+
+
+def project(points: Tensor, clean: Tensor, norm: str, eps: float) -> Tensor:
+    """Points moved back into the ball of radius `eps` around `clean` and into the box [0, 1].
+
+    linf: the exact projection. l2: onto the ball, then clipped to the box (both hold, since `clean` is in the box).
+    l1: onto the intersection of ball and box, exactly (Croce and Hein 2021, arXiv:2103.01208, section 2).
+    points, clean: (B, ...). Returns a new tensor.
+    """
+    if norm == "linf":
+        return torch.clamp(points, (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1))
+    delta = points - clean
+    if norm == "l2":
+        length = delta.flatten(1).norm(dim=1).clamp_min(1e-30)
+        return (clean + delta * column((eps / length).clamp(max=1), delta)).clamp_(0, 1)
+    slack = 1e-7 * math.sqrt(delta[0].numel()) if len(delta) else 0.0  # what rounding the sum back to float32 may add
+    return (clean + _project_l1(delta, clean, max(0.0, eps - slack))).clamp_(0, 1)
+
+
+def _project_l1(delta: Tensor, clean: Tensor, eps: float) -> Tensor:
+    """argmin over z of |z - delta|_2 with |z|_1 <= eps and clean + z in [0, 1].
+
+    By the KKT conditions |z_i| = min(max(|delta_i| - t, 0), room_i) for one threshold t >= 0 an image, where room_i is
+    the way to the box in delta's direction. The sum over i falls with t and is linear between the 2 d breakpoints
+    |delta_i| and |delta_i| - room_i, so sorting them and cumulating slopes gives t exactly.
+    """
+    size = delta.abs().flatten(1).double()
+    x = clean.flatten(1).double()
+    room = torch.where(delta.flatten(1) > 0, 1 - x, x)
+    t = torch.zeros(len(size), dtype=torch.float64, device=size.device)
+    outside = torch.minimum(size, room).sum(1) > eps
+    if bool(outside.any()):
+        a, b = size[outside], room[outside]
+        breaks, order = torch.cat([a, a - b], 1).sort(dim=1, descending=True)
+        slope = torch.where(order < a.shape[1], 1.0, -1.0).double().cumsum(1)  # of the sum, just below each breakpoint
+        gaps = breaks[:, :-1] - breaks[:, 1:]
+        total = torch.cat([torch.zeros_like(breaks[:, :1]), (slope[:, :-1] * gaps).cumsum(1)], 1)  # at each breakpoint
+        k = ((total <= eps).sum(1, keepdim=True) - 1).clamp_min(
+            0
+        )  # the last breakpoint at which the sum is still <= eps
+        at, value, rate = breaks.gather(1, k), total.gather(1, k), slope.gather(1, k)
+        t[outside] = (at - (eps - value) / rate.clamp_min(1))[:, 0].clamp_min(0)
+    kept = torch.minimum((size - t[:, None]).clamp_min(0), room)
+    return (kept.view_as(delta) * delta.sign()).to(delta.dtype)
+
+
+def steepest(gradient: Tensor, points: Tensor, norm: str, size: float) -> Tensor:
+    """The step of length `size` along which the loss rises fastest, for each image on its own.
+
+    linf: the sign. l2: the normalised gradient. l1: the values with the largest gradients, each by at most size / k and
+    only as far as the box goes, where k is 1 % of the values (sparse steps as in SLIDE, Tramer and Boneh 2019,
+    arXiv:1904.13000; what the box cuts off goes to the next values). A zero gradient gives a zero step.
+    """
+    if norm == "linf":
+        return gradient.sign() * size
+    flat = gradient.flatten(1)
+    if norm == "l2":
+        # dividing by the largest value first keeps the squares of very small gradients from underflowing
+        flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-37)
+        return (flat * (size / flat.norm(dim=1, keepdim=True).clamp_min(1e-12))).view_as(gradient)
+    x = points.flatten(1)
+    cap = torch.where(flat > 0, 1 - x, x).clamp(0, size / max(1, flat.shape[1] // 100)) * (flat != 0)
+    order = flat.abs().argsort(dim=1, descending=True)
+    caps = cap.gather(1, order)
+    spent = (size - (caps.cumsum(1) - caps)).clamp_min(0).minimum(caps)
+    return (torch.zeros_like(flat).scatter_(1, order, spent) * flat.sign()).view_as(gradient)
+
+
+def random_start(clean: Tensor, norm: str, eps: float, key: Tensor) -> Tensor:
+    """A point drawn uniformly from the ball around each image, then brought into the box.
+
+    key: (B,) int64 from `draws.keys`. l2: a normal direction times u^(1/d); l1: exponential spacings.
+    """
+    shape: Sequence[int] = clean.shape[1:]
+    d = math.prod(shape)
+    if norm == "linf":
+        return (clean + (2 * uniform(key, shape) - 1) * eps).clamp_(0, 1)
+    if norm == "l2":
+        direction = normal(key, shape)
+        radius = uniform(key ^ 1, (1,)).double().pow(1 / d).float()[:, 0] * eps
+        direction /= column(direction.flatten(1).norm(dim=1).clamp_min(1e-12), clean)
+        return (clean + direction * column(radius, clean)).clamp_(0, 1)
+    spacing = -torch.log1p(-uniform(key, (d + 1,)))
+    share = spacing[:, :d] / spacing.sum(1, keepdim=True)
+    sign = torch.where(uniform(key ^ 1, (d,)) < 0.5, -1.0, 1.0)
+    return project(clean + (share * sign * eps).view_as(clean), clean, "l1", eps)

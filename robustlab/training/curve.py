@@ -1,0 +1,38 @@
+"""The learning curve: loss and accuracy by epoch, clean and under PGD, on training and validation images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from robustlab.files import replacing
+
+
+def draw_curve(history: list[dict[str, Any]], best_epoch: int, folder: Path) -> None:
+    """Write curve.png and curve.svg. Under- and overfitting show as the distance between the two line styles."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    epochs = [entry["epoch"] for entry in history]
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for kind, colour, label in (("", "#0072b2", "clean"), ("_robust", "#d55e00", "PGD-10")):
+            for split, style in (("train", "--"), ("val", "-")):
+                values = [entry[f"{split}{kind}_{what}"] for entry in history]
+                name = f"{label}, {'training' if split == 'train' else 'validation'} images"
+                axes.plot(epochs, values, style, color=colour, marker=".", label=name)
+        axes.axvline(best_epoch, color="0.6", linewidth=1, linestyle=":", label="kept epoch")
+        axes.set_xlabel("epoch")
+        axes.set_title(what)
+        axes.grid(alpha=0.3)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if what == "accuracy":
+            axes.set_ylim(0, 1.02)
+        else:
+            axes.set_yscale("log")
+            axes.legend(fontsize=8)
+    # without a date and with fixed ids the same history gives the same bytes
+    with matplotlib.rc_context({"svg.hashsalt": "robustlab", "svg.fonttype": "none"}):
+        for name, options in (("curve.png", {"dpi": 120}), ("curve.svg", {"metadata": {"Date": None}})):
+            with replacing(folder / name) as file:
+                figure.savefig(file, format=name[-3:], **options)

@@ -1,0 +1,133 @@
+"""How a model is trained, as a checked dataclass, and where recipes come from. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from robustlab.cards import convert, find_card, read_card
+from robustlab.errors import UserError, did_you_mean
+from robustlab.models import ARCHITECTURES
+from robustlab.models.zoo import zoo_card, zoo_names
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with Nesterov momentum under a one-cycle schedule; a `defense` table makes it adversarial training.
+
+    lr: the peak; it is reached after the share `warmup` of all steps, then falls to 0 along a cosine.
+    weight_decay: L2, on matrices and kernels only. l1: weight of the sum of their absolute values. dropout: before the
+    last layer. shift: augmentation, random moves of up to that many pixels; flip: random mirror images (never for signs
+    or digits). init: a zoo name or model card to start from. train_size, val_size: the first so many images, None for
+    all. check_size: how many images of each split the PGD check sees every epoch. defense: `method` and its parameters.
+
+    >>> Recipe(epochs=3, defense={"method": "n-fgsm", "eps": "8/255"}).adversarial
+    True
+    """
+
+    epochs: int = 12
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    l1: float = 0.0
+    dropout: float = 0.0
+    shift: int = 2
+    flip: bool = False
+    warmup: float = 0.25
+    init: str = ""
+    train_size: int | None = None
+    val_size: int | None = 1000
+    check_size: int = 300
+    defense: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in ("epochs", "batch_size", "check_size", "train_size", "val_size"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UserError(f"A recipe needs {key} of at least 1, got {value}.")
+        if self.train_size == 1:
+            raise UserError("A recipe needs train_size of at least 2.")
+        for key in ("lr", "momentum", "weight_decay", "l1", "dropout", "shift", "warmup"):
+            if not getattr(self, key) >= 0:
+                raise UserError(f"A recipe needs {key} of at least 0, got {getattr(self, key)}.")
+        for key in ("dropout", "warmup", "momentum"):
+            if not getattr(self, key) < 1:
+                raise UserError(f"A recipe needs {key} below 1, got {getattr(self, key)}.")
+
+    @property
+    def adversarial(self) -> bool:
+        return bool(self.defense)
+
+
+@dataclass(frozen=True)
+class DefenseCard:
+    """A file in `defenses/`: what it is, where it comes from, the recipe, and what to expect of it."""
+
+    name: str
+    summary: str
+    source: str
+    recipe: Recipe
+    expected: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that `train` needs, resolved: which architecture on which data by which recipe."""
+
+    architecture: str
+    data: str
+    recipe: Recipe
+    seed: int = 0
+
+
+def recipe_for(
+    model: str,
+    *,
+    data: str | None = None,
+    recipe: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> Plan:
+    """What `robustlab train MODEL` means.
+
+    model: a zoo name (trained again as its card says) or an architecture. data: default the zoo entry's, or
+    `road-signs`. recipe: the name or path of a card in `defenses/`; default the zoo entry's own, or `plain`.
+    overrides: values that win over the card's: fields of `Recipe`, and parameters of the defense, such as `eps`.
+    Raises UserError.
+
+    >>> plan = recipe_for("road-signs/cnn-robust", overrides={"epochs": 2, "eps": "4/255"})
+    >>> plan.architecture, plan.data, plan.recipe.epochs, plan.recipe.defense["eps"]
+    ('cnn', 'road-signs', 2, '4/255')
+    """
+    if model in zoo_names():
+        card = zoo_card(model)
+        plan = Plan(card.architecture, card.data, convert(card.recipe, Recipe, f"the recipe of {model}"), card.seed)
+    elif model in ARCHITECTURES:
+        plan = Plan(model, "road-signs", read_card(find_card("defenses", recipe or "plain"), DefenseCard).recipe)
+    else:
+        known = [*ARCHITECTURES, *zoo_names()]
+        raise UserError(
+            f"There is nothing to train called {model!r}.{did_you_mean(model, known)} Give an architecture"
+            f" ({', '.join(ARCHITECTURES)}) or a zoo name ({', '.join(zoo_names())})."
+        )
+    chosen = plan.recipe
+    if recipe is not None:
+        chosen = read_card(find_card("defenses", recipe), DefenseCard).recipe
+    return Plan(plan.architecture, data or plan.data, _overridden(chosen, overrides or {}), plan.seed)
+
+
+def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
+    own = {f.name for f in fields(Recipe)}
+    content = asdict(recipe) | {key: value for key, value in overrides.items() if key in own}
+    rest = {key: value for key, value in overrides.items() if key not in own}
+    if rest and not recipe.defense:
+        known = sorted(own)
+        key = next(iter(rest))
+        raise UserError(
+            f"The recipe has no {key!r}.{did_you_mean(key, known)} It has no defense either, whose parameter that could"
+            f" be. Known: {', '.join(known)}."
+        )
+    if recipe.defense:
+        content["defense"] = content["defense"] | rest
+    return convert(content, Recipe, "the recipe")

@@ -1,0 +1,40 @@
+"""Small models and data on which attacks are tested."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+
+def small_net(classes: int = 4, channels: int = 3, seed: int = 0) -> nn.Sequential:
+    """A BatchNorm convolution net with random weights, in eval mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = nn.Sequential(
+            nn.Conv2d(channels, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(128, classes),
+        )
+        net(torch.rand(64, channels, 8, 8))  # gives BatchNorm statistics
+    return net.eval()
+
+
+def answered(net: nn.Module, n: int = 40, channels: int = 3, size: tuple[int, int] = (8, 8)) -> tuple[Tensor, Tensor]:
+    """Random images with the net's own answers as labels: all are classified right."""
+    x = torch.rand(n, channels, *size, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return x, net(x).argmax(1)
+
+
+@pytest.fixture
+def net() -> nn.Sequential:
+    return small_net()
+
+
+@pytest.fixture
+def sample(net: nn.Sequential) -> tuple[Tensor, Tensor]:
+    return answered(net)

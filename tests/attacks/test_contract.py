@@ -1,0 +1,169 @@
+"""What every attack of the registry promises, whatever it does inside."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustlab.attacks import ATTACKS, attack_class
+from robustlab.errors import UserError
+from robustlab.oracle import Oracle
+from robustlab.threat import distance
+
+from .conftest import answered, small_net
+
+CASES = [(method, norm) for method in ATTACKS for norm in attack_class(method).norms]
+EPS = {"linf": 0.05, "l2": 0.6, "l1": 4.0}
+
+
+def build(method: str, norm: str, **more: Any) -> Any:
+    return attack_class(method)(norm=norm, **{"eps": EPS[norm], **more})
+
+
+@pytest.mark.parametrize(("method", "norm"), CASES)
+def test_inside_the_budget_and_the_box(method: str, norm: str, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    adversarial = build(method, norm)(net, x, y)
+    assert adversarial.shape == x.shape and adversarial.dtype == x.dtype
+    assert adversarial.min() >= 0 and adversarial.max() <= 1
+    assert distance(adversarial - x, norm).max() <= EPS[norm] + 1e-6 * max(1, EPS[norm])
+
+
+@pytest.mark.parametrize(("method", "norm"), CASES)
+def test_success_is_true_and_not_rare(method: str, norm: str, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    outcome = build(method, norm).run(net, x, y)
+    with torch.no_grad():
+        fooled = net(outcome.images).argmax(1) != y
+    assert torch.equal(fooled, outcome.success)
+    assert outcome.success.float().mean() > 0.5
+    assert torch.equal(outcome.rank >= 0, outcome.success)
+
+
+@pytest.mark.parametrize(("method", "norm"), CASES)
+def test_eps_zero_returns_the_input(method: str, norm: str, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    outcome = build(method, norm, eps=0.0).run(net, x, y)
+    assert torch.equal(outcome.images, x)
+    assert not outcome.success.any()
+
+
+@pytest.mark.parametrize(("method", "norm"), CASES)
+def test_more_eps_breaks_no_less(method: str, norm: str, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    broken = [int(build(method, norm, eps=f * EPS[norm]).run(net, x, y).success.sum()) for f in (0.1, 0.3, 1, 2)]
+    assert broken == sorted(broken) and broken[0] < broken[-1]
+
+
+@pytest.mark.parametrize(("method", "norm"), CASES)
+def test_same_seed_same_answer(method: str, norm: str, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    attack = build(method, norm)
+    state = torch.get_rng_state()
+    first = attack(net, x, y, seed=5)
+    torch.manual_seed(99)
+    assert torch.equal(attack(net, x, y, seed=5), first)
+    torch.set_rng_state(state)
+
+
+@pytest.mark.parametrize(("method", "norm"), CASES)
+@pytest.mark.parametrize("training", [False, True])
+def test_the_classifier_is_left_as_it_was(method: str, norm: str, training: bool, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    net = small_net().train(training)
+    net[1].eval()  # a submodule in another mode than the whole
+    net[5].bias.requires_grad_(False)
+    net[0].weight.grad = torch.ones_like(net[0].weight)
+    hooked: list[int] = []
+    net[0].register_forward_hook(lambda *a: hooked.append(1))
+    before = copy.deepcopy(net.state_dict())
+    modes = [m.training for m in net.modules()]
+    build(method, norm)(net, x, y)
+    assert hooked and len(net[0]._forward_hooks) == 1
+    assert [m.training for m in net.modules()] == modes
+    assert [p.requires_grad for p in net.parameters()] == [True] * 5 + [False]
+    assert torch.equal(net[0].weight.grad, torch.ones_like(net[0].weight)) and net[5].weight.grad is None
+    after = net.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize("method", ATTACKS)
+def test_the_classifier_is_left_as_it_was_after_an_exception(method: str, sample: tuple[Tensor, Tensor]) -> None:
+    class Breaks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.calls = small_net(), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            if self.calls == 2:
+                raise RuntimeError("no more")
+            return self.inner(x)  # type: ignore[no-any-return]
+
+    net = Breaks().train()
+    with pytest.raises(RuntimeError, match="no more"):
+        build(method, "linf")(net, *sample)
+    assert all(m.training for m in (net, net.inner)) is False or net.training
+    assert net.training and all(p.requires_grad and p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize(("method", "norm"), CASES)
+@pytest.mark.parametrize(("classes", "channels", "size"), [(2, 1, (8, 8)), (1000, 3, (8, 8)), (4, 3, (9, 14)), (3, 2, (8, 5))])
+def test_classes_channels_and_sizes(method: str, norm: str, classes: int, channels: int, size: tuple[int, int]) -> None:
+    net = small_net(classes, channels)
+    x, y = answered(net, 6, channels, size)
+    for loss in ("ce", "margin", "dlr"):
+        adversarial = build(method, norm, loss=loss)(net, x, y)
+        assert adversarial.shape == x.shape
+        assert not torch.equal(adversarial, x)
+
+
+@pytest.mark.parametrize(("method", "norm"), CASES)
+def test_targeted(method: str, norm: str, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    targets = (y + 1) % 4
+    outcome = build(method, norm, targeted=True, eps=3 * EPS[norm]).run(net, x, y, targets=targets)
+    with torch.no_grad():
+        reached = net(outcome.images).argmax(1) == targets
+    assert torch.equal(reached, outcome.success) and reached.any()
+    assert torch.equal(outcome.target, targets)
+
+
+@pytest.mark.parametrize("method", ATTACKS)
+def test_no_samples(method: str, net: nn.Module) -> None:
+    outcome = build(method, "linf").run(net, torch.zeros(0, 3, 8, 8), torch.zeros(0, dtype=torch.long))
+    assert len(outcome.images) == len(outcome.success) == 0
+
+
+@pytest.mark.parametrize("method", ATTACKS)
+def test_works_under_no_grad_and_inference_mode(method: str, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    wanted = build(method, "linf")(net, x, y)
+    with torch.no_grad():
+        assert torch.equal(build(method, "linf")(net, x, y), wanted)
+    with torch.inference_mode():
+        assert torch.equal(build(method, "linf")(net, x, y), wanted)
+
+
+@pytest.mark.parametrize("method", ATTACKS)
+def test_what_cannot_be_attacked_is_said(method: str, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    attack = build(method, "linf")
+    with pytest.raises(UserError, match=r"lie in \[0, 1\].*Classifier"):
+        attack(net, x * 4 - 2, y)
+    with pytest.raises(UserError, match=r"shape \(N, C, H, W\)"):
+        attack(net, x[0], y)
+    with pytest.raises(UserError, match="labels must have shape"):
+        attack(net, x, y[:3])
+    with pytest.raises(UserError, match="needs targets"):
+        build(method, "linf", targeted=True)(net, x, y)
+    with pytest.raises(UserError, match="untargeted"):
+        attack(net, x, y, targets=y)
+    with pytest.raises(UserError, match="gives only scores"):
+        attack(Oracle(net, gives="scores"), x, y)
+    with pytest.raises(UserError, match="steps|loss must be one of ce, margin, dlr, got 'cee'"):
+        build(method, "linf", loss="cee")
