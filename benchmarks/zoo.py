@@ -23,6 +23,7 @@ from robustlab.models.card import Measured, ModelCard, read_model_card, write_mo
 from robustlab.models.classifier import Classifier
 from robustlab.models.weights import save_weights
 from robustlab.models.zoo import ZOO
+from robustlab.threat import parse_eps
 from robustlab.training import Recipe
 
 EPS = "8/255"
@@ -49,7 +50,13 @@ ENTRIES: dict[str, tuple[str, str, Recipe]] = {
         "resnet20",
         "The same network after adversarial training (N-FGSM, linf 8/255)",
         Recipe(
-            epochs=6, lr=0.1, train_size=20_000, val_size=1000, check_size=300, init="road-signs/resnet20", defense=NFGSM
+            epochs=6,
+            lr=0.1,
+            train_size=20_000,
+            val_size=1000,
+            check_size=300,
+            init="road-signs/resnet20",
+            defense=NFGSM,
         ),
     ),
 }
@@ -61,7 +68,7 @@ def measure(model: Classifier, clean_n: int = 2000, robust_n: int = 500) -> list
     with torch.no_grad():
         right = torch.cat([model(x).argmax(1) for x in data.images.split(250)]) == data.labels
     first = data.take(torch.arange(robust_n))
-    outcome = PGD(eps=EPS, steps=20).run(model, first.images, first.labels, ids=first.ids, batch_size=250)
+    outcome = PGD(eps=parse_eps(EPS), steps=20).run(model, first.images, first.labels, ids=first.ids, batch_size=250)
     with torch.no_grad():
         left = torch.cat([model(x).argmax(1) for x in outcome.images.split(250)]) == first.labels
     return [
@@ -116,7 +123,9 @@ def main() -> None:
             train(architecture, "road-signs", recipe, output=output, name=name, resume=True, on_epoch=_printer(name))
             card = ship(name, summary, output)
         for m in card.measured:
-            print(f"{name}: {m.metric} {m.value:.1%} ({m.low:.1%}-{m.high:.1%}, n={m.n}) {m.attack} {m.eps}", flush=True)
+            print(
+                f"{name}: {m.metric} {m.value:.1%} ({m.low:.1%}-{m.high:.1%}, n={m.n}) {m.attack} {m.eps}", flush=True
+            )
 
 
 def _printer(name: str) -> Callable[[dict[str, float]], None]:

@@ -22,7 +22,8 @@ def slug(name: str) -> str:
     >>> slug("road-signs/cnn")
     'road-signs_cnn'
     """
-    plain = re.sub(r"[^A-Za-z0-9.-]+", "_", name).lstrip(".")[:60]
+    short = name.rsplit("/", 1)[-1] if name.startswith("/") else name  # a run is shown to strangers: no home folders
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "_", short).lstrip(".")[:60]
     if plain.replace("_", "/") == name:
         return plain
     return f"{plain}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"

@@ -316,10 +316,10 @@ def _clear(folder: Path) -> None:
 
 
 def _tidy(folder: Path, images: Sequence[Json]) -> None:
-    """Remove what a finished run does not need: the merged parts, and images that were only candidates."""
+    """Remove what a finished run does not need: merged parts, what a kill left, images not chosen."""
     wanted = {value for image in images for value in image.values() if isinstance(value, str)}
     with disk(folder):
         shutil.rmtree(folder / "parts", ignore_errors=True)
-        for path in (folder / "images").glob("*"):
+        for path in (*folder.glob(".*.tmp"), *(folder / "images").iterdir()):
             if f"images/{path.name}" not in wanted:
                 path.unlink()

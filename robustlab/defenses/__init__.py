@@ -23,12 +23,14 @@ def make_defense(table: Mapping[str, Any]) -> Any:
     >>> make_defense({"method": "n-fgsm", "eps": "4/255"}).eps == 4 / 255
     True
     """
+    from robustlab.threat import parse_eps
+
     method = table.get("method")
     if method not in DEFENSES:
         hint = did_you_mean(str(method), DEFENSES)
         raise UserError(f"defense needs a method out of {', '.join(DEFENSES)}; got {method!r}.{hint}")
     module, name = DEFENSES[method].split(":")
-    parameters = {key: value for key, value in table.items() if key != "method"}
+    parameters = {key: parse_eps(value) if key == "eps" else value for key, value in table.items() if key != "method"}
     return convert(parameters, getattr(import_module(module), name), f"the defense {method!r}")
 
 

@@ -30,7 +30,7 @@ class NFGSM:
     True
     """
 
-    eps: str | float = 8 / 255
+    eps: float = 8 / 255
     k: float = 2.0
     alpha: float = 1.0
     ramp: float = 0.0
@@ -47,7 +47,7 @@ class NFGSM:
         Crafted in eval mode, unlike in the authors' code: BatchNorm's statistics then see each batch once, dropout does
         not blur the gradient, and the result for an image does not depend on its neighbours in the batch.
         """
-        eps = float(self.eps) * strength
+        eps = self.eps * strength
         noise = (2 * uniform(key, x.shape[1:]) - 1) * (self.k * eps)
         start = (x + noise).clamp_(0, 1).requires_grad_(True)
         with undisturbed(model), torch.enable_grad():

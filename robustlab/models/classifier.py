@@ -16,7 +16,7 @@ class Classifier(nn.Module):
     """Images in [0, 1] (N, C, H, W) -> logits (N, K), with the normalisation inside.
 
     mean, std: one value, or one a channel, in the units of the images; left out: none. classes: the names of the K
-    outputs. shape: (C, H, W) that the module expects, where known.
+    outputs. shape: (C, H, W) that the module expects, where known. data: the name of the data set it was trained on.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     >>> model = Classifier(net, mean=[0.5], std=[0.25], classes=["a", "b", "c"], shape=(3, 2, 2))
@@ -36,6 +36,7 @@ class Classifier(nn.Module):
         classes: Sequence[str] | None = None,
         shape: tuple[int, int, int] | None = None,
         name: str = "model",
+        data: str = "",
     ) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
@@ -54,6 +55,7 @@ class Classifier(nn.Module):
         self.classes = None if classes is None else tuple(classes)
         self.shape = shape
         self.name = name
+        self.data = data
 
     def forward(self, x: Tensor) -> Tensor:
         if self.normalised:
@@ -70,7 +72,7 @@ class Classifier(nn.Module):
 
 
 def check(classifier: nn.Module, images: Tensor, labels: Tensor) -> list[str]:
-    """Look at one batch before a run: what cannot be right is a `UserError`, what is suspicious comes back as a warning.
+    """Look at one batch before a run: what is wrong is a `UserError`, what is suspicious comes back as a warning.
 
     Errors: shape or range of the images, a module that raises, outputs that are not (N, K) finite logits, labels or
     class names that do not fit K. Warnings: outputs that look like probabilities; two evaluations that differ.

@@ -83,7 +83,9 @@ def build(architecture: str, classes: int, shape: Shape, options: dict[str, Any]
         try:
             return cast(nn.Module, getattr(import_module(path), function)(classes, shape, **options))
         except TypeError as error:
-            raise UserError(f"The architecture {architecture!r} does not take the options {options}: {error}.") from error
+            raise UserError(
+                f"The architecture {architecture!r} does not take the options {options}: {error}."
+            ) from error
 
 
 def _from_card(
@@ -103,6 +105,7 @@ def _from_card(
         classes=card.classes,
         shape=card.shape,
         name=name or str(path),
+        data=card.data,
     )
 
 

@@ -77,7 +77,9 @@ def _share(measured: Any) -> dict[str, Any]:
 def describe(name: str | None = None) -> str:
     """The text that `robustlab zoo` prints: all entries, or one card with its measurements."""
     if name is None:
-        rows = [("name", "architecture", "defense", "clean accuracy", "robust accuracy", "under", "size")]
+        rows: list[tuple[str, ...]] = [
+            ("name", "architecture", "defense", "clean accuracy", "robust accuracy", "under", "size")
+        ]
         for row in zoo_table():
             shares = (_percent(row["clean"]), _percent(row["robust"]))
             size = f"{row['megabytes']:.2f} MB"
@@ -99,11 +101,11 @@ def describe(name: str | None = None) -> str:
     }
     lines.append(_aligned([(key, str(value)) for key, value in facts.items()]))
     lines.append("")
-    rows = [("measured", "split", "attack", "norm", "eps", "share", "seed")]
+    table: list[tuple[str, ...]] = [("measured", "split", "attack", "norm", "eps", "share", "seed")]
     for row in zoo_table(name):
         texts = [str(row[key]) for key in ("metric", "split", "attack", "norm", "eps")]
-        rows.append((*texts, _percent(row["share"]), str(row["seed"])))
-    return "\n".join([*lines, _aligned(rows)])
+        table.append((*texts, _percent(row["share"]), str(row["seed"])))
+    return "\n".join([*lines, _aligned(table)])
 
 
 def _percent(share: dict[str, Any] | None) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from robustlab.training.recipe import DefenseCard, Plan, Recipe, recipe_for
+from robustlab.training.recipe import DefenseCard, Plan, Recipe, read_recipe, recipe_for
 
 if TYPE_CHECKING:
     from robustlab.training.loop import Trained, train
 
-__all__ = ["DefenseCard", "Plan", "Recipe", "Trained", "recipe_for", "train"]
+__all__ = ["DefenseCard", "Plan", "Recipe", "Trained", "read_recipe", "recipe_for", "train"]
 
 
 def __getattr__(name: str) -> Any:

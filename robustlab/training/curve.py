@@ -18,7 +18,8 @@ def draw_curve(history: list[dict[str, Any]], best_epoch: int, folder: Path) -> 
     for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for kind, colour, label in (("", "#0072b2", "clean"), ("_robust", "#d55e00", "PGD-10")):
             for split, style in (("train", "--"), ("val", "-")):
-                values = [entry[f"{split}{kind}_{what}"] for entry in history]
+                # a loss of 0 has no place on a logarithmic axis
+                values = [max(entry[f"{split}{kind}_{what}"], 1e-5) for entry in history]
                 name = f"{label}, {'training' if split == 'train' else 'validation'} images"
                 axes.plot(epochs, values, style, color=colour, marker=".", label=name)
         axes.axvline(best_epoch, color="0.6", linewidth=1, linestyle=":", label="kept epoch")

@@ -1,9 +1,9 @@
 """The folder that training writes.
 
-    model.safetensors, model.toml   the best epoch's weights and the card that names them
-    history.json, curve.png, .svg   loss and accuracy by epoch
-    run.json                        written last: a folder with it is finished
-    last.pt                         the checkpoint to resume from, until then
+model.safetensors, model.toml   the best epoch's weights and the card that names them
+history.json, curve.png, .svg   loss and accuracy by epoch
+run.json                        written last: a folder with it is finished
+last.pt                         the checkpoint to resume from, until then
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def model_card(
     """The card of a trained classifier; its shares are those of the validation images that chose the epoch."""
     assert model.shape is not None and model.classes is not None  # the loop sets both
     typed = config["recipe"]["defense"].get("eps", f"{eps:.6g}")
-    shares = [("clean accuracy", "val_accuracy", "val_n", {})]
+    shares: list[tuple[str, str, str, dict[str, str]]] = [("clean accuracy", "val_accuracy", "val_n", {})]
     attack = {"norm": "linf", "eps": str(typed), "attack": f"PGD-{PGD_STEPS}"}
     shares.append(("robust accuracy", "val_robust_accuracy", "val_robust_n", attack))
     measured = []
@@ -139,10 +139,15 @@ def model_card(
         seed=config["seed"],
         hash=model.hash(),
         seconds=round(seconds, 1),
-        hardware=", ".join(str(value) for key, value in describe_device(device).items() if key != "type"),
-        recipe={key: value for key, value in config["recipe"].items() if value is not None},
+        hardware=_hardware(device),
+        recipe={key: value for key, value in config["recipe"].items() if value not in (None, "", {})},
         measured=measured,
     )
+
+
+def _hardware(device: torch.device) -> str:
+    about = describe_device(device)
+    return f"{about['name']}, {about['threads']} threads" if "threads" in about else str(about["name"])
 
 
 def finish(

@@ -63,13 +63,23 @@ class Recipe:
 
 @dataclass(frozen=True)
 class DefenseCard:
-    """A file in `defenses/`: what it is, where it comes from, the recipe, and what to expect of it."""
+    """A file in `defenses/`: what it is, where it comes from, the recipe (see `Recipe`), and what to expect of it."""
 
     name: str
     summary: str
     source: str
-    recipe: Recipe
+    recipe: dict[str, Any]
     expected: str = ""
+
+
+def read_recipe(name: str) -> Recipe:
+    """The recipe of a card in `defenses/`, by name or path; a key that it does not know is a `UserError`.
+
+    >>> read_recipe("n-fgsm").defense["method"]
+    'n-fgsm'
+    """
+    path = find_card("defenses", name)
+    return convert(read_card(path, DefenseCard).recipe, Recipe, f"[recipe] in {path}")
 
 
 @dataclass(frozen=True)
@@ -104,7 +114,7 @@ def recipe_for(
         card = zoo_card(model)
         plan = Plan(card.architecture, card.data, convert(card.recipe, Recipe, f"the recipe of {model}"), card.seed)
     elif model in ARCHITECTURES:
-        plan = Plan(model, "road-signs", read_card(find_card("defenses", recipe or "plain"), DefenseCard).recipe)
+        plan = Plan(model, "road-signs", read_recipe(recipe or "plain"))
     else:
         known = [*ARCHITECTURES, *zoo_names()]
         raise UserError(
@@ -113,7 +123,7 @@ def recipe_for(
         )
     chosen = plan.recipe
     if recipe is not None:
-        chosen = read_card(find_card("defenses", recipe), DefenseCard).recipe
+        chosen = read_recipe(recipe)
     return Plan(plan.architecture, data or plan.data, _overridden(chosen, overrides or {}), plan.seed)
 
 

@@ -38,7 +38,7 @@ def facts(run: PageRun) -> list[tuple[str, str]]:
         ("Suite", _suite(info)),
         ("Seed", str(info["seed"])),
         ("Configuration hash", info["config_hash"]),
-        ("Device", _words(info.get("device"))),
+        ("Device", _device(info.get("device"))),
         ("Versions", _words(info.get("versions"))),
         ("Git", _git(info.get("git"))),
         ("Operational", _words(info.get("operational"))),
@@ -65,6 +65,12 @@ def _model(model: dict[str, Any]) -> dict[str, str]:
         "parameters": f"{model['parameters']:,}" if "parameters" in model else "not recorded",
         "search_copy": (used if copy["used"] else f"not used: {copy.get('reason')}") if copy else "not recorded",
     }
+
+
+def _device(device: Any) -> str:
+    if not isinstance(device, dict) or "name" not in device:
+        return _words(device)
+    return f"{device['name']} ({_words({k: v for k, v in device.items() if k != 'name'})})"
 
 
 def _git(git: dict[str, Any] | None) -> str:

@@ -1,0 +1,87 @@
+"""`robustlab train` behind its flags: resolve the recipe, train, say what came out."""
+
+from __future__ import annotations
+
+import sys
+import tomllib
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from robustlab.errors import UserError
+from robustlab.training import recipe_for, train
+
+
+def as_settings(**values: object) -> list[str]:
+    """Flags that were given, as `key=value`.
+
+    >>> as_settings(epochs=3, eps=None)
+    ['epochs=3']
+    """
+    return [f"{key}={value}" for key, value in values.items() if value is not None]
+
+
+def parse_settings(given: Sequence[str]) -> dict[str, Any]:
+    """`key=value` texts as a mapping; values are read as TOML, words and fractions stay text.
+
+    >>> parse_settings(["lr=0.05", "eps=4/255", "flip=true"])
+    {'lr': 0.05, 'eps': '4/255', 'flip': True}
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key or not value:
+            raise UserError(f"--set expects key=value, got {text!r}.")
+        try:
+            found[key] = tomllib.loads(f"v = {value}")["v"]
+        except tomllib.TOMLDecodeError:
+            found[key] = value
+    return found
+
+
+def train_command(
+    model: str,
+    *,
+    data: str | None,
+    recipe: str | None,
+    given: Sequence[str],
+    output: Path | None,
+    seed: int | None,
+    device: str,
+    data_root: Path | None,
+    download: bool,
+    resume: bool,
+    overwrite: bool,
+    command: str,
+) -> int:
+    """Do it; returns the exit code."""
+    plan = recipe_for(model, data=data, recipe=recipe, overrides=parse_settings(given))
+    name = model.rpartition("/")[2]
+    folder = output or Path("reports") / f"train-{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    print(f"Training {plan.architecture} on {plan.data}, {plan.recipe.epochs} epochs, into {folder}", file=sys.stderr)
+    done = train(
+        plan.architecture,
+        plan.data,
+        plan.recipe,
+        output=folder,
+        name=name,
+        seed=plan.seed if seed is None else seed,
+        device=device,
+        resume=resume,
+        overwrite=overwrite,
+        data_root=data_root,
+        download=download,
+        command=command,
+        on_epoch=lambda entry: print(_line(entry), file=sys.stderr),
+    )
+    for warning in done.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+    print(f"Best epoch {done.best_epoch}. Attack it with: robustlab attack {folder / 'model.toml'}", file=sys.stderr)
+    return 0
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return f"epoch {entry['epoch']}: " + ", ".join(
+        f"{key} {value:.3f}" for key, value in entry.items() if isinstance(value, float)
+    )
