@@ -20,8 +20,8 @@ from robustlab.data.selection import class_index
 from robustlab.draws import keys, uniform
 from robustlab.errors import RunError, UserError
 from robustlab.judging import Verdict, judge, logits_of
-from robustlab.kept import image_name, keep_candidates
 from robustlab.runs import Run
+from robustlab.runs.kept import image_name, keep_candidates
 from robustlab.threat import ThreatModel
 
 CLEAN = "clean"
@@ -143,9 +143,7 @@ def _attack(
     return lines, {"refused": outcome.refused, "unverified": unverified, "leaves_8bit": left}
 
 
-def _run_attack(
-    task: Task, attack: RowAttack, x: Tensor, y: Tensor, targets: Tensor | None, ids: Tensor
-) -> Outcome:
+def _run_attack(task: Task, attack: RowAttack, x: Tensor, y: Tensor, targets: Tensor | None, ids: Tensor) -> Outcome:
     """The attack, with the batch halved as often as memory runs out."""
     batch_size = task.batch_size
     while True:
@@ -155,7 +153,9 @@ def _run_attack(
             )
         except torch.OutOfMemoryError:
             if batch_size == 1:
-                raise RunError("Memory runs out with a batch of one image. Use smaller images or another device.") from None
+                raise RunError(
+                    "Memory runs out with a batch of one image. Use smaller images or another device."
+                ) from None
             batch_size //= 2
             torch.cuda.empty_cache()
             task.told(f"Out of memory: going on with batches of {batch_size}.")

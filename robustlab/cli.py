@@ -58,7 +58,7 @@ def attack(
     Parameters
     ----------
     models
-        Zoo names (`robustlab zoo`), model cards (.toml), or FILE.py:function; default road-signs/cnn and its robust twin.
+        Zoo names (`robustlab zoo`), cards (.toml), or FILE.py:function; default road-signs/cnn and its robust twin.
     suite
         A card in attacks/, by name or path (default linf-standard).
     attack
@@ -295,7 +295,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"robustlab: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("robustlab: interrupted. What is finished is kept; the same command with --resume goes on.", file=sys.stderr)
+        print(
+            "robustlab: interrupted. What is finished is kept; the same command with --resume goes on.", file=sys.stderr
+        )
         return 130
     except BrokenPipeError:  # the reader of stdout has gone, as in `robustlab zoo | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

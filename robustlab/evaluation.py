@@ -235,7 +235,8 @@ def _checked(model: Classifier, data: Data, device: torch.device) -> list[str]:
         moved = [(a, b) for a, b in zip(model.classes, data.classes, strict=True) if a != b]
         if moved:
             return [
-                f"{model.name} and {data.name} name their classes differently (first: {moved[0][0]!r} and {moved[0][1]!r})",
+                f"{model.name} and {data.name} name their classes differently (first: {moved[0][0]!r},"
+                f" {moved[0][1]!r})",
                 *check(model, data.images[:CHECKED].to(device), data.labels.to(device)),
             ]
     return check(model, data.images[:CHECKED].to(device), data.labels.to(device))
@@ -320,5 +321,6 @@ def _estimate(tasks: Sequence[Task], data: Data, device: torch.device) -> str:
     threat = tasks[0].suite.threat
     return (
         f"{len(data)} images of {data.name}, {len(tasks)} model{'s' * (len(tasks) > 1)}, {threat.norm} eps"
-        f" {tasks[0].suite.eps_typed}: {attacks}. At most about {max(1, round(seconds))} s, less where models fall early."
+        f" {tasks[0].suite.eps_typed}: {attacks}."
+        f" At most about {max(1, round(seconds))} s, less where models fall early."
     )

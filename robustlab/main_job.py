@@ -21,7 +21,7 @@ from robustlab.models import load_model
 from robustlab.models.classifier import Classifier
 from robustlab.options import Options
 from robustlab.reporting import report, terminal_table
-from robustlab.results import results
+from robustlab.runs import results
 
 DEFAULT_MODELS = ("road-signs/cnn", "road-signs/cnn-robust")
 

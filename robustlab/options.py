@@ -13,7 +13,7 @@ from robustlab.errors import UserError
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    """Seed, precision, search_copy, compile, chunk_size, full, curve and keep decide what comes out; the rest does not."""
+    """Seed, precision, search_copy, compile, chunk_size, full, curve and keep decide what comes out, the rest not."""
 
     seed: int = 0
     """Key of all random draws."""

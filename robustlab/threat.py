@@ -149,7 +149,8 @@ def steepest(gradient: Tensor, points: Tensor, norm: str, size: float) -> Tensor
     order = flat.abs().argsort(dim=1, descending=True)
     caps = cap.gather(1, order)
     spent = (size - (caps.cumsum(1) - caps)).clamp_min(0).minimum(caps)
-    return (torch.zeros_like(flat).scatter_(1, order, spent) * flat.sign()).view_as(gradient)
+    step = torch.zeros_like(flat).scatter_(1, order, spent)
+    return (step * flat.sign()).view_as(gradient)
 
 
 def random_start(clean: Tensor, norm: str, eps: float, key: Tensor) -> Tensor:

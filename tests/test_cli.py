@@ -16,7 +16,7 @@ import pytest
 
 from robustlab.cli import main
 
-MODEL = '''
+MODEL = """
 import torch
 from torch import nn
 
@@ -59,7 +59,7 @@ def breaks():
             return self.inner(x)
 
     return Breaks()
-'''
+"""
 
 
 @pytest.fixture
@@ -132,7 +132,19 @@ def test_the_lines_are_consistent(place: Path) -> None:
 def test_batch_size_decides_nothing(place: Path, batch: str) -> None:
     assert main([*ARGS, "--output", "a", "--batch-size", "256", "--chunk-size", "20"]) == 0
     assert main([*ARGS, "--output", "b", "--batch-size", batch, "--chunk-size", "20"]) == 0
-    exact = ("model", "attack", "eps", "id", "success", "verified", "rank", "forwards", "backwards", "adv", "success_8bit")
+    exact = (
+        "model",
+        "attack",
+        "eps",
+        "id",
+        "success",
+        "verified",
+        "rank",
+        "forwards",
+        "backwards",
+        "adv",
+        "success_8bit",
+    )
     a, b = ([{k: r[k] for k in exact} for r in lines(place / run)] for run in ("a", "b"))
     assert a == b
 
@@ -166,7 +178,16 @@ def test_killed_and_resumed_gives_the_same_bytes(place: Path) -> None:
 def test_two_processes_give_the_same_lines(place: Path) -> None:
     args = [*ARGS[1:], "--chunk-size", "10", "--device", "cpu"]
     assert main(["attack", *args, "--output", "one"]) == 0
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "robustlab"]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "robustlab",
+    ]
     done = subprocess.run([*torchrun, "attack", *args, "--output", "two"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert without_times(place / "one") == without_times(place / "two")
@@ -175,7 +196,18 @@ def test_two_processes_give_the_same_lines(place: Path) -> None:
 
 
 def test_interrupted_is_130_and_resumable(place: Path) -> None:
-    command = [sys.executable, "-m", "robustlab", "attack", "model.py:slow", *ARGS[2:], "--output", "run", "--chunk-size", "10"]
+    command = [
+        sys.executable,
+        "-m",
+        "robustlab",
+        "attack",
+        "model.py:slow",
+        *ARGS[2:],
+        "--output",
+        "run",
+        "--chunk-size",
+        "10",
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and len(list((place / "run" / "parts").glob("*.jsonl"))) < 3:
         time.sleep(0.01)
@@ -264,7 +296,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_message_and_leaves_nothing(case: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_message_and_leaves_nothing(
+    case: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     args, message = BAD[case]
     before = sorted(p.name for p in place.iterdir())
     output = ["--output", "run"] if args[0] == "attack" else []

@@ -27,7 +27,12 @@ def test_a_draw_depends_on_its_key_alone() -> None:
 def test_every_part_of_the_key_counts() -> None:
     ids = torch.arange(50)
     base = keys(0, ids, "start", 1)
-    for other in (keys(1, ids, "start", 1), keys(0, ids + 50, "start", 1), keys(0, ids, "noise", 1), keys(0, ids, "start", 2)):
+    for other in (
+        keys(1, ids, "start", 1),
+        keys(0, ids + 50, "start", 1),
+        keys(0, ids, "noise", 1),
+        keys(0, ids, "start", 2),
+    ):
         assert not torch.isin(base, other).any()
     assert len(keys(0, torch.arange(100_000)).unique()) == 100_000
 

@@ -14,7 +14,9 @@ from robustlab.errors import UserError
 from robustlab.threat import BUDGET_NORMS, ThreatModel, distance, parse_eps, project, random_start, steepest
 
 
-@pytest.mark.parametrize(("text", "value"), [("8/255", 8 / 255), ("0.5", 0.5), (0.25, 0.25), ("1e-3", 1e-3), (" 2 / 4 ", 0.5)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("8/255", 8 / 255), ("0.5", 0.5), (0.25, 0.25), ("1e-3", 1e-3), (" 2 / 4 ", 0.5)]
+)
 def test_eps_as_typed(text: str | float, value: float) -> None:
     assert parse_eps(text) == value
 
@@ -91,7 +93,9 @@ def test_random_starts_fill_the_ball_and_depend_on_their_key(norm: str) -> None:
 @pytest.mark.parametrize("norm", BUDGET_NORMS)
 @pytest.mark.parametrize("scale", [1e-30, 1e-10, 1.0, 1e6])
 @pytest.mark.parametrize("size", [0.05, 2.0])
-def test_steepest_steps_have_their_length_whatever_the_scale_of_the_gradient(norm: str, scale: float, size: float) -> None:
+def test_steepest_steps_have_their_length_whatever_the_scale_of_the_gradient(
+    norm: str, scale: float, size: float
+) -> None:
     g = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1)) * scale
     step = steepest(g, torch.full_like(g, 0.5), norm, size)
     assert torch.allclose(distance(step, norm), torch.full((6,), size, dtype=torch.float64), rtol=1e-5)

@@ -1,8 +1,8 @@
 """The row driver: asks the target what row attacks want to see, and does what repositories write again in each attack.
 
 It keeps a working batch of rows (a sample at one rank), judges success on the very forward pass that gives the
-gradient, keeps the right point, retires a row as soon as it is fooled or spent, starts the next row in its slot, chains the ranks
-of a sample, counts, and leaves the classifier as it was.
+gradient, keeps the right point, retires a row as soon as it is fooled or spent, starts the next row in
+its slot, chains the ranks of a sample, counts, and leaves the classifier as it was.
 
 What it promises (each is a test): K steps cost K gradient queries and one judging forward (none with `keep="last"`);
 rank k+1 starts only when k has failed; outcomes and counts do not depend on batch size, order or refill, up to

@@ -31,7 +31,10 @@ def ce(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
-    """Best other logit minus the label's; targeted: target minus best other (Carlini and Wagner 2017, arXiv:1608.04644)."""
+    """Best other logit minus the label's; targeted: the target's minus the best other.
+
+    Carlini and Wagner 2017, arXiv:1608.04644, section V.A.
+    """
     if targets is None:
         return _best_other(logits, labels) - _at(logits, labels)
     return _at(logits, targets) - _best_other(logits, targets)

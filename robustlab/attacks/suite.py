@@ -66,7 +66,7 @@ class Suite:
 
 
 def parse_attack(text: str) -> dict[str, Any]:
-    """`pgd:steps=50,loss="dlr"` as a card's `[[attack]]` table; values are TOML, eps also `8/255`, words need no quotes.
+    """`pgd:steps=50,loss="dlr"` as a card's `[[attack]]` table; values are TOML, words need no quotes.
 
     >>> parse_attack("pgd:steps=50,loss=dlr")
     {'method': 'pgd', 'steps': 50, 'loss': 'dlr'}
@@ -93,8 +93,8 @@ def load_suite(
 ) -> Suite:
     """A suite from a card (name or path) or from `--attack` texts, under a checked threat model.
 
-    threat: norm, eps, targeted, target as flags gave them; None where not given. Flag > card > default: what neither says
-    is the data set's default threat, whose eps counts only for its own norm.
+    threat: norm, eps, targeted, target as flags gave them; None where not given. Flag > card > default: what neither
+    says is the data set's default threat, whose eps counts only for its own norm.
     """
     if attacks:
         content = SuiteCard(attack=[parse_attack(text) for text in attacks])

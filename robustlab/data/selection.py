@@ -24,15 +24,13 @@ def class_index(name: str, classes: Sequence[str]) -> int:
     raise UserError(f"There is no class {name!r}.{did_you_mean(name, classes)} Classes: {shown}.")
 
 
-def select(
-    data: Data, *, ids: Sequence[int] = (), classes: Sequence[str] = (), limit: int | None = None
-) -> Data:
-    """The samples with these ids and of these classes (empty: all), then the first `limit` of them, in the set's order."""
+def select(data: Data, *, ids: Sequence[int] = (), classes: Sequence[str] = (), limit: int | None = None) -> Data:
+    """The samples with these ids and of these classes (empty: all), then the first `limit`, in the set's order."""
     mask = torch.ones(len(data), dtype=torch.bool)
     if ids:
         missing = sorted(set(ids) - set(data.ids.tolist()))
         if missing:
-            raise UserError(f"{data.name} ({data.split}) has no sample with id {missing[0]}; it has {len(data)} samples.")
+            raise UserError(f"{data.name} ({data.split}) has no sample with id {missing[0]}; it has {len(data)}.")
         mask &= torch.isin(data.ids, torch.tensor(list(ids)))
     if classes:
         wanted = [class_index(name, data.classes) for name in classes]

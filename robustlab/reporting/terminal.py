@@ -16,7 +16,7 @@ from robustlab.reporting.text import NORMS, budget, duration, interval, percent,
 
 
 def terminal_table(results: Mapping[str, Any], width: int | None = None) -> str:
-    """The object of `robustlab.results.results` as plain text, with n and 95 % Wilson intervals.
+    """The object of `robustlab.runs.results.results` as plain text, with n and 95 % Wilson intervals.
 
     width: columns to fill at most; default: the terminal's, at least 100.
     """

@@ -72,7 +72,9 @@ def test_same_seed_same_answer(method: str, norm: str, net: nn.Module, sample: t
 
 @pytest.mark.parametrize(("method", "norm"), CASES)
 @pytest.mark.parametrize("training", [False, True])
-def test_the_classifier_is_left_as_it_was(method: str, norm: str, training: bool, sample: tuple[Tensor, Tensor]) -> None:
+def test_the_classifier_is_left_as_it_was(
+    method: str, norm: str, training: bool, sample: tuple[Tensor, Tensor]
+) -> None:
     x, y = sample
     net = small_net().train(training)
     net[1].eval()  # a submodule in another mode than the whole
@@ -112,7 +114,9 @@ def test_the_classifier_is_left_as_it_was_after_an_exception(method: str, sample
 
 
 @pytest.mark.parametrize(("method", "norm"), CASES)
-@pytest.mark.parametrize(("classes", "channels", "size"), [(2, 1, (8, 8)), (1000, 3, (8, 8)), (4, 3, (9, 14)), (3, 2, (8, 5))])
+@pytest.mark.parametrize(
+    ("classes", "channels", "size"), [(2, 1, (8, 8)), (1000, 3, (8, 8)), (4, 3, (9, 14)), (3, 2, (8, 5))]
+)
 def test_classes_channels_and_sizes(method: str, norm: str, classes: int, channels: int, size: tuple[int, int]) -> None:
     net = small_net(classes, channels)
     x, y = answered(net, 6, channels, size)

@@ -25,7 +25,7 @@ from .conftest import answered, small_net
 IDS = torch.arange(40)
 
 
-# --- attacks that only the tests know ---------------------------------------------------------------------------------
+# --- attacks that only the tests know -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class RandomSearch(RowAttack):
 
 @dataclass(frozen=True)
 class Shrinking(RowAttack):
-    """A minimum-norm attack: walks out along the gradient, then halves towards the image; ends when it has halved enough."""
+    """A minimum-norm attack: walks out along the gradient, then halves towards the image until that is enough."""
 
     keep: ClassVar = "smallest"
     norm: str = "l2"  # type: ignore[assignment]
@@ -123,11 +123,12 @@ def name(attack: RowAttack) -> str:
 
 def same(a: Outcome, b: Outcome) -> bool:
     return all(
-        torch.equal(getattr(a, field), getattr(b, field)) for field in ("success", "rank", "target", "forwards", "backwards")
+        torch.equal(getattr(a, field), getattr(b, field))
+        for field in ("success", "rank", "target", "forwards", "backwards")
     ) and torch.allclose(a.images, b.images, atol=1e-5)
 
 
-# --- the invariants ----------------------------------------------------------------------------------------------------
+# --- the invariants -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("attack", ALL, ids=name)
@@ -151,7 +152,9 @@ def test_1_rows_share_nothing(attack: RowAttack, net: nn.Module, sample: tuple[T
 
 
 @pytest.mark.parametrize("steps", [1, 7])
-def test_2_k_steps_cost_k_gradients_and_one_judging_forward(steps: int, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+def test_2_k_steps_cost_k_gradients_and_one_judging_forward(
+    steps: int, net: nn.Module, sample: tuple[Tensor, Tensor]
+) -> None:
     x, y = sample
     oracle = Oracle(net)
     outcome = PGD(eps=1e-6, steps=steps).run(oracle, x, y, batch_size=40)
@@ -246,7 +249,7 @@ def test_5_gradients_are_contiguous_and_parameters_collect_none(sample: tuple[Te
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
 
 
-# --- success is what the given model says ------------------------------------------------------------------------------
+# --- success is what the given model says ---------------------------------------------------------------------
 
 
 def test_a_lying_search_copy_is_found_out(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
@@ -287,7 +290,7 @@ def test_nan_is_an_error_and_not_a_robust_sample(sample: tuple[Tensor, Tensor]) 
         PGD(eps=0.01, steps=2).run(broken, x, y)
 
 
-# --- the rest of the interface -----------------------------------------------------------------------------------------
+# --- the rest of the interface --------------------------------------------------------------------------------
 
 
 def test_query_budget(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:

@@ -60,7 +60,7 @@ CARD = '[threat]\nnorm = "linf"\n[[attack]]\nmethod = "pgd"\n'
 
 BAD = {
     "not TOML": ("[[attack]\n", "not valid TOML"),
-    "unknown key": (CARD + '[extra]\na = 1\n', "unknown key 'extra'"),
+    "unknown key": (CARD + "[extra]\na = 1\n", "unknown key 'extra'"),
     "unknown threat key": ('[threat]\nnrom = "linf"\n[[attack]]\nmethod = "pgd"\n', "Did you mean 'norm'"),
     "no attack": ('[threat]\nnorm = "linf"\n', "attack"),
     "empty attacks": ("attack = []\n", "names no attack"),
@@ -71,7 +71,10 @@ BAD = {
     "wrong type": ('[[attack]]\nmethod = "pgd"\nsteps = "x"\n', "Expected `int`"),
     "no steps": ('[[attack]]\nmethod = "pgd"\nsteps = 0\n', "steps of at least 1"),
     "one-step attack given steps": ('[[attack]]\nmethod = "fgsm"\nsteps = 3\n', "no parameter 'steps'"),
-    "same name": ('[[attack]]\nmethod = "pgd"\nname = "a"\n[[attack]]\nmethod = "fgsm"\nname = "a"\n', "two attacks named"),
+    "same name": (
+        '[[attack]]\nmethod = "pgd"\nname = "a"\n[[attack]]\nmethod = "fgsm"\nname = "a"\n',
+        "two attacks named",
+    ),
     "name of the clean pass": ('[[attack]]\nmethod = "pgd"\nname = "clean"\n', "not 'clean'"),
     "eps in pixels": ("[threat]\neps = 8\n[[attack]]\nmethod = 'pgd'\n", "Did you mean 8/255"),
     "negative eps": ("[threat]\neps = -0.1\n[[attack]]\nmethod = 'pgd'\n", "not negative"),

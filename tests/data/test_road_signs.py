@@ -200,7 +200,7 @@ def test_which_face_is_shown() -> None:
     assert torch.equal(single, render(prepared, scenes, which=torch.zeros(16, dtype=torch.int64)))
 
 
-@pytest.mark.parametrize("size", [8, 33, 64])
+@pytest.mark.parametrize("size", [16, 33, 64])
 def test_every_size_shows_the_same_scene(size: int) -> None:
     def coarse(of_size: int, scenes: Scenes) -> Tensor:
         return adaptive_avg_pool2d(render(prepare(faces(), of_size), scenes, noise=False), 8)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustlab.kept import image_name, keep_candidates
 from robustlab.runs import Run
+from robustlab.runs.kept import image_name, keep_candidates
 
 Json = dict[str, Any]
 EPS = 8 / 255

@@ -17,8 +17,8 @@ from robustlab.reporting.sections.others import _cell
 from robustlab.reporting.sections.verdict import sentences
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.text import budget, without_paths
-from robustlab.results import results
 from robustlab.runs import read_run
+from robustlab.runs.results import results
 
 
 def curve(points: list[tuple[float, float]], **options: object) -> ElementTree.Element:

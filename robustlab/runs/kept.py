@@ -13,7 +13,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from robustlab.aggregates import CLEAN, Line
+from robustlab.runs.aggregates import CLEAN, Line
 
 
 def slug(name: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from robustlab.aggregates import Line
 from robustlab.errors import UserError
+from robustlab.runs.aggregates import Line
 
 SCHEMA_VERSION = 1
 

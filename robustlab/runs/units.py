@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from robustlab.aggregates import CLEAN, Line
-from robustlab.kept import slug
+from robustlab.runs.aggregates import CLEAN, Line
+from robustlab.runs.kept import slug
 
 Json = dict[str, Any]
 _decode = msgspec.json.Decoder(Line).decode

@@ -21,14 +21,12 @@ from typing import Any, Self
 
 import msgspec
 
-from robustlab.aggregates import Line, aggregate
 from robustlab.errors import UserError
 from robustlab.files import Lock, disk, replacing
-from robustlab.kept import chosen_images
-from robustlab.stored import SCHEMA_VERSION, StoredRun, read_info, read_run
-from robustlab.units import encode_unit, in_order, read_unit, summed, unit_name
-
-__all__ = ["Run", "StoredRun", "config_hash", "read_run"]
+from robustlab.runs.aggregates import Line, aggregate
+from robustlab.runs.kept import chosen_images
+from robustlab.runs.stored import SCHEMA_VERSION, read_info
+from robustlab.runs.units import encode_unit, in_order, read_unit, summed, unit_name
 
 _OURS = ("run.json", "data.jsonl", "samples.jsonl", "parts", "images", "adversarial", "report.html")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from robustlab.aggregates import Line, aggregate
+from robustlab.runs.aggregates import Line, aggregate
 
 CONFIG: dict[str, Any] = {
     "models": [{"name": "m"}],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab.kept import image_name, keep_candidates, slug
+from robustlab.runs.kept import image_name, keep_candidates, slug
 
 
 @given(st.text(max_size=80), st.text(max_size=80))

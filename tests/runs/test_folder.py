@@ -85,7 +85,7 @@ def test_kept_images_are_pruned_to_the_chosen_ones(finished: Path) -> None:
 KILLED = """
 import os, sys
 sys.path[:0] = sys.argv[3:]
-import test_runs as t
+import test_folder as t
 from pathlib import Path
 
 os.fsync = lambda file: None  # a killed process loses nothing that it has handed to the system
@@ -200,7 +200,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path, flags: dict[str, bool]) -> N
 
 def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import os, sys; sys.path[:0] = sys.argv[2:]; import test_runs as t; from pathlib import Path;"
+        "import os, sys; sys.path[:0] = sys.argv[2:]; import test_folder as t; from pathlib import Path;"
         "run = t.start(Path(sys.argv[1])); os._exit(9)"
     )
     root = Path(__file__).parents[1]

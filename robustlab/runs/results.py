@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from robustlab.stored import StoredRun
+from robustlab.runs.stored import StoredRun
 
 
 def results(run: StoredRun) -> dict[str, Any]:
