@@ -19,6 +19,7 @@ app = App(
     name="robustlab",
     version=__version__,
     help="How does an image classifier fail, how badly, why, and what makes it better?",
+    suppress_keyboard_interrupt=False,  # `main` says that the run can be resumed
 )
 
 Words = Annotated[list[str], Parameter(negative=())]
@@ -27,9 +28,7 @@ Flag = Annotated[bool, Parameter(negative=())]
 
 @app.command
 def attack(
-    models: Annotated[list[str] | None, Parameter(negative=())] = None,
-    /,
-    *,
+    *models: str,
     suite: str | None = None,
     attack: Words | None = None,
     data: str | None = None,
@@ -106,7 +105,7 @@ def attack(
 
     return main_job.attack(
         main_job.Request(
-            models=models or [],
+            models=models,
             suite=suite,
             attacks=attack or [],
             data=data,
@@ -202,7 +201,7 @@ def train(
 
 
 @app.command
-def report(runs: Words, /, *, output: Path | None = None) -> int:
+def report(*runs: str, output: Path | None = None) -> int:
     """Build the page of a run again, from its folder alone.
 
     Parameters
@@ -214,6 +213,8 @@ def report(runs: Words, /, *, output: Path | None = None) -> int:
     """
     from robustlab.reporting import report
 
+    if len(runs) != 1:
+        raise UserError(f"Give one run folder, such as reports/demo; got {len(runs)}.")
     target = output or Path(runs[0]) / "report.html"
     report([Path(run) for run in runs], target)
     print(target)

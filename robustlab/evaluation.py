@@ -306,21 +306,23 @@ def _data_lines(data: Data) -> list[dict[str, Any]]:
 
 
 def _estimate(tasks: Sequence[Task], data: Data, device: torch.device) -> str:
-    """How long it will take at most: one timed gradient query a model, times all row-steps nobody may be spared."""
+    """What will be done and how long it will take at most: row-steps that nobody may be spared, times a timed one."""
+    suite = tasks[0].suite
+    text = (
+        f"{len(data)} images of {data.name}, {len(tasks)} model{'s' * (len(tasks) > 1)}, {suite.threat.norm} eps"
+        f" {suite.eps_typed}: {', '.join(m.name for m in suite.members)}."
+    )
     seconds = 0.0
     for task in tasks:
         x, y = data.images[: task.batch_size].to(device), data.labels[: task.batch_size].to(device)
-        once = FGSM(norm=task.suite.threat.norm, eps=task.suite.threat.eps)
+        once = FGSM(norm=suite.threat.norm, eps=suite.threat.eps)
         start = time.perf_counter()
-        once.run(task.model, x, y, search=task.search, batch_size=task.batch_size)
+        try:
+            once.run(task.model, x, y, search=task.search, batch_size=task.batch_size)
+        except Exception:  # the run itself will meet it and say so, sample by sample
+            return text
         row_step = (time.perf_counter() - start) / len(x)
-        most = sum(m.attack.steps * m.attack.restarts for m in task.suite.members)
-        most += task.suite.curve_member.attack.steps * sum(e != task.suite.threat.eps for e in task.curve)
+        most = sum(m.attack.steps * m.attack.restarts for m in suite.members)
+        most += suite.curve_member.attack.steps * sum(e != suite.threat.eps for e in task.curve)
         seconds += row_step * most * len(data)
-    attacks = ", ".join(m.name for m in tasks[0].suite.members)
-    threat = tasks[0].suite.threat
-    return (
-        f"{len(data)} images of {data.name}, {len(tasks)} model{'s' * (len(tasks) > 1)}, {threat.norm} eps"
-        f" {tasks[0].suite.eps_typed}: {attacks}."
-        f" At most about {max(1, round(seconds))} s, less where models fall early."
-    )
+    return f"{text} At most about {max(1, round(seconds))} s, less where models fall early."

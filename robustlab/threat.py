@@ -143,7 +143,8 @@ def steepest(gradient: Tensor, points: Tensor, norm: str, size: float) -> Tensor
     if norm == "l2":
         # dividing by the largest value first keeps the squares of very small gradients from underflowing
         flat = flat / flat.abs().amax(1, keepdim=True).clamp_min(1e-37)
-        return (flat * (size / flat.norm(dim=1, keepdim=True).clamp_min(1e-12))).view_as(gradient)
+        length: Tensor = flat.norm(dim=1, keepdim=True).clamp_min(1e-12)
+        return (flat * (size / length)).view_as(gradient)
     x = points.flatten(1)
     cap = torch.where(flat > 0, 1 - x, x).clamp(0, size / max(1, flat.shape[1] // 100)) * (flat != 0)
     order = flat.abs().argsort(dim=1, descending=True)

@@ -41,7 +41,7 @@ def slow():
             self.inner = other()
 
         def forward(self, x):
-            time.sleep(0.02)
+            time.sleep(0.005)
             return self.inner(x)
 
     return Slow()
@@ -157,7 +157,7 @@ def test_full_runs_every_attack_on_every_right_sample(place: Path) -> None:
 
 def test_killed_and_resumed_gives_the_same_bytes(place: Path) -> None:
     """kill -9 in the middle, a torn part beside it, --resume: the same lines as an uninterrupted run."""
-    args = ["attack", "model.py:slow", *ARGS[2:], "--chunk-size", "10", "--batch-size", "10"]
+    args = ["attack", "model.py:slow", *ARGS[2:], "--chunk-size", "10", "--batch-size", "10", "--no-curve"]
     command = [sys.executable, "-m", "robustlab", *args]
     assert subprocess.run([*command, "--output", "whole"], capture_output=True).returncode == 0
     process = subprocess.Popen([*command, "--output", "killed"], stderr=subprocess.DEVNULL)
@@ -167,7 +167,7 @@ def test_killed_and_resumed_gives_the_same_bytes(place: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     done = sorted(parts.glob("*.jsonl"))
-    assert 5 <= len(done) < 48 and not (place / "killed" / "samples.jsonl").exists()
+    assert 5 <= len(done) < 24 and not (place / "killed" / "samples.jsonl").exists()
     done[0].write_bytes(done[0].read_bytes()[:-20])  # as if the disk had kept half of it
     assert main([*args, "--output", "killed"]) == 2  # it is there: neither lost nor overwritten
     assert main([*args, "--output", "killed", "--resume"]) == 0
@@ -226,7 +226,7 @@ def test_a_model_that_raises_is_an_error_and_not_robust(place: Path, capsys: pyt
 
 
 def test_targeted(place: Path) -> None:
-    assert main([*ARGS, "--output", "run", "--targeted", "--target", "1", "--eps", "30/255", "--no-curve"]) == 0
+    assert main([*ARGS, "--output", "run", "--targeted", "--target", "1", "--no-curve"]) == 0
     rows = lines(place / "run")
     assert all(r["label"] != 1 for r in rows)
     attacked = [r for r in rows if r["attack"] != "clean"]

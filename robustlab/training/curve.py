@@ -14,7 +14,7 @@ def draw_curve(history: list[dict[str, Any]], best_epoch: int, folder: Path) -> 
     from matplotlib.figure import Figure
 
     epochs = [entry["epoch"] for entry in history]
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = Figure(figsize=(9.5, 4), layout="constrained")
     for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for kind, colour, label in (("", "#0072b2", "clean"), ("_robust", "#d55e00", "PGD-10")):
             for split, style in (("train", "--"), ("val", "-")):
@@ -31,7 +31,8 @@ def draw_curve(history: list[dict[str, Any]], best_epoch: int, folder: Path) -> 
             axes.set_ylim(0, 1.02)
         else:
             axes.set_yscale("log")
-            axes.legend(fontsize=8)
+            lines = axes.get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     # without a date and with fixed ids the same history gives the same bytes
     with matplotlib.rc_context({"svg.hashsalt": "robustlab", "svg.fonttype": "none"}):
         for name, options in (("curve.png", {"dpi": 120}), ("curve.svg", {"metadata": {"Date": None}})):

@@ -121,8 +121,8 @@ print(point)
 
 
 def test_killed_at_any_file_operation_and_resumed_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
-    root = Path(__file__).parents[1]
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(finished), str(root), str(root / "tests")]
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(finished), str(root), str(root / "tests" / "runs")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 60  # so many places to be killed at
@@ -203,8 +203,8 @@ def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
         "import os, sys; sys.path[:0] = sys.argv[2:]; import test_folder as t; from pathlib import Path;"
         "run = t.start(Path(sys.argv[1])); os._exit(9)"
     )
-    root = Path(__file__).parents[1]
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run"), str(root), str(root / "tests")], check=False)
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run"), str(root), str(root / "tests" / "runs")], check=False)
     assert (tmp_path / "run" / ".lock").exists()
     with start(tmp_path / "run", resume=True) as run:
         assert not run.finished
