@@ -177,6 +177,12 @@ def test_a_loss_that_explodes_is_a_run_error(tmp_path: Path) -> None:
         fit(tmp_path, replace(SMALL, lr=1e30, warmup=0.0))
 
 
+def test_a_defense_with_a_typo_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'epss'. Did you mean 'eps'"):
+        fit(tmp_path / "run", replace(SMALL, defense={"method": "n-fgsm", "epss": 0.1}))
+    assert not (tmp_path / "run").exists()
+
+
 def test_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
     train_data, val_data = DATA
     with pytest.raises(UserError, match="at least 2 images"):
@@ -268,6 +274,8 @@ def test_recipes_by_name() -> None:
         ("cnn", {"recipe": "nfgsm"}, "Did you mean 'n-fgsm'"),
         ("cnn", {"overrides": {"epoch": 3}}, "Did you mean 'epochs'"),
         ("cnn", {"overrides": {"eps": "4/255"}}, "no defense"),
+        ("cnn", {"recipe": "n-fgsm", "overrides": {"epoch": 3}}, "Did you mean 'epochs'"),
+        ("cnn", {"recipe": "n-fgsm", "overrides": {"ramps": 3}}, "Did you mean 'ramp'"),
         ("cnn", {"overrides": {"epochs": 0}}, "epochs of at least 1"),
         ("cnn", {"overrides": {"dropout": 1.0}}, "dropout below 1"),
     ],

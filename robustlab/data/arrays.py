@@ -19,11 +19,12 @@ Integers = npt.NDArray[np.int64]
 
 
 def holdout(split: str, labels: Integers, tracks: Integers | None = None) -> Integers:
-    """The indices of `train` or `val` in an official training set that has no validation split of its own, sorted.
+    """The indices of `train` or `val` in an official training set that has no validation split of its own.
 
     A tenth is held out, chosen by a draw keyed by the index, and so the same for everybody. With tracks (N,), frames
     that show one physical object, a tenth of each class's (label, track) groups is held out whole: frames of one
-    object on both sides would make validation flattering. A class with one track stays in training.
+    object on both sides would make validation flattering. A class with one track stays in training. The order is keyed,
+    too: some sets lie sorted by class, and the first N of a split should be a fair sample of it.
 
     >>> len(holdout("val", np.zeros(100, np.int64))), len(holdout("train", np.zeros(100, np.int64)))
     (10, 90)
@@ -37,7 +38,8 @@ def holdout(split: str, labels: Integers, tracks: Integers | None = None) -> Int
             own = np.unique(tracks[labels == label])
             chosen = own[_keyed_order(own, int(label))][: _tenth(len(own)) if len(own) > 1 else 0]
             held |= (labels == label) & np.isin(tracks, chosen)
-    return np.flatnonzero(held if split == "val" else ~held)
+    chosen = np.flatnonzero(held if split == "val" else ~held)
+    return chosen[_keyed_order(chosen)]
 
 
 def content_hash(parts: Iterable[bytes | Bytes | Integers]) -> str:

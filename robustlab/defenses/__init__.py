@@ -17,6 +17,19 @@ DEFENSES: dict[str, str] = {
 }
 
 
+def defense_class(method: object) -> Any:
+    """The dataclass behind a registry name; an unknown one is a `UserError`.
+
+    >>> defense_class("n-fgsm").__name__
+    'NFGSM'
+    """
+    if method not in DEFENSES:
+        hint = did_you_mean(str(method), DEFENSES)
+        raise UserError(f"defense needs a method out of {', '.join(DEFENSES)}; got {method!r}.{hint}")
+    module, name = DEFENSES[str(method)].split(":")
+    return getattr(import_module(module), name)
+
+
 def make_defense(table: Mapping[str, Any]) -> Any:
     """The defense that a recipe's `[defense]` table describes: `method` (a registry name) and its parameters.
 
@@ -26,12 +39,8 @@ def make_defense(table: Mapping[str, Any]) -> Any:
     from robustlab.threat import parse_eps
 
     method = table.get("method")
-    if method not in DEFENSES:
-        hint = did_you_mean(str(method), DEFENSES)
-        raise UserError(f"defense needs a method out of {', '.join(DEFENSES)}; got {method!r}.{hint}")
-    module, name = DEFENSES[method].split(":")
     parameters = {key: parse_eps(value) if key == "eps" else value for key, value in table.items() if key != "method"}
-    return convert(parameters, getattr(import_module(module), name), f"the defense {method!r}")
+    return convert(parameters, defense_class(method), f"the defense {method!r}")
 
 
 def __getattr__(name: str) -> Any:

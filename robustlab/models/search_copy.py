@@ -88,7 +88,7 @@ def make_search_copy(
     for p in fast.parameters():
         p.requires_grad_(False)
     if compile:
-        fast = torch.compile(fast, dynamic=False)  # type: ignore[assignment]
+        fast = torch.compile(fast)  # type: ignore[assignment]
     made = SearchCopy(fast, "agrees with the original", folded, precision, compile)
     with torch.no_grad(), undisturbed(model):
         wanted = model(images).float()

@@ -73,6 +73,7 @@ def train(
     """
     recipe = recipe or Recipe()
     place = resolve_device(device)
+    defense = make_defense(recipe.defense) if recipe.defense else None
     if isinstance(data, str):
         options: dict[str, Any] = {"data_root": data_root, "download": download}
         train_data = load_data(data, "train", recipe.train_size, **options)
@@ -96,7 +97,7 @@ def train(
     }
     with TrainFolder(Path(output), config, resume=resume, overwrite=overwrite) as folder:
         if not folder.finished:
-            session = _Session(model, train_data, val_data, recipe, seed, place)
+            session = _Session(model, train_data, val_data, recipe, defense, seed, place)
             session.run(folder, on_epoch)
             best, seconds = session.best_entry, session.seconds
             finish(
@@ -147,15 +148,21 @@ class _Session:
     """The state of one training: what a checkpoint holds, and the steps that change it."""
 
     def __init__(
-        self, model: Classifier, train_data: Data, val_data: Data, recipe: Recipe, seed: int, device: torch.device
+        self,
+        model: Classifier,
+        train_data: Data,
+        val_data: Data,
+        recipe: Recipe,
+        defense: Any,
+        seed: int,
+        device: torch.device,
     ) -> None:
-        self.recipe, self.seed, self.device = recipe, seed, device
+        self.recipe, self.defense, self.seed, self.device = recipe, defense, seed, device
         # convolutions on channels_last took 0.75-0.85 of the time on a CPU (cnn, resnet20), and suit tensor cores
         self.model = model.to(device).to(memory_format=torch.channels_last)
         self.train_data, self.val_data = _on(train_data, device), _on(val_data, device)
-        self.defense = make_defense(recipe.defense) if recipe.defense else None
         threat = train_data.threat
-        self.eps = self.defense.eps if self.defense else threat.eps if threat.norm == "linf" else DEFAULT_EPS
+        self.eps: float = defense.eps if defense else threat.eps if threat.norm == "linf" else DEFAULT_EPS
         self.kernels = [p for p in model.parameters() if p.ndim > 1]
         others = [p for p in model.parameters() if p.ndim <= 1]
         self.optimizer = torch.optim.SGD(

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from robustlab.cards import convert, find_card, read_card
+from robustlab.defenses import defense_class
 from robustlab.errors import UserError, did_you_mean
 from robustlab.models import ARCHITECTURES
 from robustlab.models.zoo import zoo_card, zoo_names
@@ -129,15 +130,15 @@ def recipe_for(
 
 def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     own = {f.name for f in fields(Recipe)}
-    content = asdict(recipe) | {key: value for key, value in overrides.items() if key in own}
-    rest = {key: value for key, value in overrides.items() if key not in own}
-    if rest and not recipe.defense:
-        known = sorted(own)
-        key = next(iter(rest))
-        raise UserError(
-            f"The recipe has no {key!r}.{did_you_mean(key, known)} It has no defense either, whose parameter that could"
-            f" be. Known: {', '.join(known)}."
-        )
-    if recipe.defense:
-        content["defense"] = content["defense"] | rest
+    of_defense = {f.name for f in fields(defense_class(recipe.defense["method"]))} if recipe.defense else set()
+    content = asdict(recipe)
+    for key, value in overrides.items():
+        if key in own:
+            content[key] = value
+        elif key in of_defense:
+            content["defense"][key] = value
+        else:
+            known = sorted(own | of_defense)
+            none = "" if recipe.defense else " (it has no defense whose parameter that could be)"
+            raise UserError(f"The recipe has no {key!r}{none}.{did_you_mean(key, known)} Known: {', '.join(known)}.")
     return convert(content, Recipe, "the recipe")

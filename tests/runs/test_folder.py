@@ -122,7 +122,15 @@ print(point)
 
 def test_killed_at_any_file_operation_and_resumed_gives_the_same_bytes(finished: Path, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), str(finished), str(root), str(root / "tests" / "runs")]
+    command = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(tmp_path / "killed"),
+        str(finished),
+        str(root),
+        str(root / "tests" / "runs"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 60  # so many places to be killed at
@@ -204,7 +212,9 @@ def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
         "run = t.start(Path(sys.argv[1])); os._exit(9)"
     )
     root = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "run"), str(root), str(root / "tests" / "runs")], check=False)
+    subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run"), str(root), str(root / "tests" / "runs")], check=False
+    )
     assert (tmp_path / "run" / ".lock").exists()
     with start(tmp_path / "run", resume=True) as run:
         assert not run.finished
