@@ -6,6 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,17 +17,19 @@ from torch import Tensor, nn
 
 from robustlab.attacks import FGSM
 from robustlab.attacks.suite import Suite, load_suite
-from robustlab.cascade import Task, evaluate_chunk, perturbation_scale
+from robustlab.cascade import Task, evaluate_chunk
 from robustlab.data import Data, load_data
 from robustlab.data.selection import class_index
 from robustlab.distributed import World
 from robustlab.draws import pixel_ids
-from robustlab.environment import describe_device, git_state, resolve_device, versions
+from robustlab.environment import resolve_device
 from robustlab.errors import RunError, UserError
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier, check
 from robustlab.models.search_copy import SearchCopy, make_search_copy
 from robustlab.options import Options
+from robustlab.oracle import undisturbed
+from robustlab.provenance import about, configuration, data_lines
 from robustlab.runs import StoredRun, read_run
 from robustlab.threat import ThreatModel, parse_eps
 
@@ -74,85 +77,64 @@ def evaluate(
     world = World.join()
     if not world.first:
         listener = Listener(say=lambda text: None)
-    device = world.device(resolve_device(chosen.device))
+    device = world.device(resolve_device(chosen.device) if chosen.device != "auto" else _home(models))
     selected = _data(data, limit)
     if not isinstance(suite, Suite):
         suite = load_suite(suite, default=selected.threat)
     selected, dropped = _without_target_class(selected, suite.threat)
-    classifiers = _classifiers(models, selected, device)
-    warnings = [w for model in classifiers for w in _checked(model, selected, device)]
-    if dropped:
-        warnings.append(f"{dropped} samples of the target class {suite.threat.target!r} were left out.")
-    copies = [_search_copy(model, selected, chosen, device) for model in classifiers]
-    curve = _curve(chosen, suite.threat)
+    classifiers = _classifiers(models, device)
     folder = Path(output) if output is not None else default_output(selected.name)
     batch_size = chosen.batch_size or (128 if device.type == "cpu" else 512)
+    curve = _curve(chosen, suite.threat)
 
-    config = _config(classifiers, selected, suite, chosen, curve)
-    about = {
-        "kind": "attack",
-        "name": folder.name,
-        "command": command,
-        "suite": suite.name,
-        "eps_typed": suite.eps_typed,
-        "perturbation_scale": perturbation_scale(suite.threat, selected.images[0].numel()),
-        "operational": {"device": str(device), "batch_size": batch_size, "processes": world.size},
-        "versions": versions(),
-        "device": describe_device(device),
-        "git": git_state(),
-        "data": {
-            "name": selected.name,
-            "split": selected.split,
-            "hash": selected.hash,
-            "n": len(selected),
-            "shape": list(selected.images.shape[1:]),
-            "classes": list(selected.classes),
-        },
-        "models": [
-            {
-                "name": model.name,
-                "hash": model.hash(),
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "search_copy": copy.describe(),
-            }
-            for model, copy in zip(classifiers, copies, strict=True)
-        ],
-        "warnings": warnings,
-    }
-    for text in warnings:
-        listener.say(f"Warning: {text}")
-    for model, copy in zip(classifiers, copies, strict=True):
-        if chosen.search_copy and copy.module is None:
-            listener.say(f"{model.name}: no search copy, {copy.reason}; attacks search on the model itself (slower).")
-
-    with world.open(folder, config, about, lambda: _data_lines(selected), resume=resume, overwrite=overwrite) as run:
-        if not run.finished:
-            tasks = [
-                Task(
-                    run=run,
-                    name=model.name,
-                    model=model,
-                    search=copy.module,
-                    data=selected,
-                    suite=suite,
-                    curve=curve,
-                    seed=chosen.seed,
-                    batch_size=batch_size,
-                    chunk_size=chosen.chunk_size,
-                    full=chosen.full,
-                    keep=chosen.keep,
-                    save_adversarial=chosen.save_adversarial,
-                    device=device,
-                    told=listener.say,
+    with ExitStack() as left_as_found:
+        for model in classifiers:
+            left_as_found.enter_context(undisturbed(model))
+        warnings = [w for model in classifiers for w in _checked(model, selected, device)]
+        if dropped:
+            warnings.append(f"{dropped} samples of the target class {suite.threat.target!r} were left out.")
+        copies = [_search_copy(model, selected, chosen, device) for model in classifiers]
+        for text in warnings:
+            listener.say(f"Warning: {text}")
+        for model, copy in zip(classifiers, copies, strict=True):
+            if chosen.search_copy and copy.module is None:
+                listener.say(
+                    f"{model.name}: no search copy, {copy.reason}; attacks search on the model itself (slower)."
                 )
-                for model, copy in zip(classifiers, copies, strict=True)
-            ]
-            listener.say(_estimate(tasks, selected, device))
-            _work(tasks, world, listener)
-            world.wait()
-            if world.first:
-                run.finish()
-            world.wait()
+        config = configuration(classifiers, selected, suite, chosen, curve)
+        facts = about(classifiers, copies, selected, suite, device)
+        facts |= {"name": folder.name, "command": command, "warnings": warnings}
+        facts["operational"] = {"device": str(device), "batch_size": batch_size, "processes": world.size}
+
+        lines = lambda: data_lines(selected)  # noqa: E731, only the first process needs them
+        with world.open(folder, config, facts, lines, resume=resume, overwrite=overwrite) as run:
+            if not run.finished:
+                tasks = [
+                    Task(
+                        run=run,
+                        name=model.name,
+                        model=model,
+                        search=copy.module,
+                        data=selected,
+                        suite=suite,
+                        curve=curve,
+                        seed=chosen.seed,
+                        batch_size=batch_size,
+                        chunk_size=chosen.chunk_size,
+                        full=chosen.full,
+                        keep=chosen.keep,
+                        save_adversarial=chosen.save_adversarial,
+                        device=device,
+                        told=listener.say,
+                    )
+                    for model, copy in zip(classifiers, copies, strict=True)
+                ]
+                listener.say(_estimate(tasks, selected, device))
+                _work(tasks, world, listener)
+                world.wait()
+                if world.first:
+                    run.finish()
+                world.wait()
     stored = read_run(folder)
     failed = sum(line.error is not None for line in stored.lines)
     if failed:
@@ -203,8 +185,8 @@ def _without_target_class(data: Data, threat: ThreatModel) -> tuple[Data, int]:
     return data.take(other), int((~other).sum())
 
 
-def _classifiers(models: Any, data: Data, device: torch.device) -> list[Classifier]:
-    """Models of any accepted form as classifiers with unique names, in eval mode, on the device."""
+def _classifiers(models: Any, device: torch.device) -> list[Classifier]:
+    """Models of any accepted form as classifiers with unique names, on the device."""
     if isinstance(models, Mapping):
         named: list[tuple[str | None, Any]] = list(models.items())
     else:
@@ -221,7 +203,7 @@ def _classifiers(models: Any, data: Data, device: torch.device) -> list[Classifi
             model = Classifier(model, name=name or type(model).__name__)
         elif name:
             model.name = name
-        found.append(model.to(device).eval())
+        found.append(model.to(device))
     names = [model.name for model in found]
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
@@ -257,52 +239,14 @@ def _curve(options: Options, threat: ThreatModel) -> tuple[float, ...]:
     return tuple(sorted(given | {threat.eps})) if given else ()
 
 
-def _config(
-    models: Sequence[Classifier], data: Data, suite: Suite, options: Options, curve: tuple[float, ...]
-) -> dict[str, Any]:
-    """Everything that decides outcomes, and nothing else: this is what the configuration hash covers."""
-    threat = suite.threat
-    config: dict[str, Any] = {
-        "models": [{"name": model.name, "hash": model.hash()} for model in models],
-        "data": {
-            "name": data.name,
-            "split": data.split,
-            "hash": data.hash,
-            "ids": hashlib.sha256(data.ids.numpy().tobytes()).hexdigest()[:16],
-            "n": len(data),
-        },
-        "suite": suite.name,
-        "threat": {"norm": threat.norm, "eps": threat.eps},
-        "attacks": [{"name": m.name, "method": m.method, "parameters": m.parameters} for m in suite.members],
-        "seed": options.seed,
-        "search_copy": options.search_copy,
-        "precision": options.precision,
-        "compile": options.compile,
-        "chunk_size": options.chunk_size,
-        "full": options.full,
-        "keep": options.keep,
-        "save_adversarial": options.save_adversarial,
-    }
-    if threat.targeted:
-        config["threat"] |= {"targeted": True, "target": threat.target}
-    if curve:
-        config["curve"] = {"attack": suite.curve_member.name, "eps": list(curve)}
-    return config
-
-
-def _data_lines(data: Data) -> list[dict[str, Any]]:
-    lines = []
-    for i in range(len(data)):
-        image = data.images[i].contiguous().numpy().tobytes()
-        lines.append(
-            {
-                "id": int(data.ids[i]),
-                "label": int(data.labels[i]),
-                "hash": hashlib.sha256(image).hexdigest()[:16],
-                "factors": {name: float(values[i]) for name, values in data.factors.items()},
-            }
-        )
-    return lines
+def _home(models: Any) -> torch.device:
+    """Where the first module given lies; a caller's own module is not moved unless a device is asked for."""
+    given = models.values() if isinstance(models, Mapping) else models if isinstance(models, list | tuple) else [models]
+    for model in given:
+        if isinstance(model, nn.Module) and (p := next(model.parameters(), None)) is not None and p.is_cuda:
+            return p.device
+    only_names = all(isinstance(model, str) for model in given)
+    return resolve_device("auto") if only_names else torch.device("cpu")
 
 
 def _estimate(tasks: Sequence[Task], data: Data, device: torch.device) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from robustlab.attacks.suite import load_suite
 from robustlab.data import load_data
 from robustlab.data.selection import select
 from robustlab.distributed import World
+from robustlab.environment import resolve_device
 from robustlab.errors import UserError
 from robustlab.evaluation import Listener, default_output, evaluate
 from robustlab.models import load_model
@@ -64,7 +65,7 @@ def attack(request: Request, options: Options, command: str) -> int:
     if request.threat.get("target") and not request.threat.get("targeted"):
         raise UserError("--target needs --targeted.")
     world = World.join()
-
+    options = replace(options, device=str(resolve_device(options.device)))
     models = [load_model(name, weights=request.weights, mean=request.mean, std=request.std) for name in names]
     wanted = request.data or models[0].data or "road-signs"
     # a choice by id or class looks at the whole split; the first N alone need not be read beyond N

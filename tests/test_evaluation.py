@@ -78,18 +78,20 @@ def test_several_models_are_compared_on_the_same_images(data: tuple[Tensor, Tens
     stored = run({"a": linear(0), "b": linear(1)}, data, tmp_path / "run")
     assert [m["name"] for m in stored.info["aggregates"]["models"]] == ["a", "b"]
     (pair,) = stored.info["aggregates"]["pairs"]
-    difference = pair["clean_accuracy"]["difference"] if "clean_accuracy" in pair else None
-    assert difference is None or abs(difference) <= 1
+    clean = [numbers(stored, i)["clean_accuracy"]["value"] for i in (0, 1)]
+    assert abs(pair["clean"]["value"] - (clean[1] - clean[0])) < 1e-12
+    assert pair["clean"]["low"] <= pair["clean"]["value"] <= pair["clean"]["high"] and pair["clean"]["n"] == 50
     both = [{line.id for line in stored.lines if line.model == m and line.attack == "clean"} for m in "ab"]
     assert both[0] == both[1] and len(both[0]) == 50
 
 
 def test_models_keep_their_mode_buffers_and_gradients(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3)).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     run(net, data, tmp_path / "run")
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
+    assert all(m.training for m in net.modules())
 
 
 def test_search_copy_changes_nothing_but_the_time(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ LAYERS: list[set[str]] = [
     {"defenses"},  # methods: a batch, a filter; training calls them, not they training
     {"training"},
     {"cascade"},
+    {"provenance"},
     {"evaluation"},
     {"main_job", "train_job"},
     {"cli"},

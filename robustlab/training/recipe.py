@@ -23,8 +23,8 @@ class Recipe:
     or digits). init: a zoo name or model card to start from. train_size, val_size: the first so many images, None for
     all. check_size: how many images of each split the PGD check sees every epoch. defense: `method` and its parameters.
 
-    >>> Recipe(epochs=3, defense={"method": "n-fgsm", "eps": "8/255"}).adversarial
-    True
+    >>> Recipe(epochs=3, defense={"method": "n-fgsm", "eps": "8/255"}).lr
+    0.1
     """
 
     epochs: int = 12
@@ -56,10 +56,6 @@ class Recipe:
         for key in ("dropout", "warmup", "momentum"):
             if not getattr(self, key) < 1:
                 raise UserError(f"A recipe needs {key} below 1, got {getattr(self, key)}.")
-
-    @property
-    def adversarial(self) -> bool:
-        return bool(self.defense)
 
 
 @dataclass(frozen=True)
@@ -130,7 +126,7 @@ def recipe_for(
 
 def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     own = {f.name for f in fields(Recipe)}
-    of_defense = {f.name for f in fields(defense_class(recipe.defense["method"]))} if recipe.defense else set()
+    of_defense = {f.name for f in fields(defense_class(recipe.defense.get("method")))} if recipe.defense else set()
     content = asdict(recipe)
     for key, value in overrides.items():
         if key in own:

@@ -1,0 +1,97 @@
+"""What a run records of itself: the configuration that decides it, where its numbers come from, and its samples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from robustlab.attacks.suite import Suite
+from robustlab.cascade import perturbation_scale
+from robustlab.data import Data
+from robustlab.environment import describe_device, git_state, versions
+from robustlab.models.classifier import Classifier
+from robustlab.models.search_copy import SearchCopy
+from robustlab.options import Options
+
+
+def configuration(
+    models: Sequence[Classifier], data: Data, suite: Suite, options: Options, curve: tuple[float, ...]
+) -> dict[str, Any]:
+    """Everything that decides outcomes, and nothing else: this is what the configuration hash covers."""
+    threat = suite.threat
+    config: dict[str, Any] = {
+        "models": [{"name": model.name, "hash": model.hash()} for model in models],
+        "data": {
+            "name": data.name,
+            "split": data.split,
+            "hash": data.hash,
+            "ids": hashlib.sha256(data.ids.numpy().tobytes()).hexdigest()[:16],
+            "n": len(data),
+        },
+        "suite": suite.name,
+        "threat": {"norm": threat.norm, "eps": threat.eps},
+        "attacks": [{"name": m.name, "method": m.method, "parameters": m.parameters} for m in suite.members],
+        "seed": options.seed,
+        "search_copy": options.search_copy,
+        "precision": options.precision,
+        "compile": options.compile,
+        "chunk_size": options.chunk_size,
+        "full": options.full,
+        "keep": options.keep,
+        "save_adversarial": options.save_adversarial,
+    }
+    if threat.targeted:
+        config["threat"] |= {"targeted": True, "target": threat.target}
+    if curve:
+        config["curve"] = {"attack": suite.curve_member.name, "eps": list(curve)}
+    return config
+
+
+def about(
+    models: Sequence[Classifier], copies: Sequence[SearchCopy], data: Data, suite: Suite, device: torch.device
+) -> dict[str, Any]:
+    """What run.json says beside the configuration: where the numbers come from."""
+    return {
+        "kind": "attack",
+        "suite": suite.name,
+        "eps_typed": suite.eps_typed,
+        "perturbation_scale": perturbation_scale(suite.threat, data.images[0].numel()),
+        "versions": versions(),
+        "device": describe_device(device),
+        "git": git_state(),
+        "data": {
+            "name": data.name,
+            "split": data.split,
+            "hash": data.hash,
+            "n": len(data),
+            "shape": list(data.images.shape[1:]),
+            "classes": list(data.classes),
+        },
+        "models": [
+            {
+                "name": model.name,
+                "hash": model.hash(),
+                "parameters": sum(p.numel() for p in model.parameters()),
+                "search_copy": copy.describe(),
+            }
+            for model, copy in zip(models, copies, strict=True)
+        ],
+    }
+
+
+def data_lines(data: Data) -> list[dict[str, Any]]:
+    lines = []
+    for i in range(len(data)):
+        image = data.images[i].contiguous().numpy().tobytes()
+        lines.append(
+            {
+                "id": int(data.ids[i]),
+                "label": int(data.labels[i]),
+                "hash": hashlib.sha256(image).hexdigest()[:16],
+                "factors": {name: float(values[i]) for name, values in data.factors.items()},
+            }
+        )
+    return lines
