@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from robustlab.attacks.base import Outcome, RowAttack
+from robustlab.attacks.base import INVALID, Outcome, RowAttack
 from robustlab.attacks.suite import Member, Suite
 from robustlab.data import Data
 from robustlab.data.selection import class_index
@@ -25,6 +26,8 @@ from robustlab.runs.kept import image_name, keep_candidates
 from robustlab.threat import ThreatModel
 
 CLEAN = "clean"
+# errors of the machine, not of the model: they say nothing about the samples
+_RESOURCES = re.compile("CUDA error|CUBLAS|CUDNN|out of memory|can't allocate memory", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Task:
     name: str
     model: nn.Module
     search: Callable[[Tensor], Tensor] | None
+    outputs: int  # classes that the model knows
     data: Data
     suite: Suite
     curve: tuple[float, ...]
@@ -88,14 +92,15 @@ def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
 
 def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Data, ids: set[int]) -> set[int]:
     """Do one unit if it is not done; returns the ids that no longer stand: broken, or failed with an error."""
-    if not task.run.has_unit(task.name, member.name, eps, number):
+    name = (task.name, member.name, eps, number)
+    if not task.run.has_unit(*name) or task.run.unit_info(*name).get("errors"):  # an earlier error is tried again
         index = torch.tensor([i for i, id in enumerate(chunk.ids.tolist()) if id in ids], dtype=torch.long)
         attempted = chunk.take(index)
         start = time.perf_counter()
         try:
             lines, info = _attack(task, member, eps, number, attempted)
         except (RunError, RuntimeError, ValueError, TypeError, IndexError) as error:
-            if isinstance(error, UserError) or isinstance(error, torch.OutOfMemoryError):
+            if isinstance(error, UserError | torch.OutOfMemoryError) or _RESOURCES.search(str(error)):
                 raise
             text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
             task.told(f"{task.name}, {member.name}, chunk {number}: {text}")
@@ -112,7 +117,7 @@ def _clean_unit(task: Task, number: int, chunk: Data) -> None:
     logits = logits_of(task.model, chunk.images.to(task.device), task.batch_size).cpu()
     if not bool(torch.isfinite(logits).all()):
         raise RunError(f"{task.name} returns NaN or infinite values on clean images; nothing can be measured on it.")
-    confidence, prediction = logits.softmax(1).max(1)
+    confidence, prediction = logits.softmax(1).amax(1), logits.argmax(1)
     lines = [
         {**_line(task, CLEAN, 0.0, id, label), "clean": c, "adv": c, "confidence": p, "forwards": 1}
         for (id, label), c, p in zip(_pairs(chunk), prediction.tolist(), confidence.tolist(), strict=True)
@@ -131,7 +136,7 @@ def _attack(
     targets = _targets(task, threat, x, y, chunk.ids.to(task.device))
     outcome = _run_attack(task, task.suite.at(member, eps), x, y, targets, chunk.ids.to(task.device))
     verdict = judge(task.model, outcome.images, x, y, outcome.target, threat, task.batch_size)
-    verified = outcome.success & verdict.fooled & verdict.inside
+    verified = outcome.success & verdict.fooled & verdict.inside & ~outcome.invalid
     lines = _lines(task, member.name, eps, chunk, outcome, verdict, verified)
     if eps == task.suite.threat.eps:
         _keep_images(task, member.name, chunk, outcome.images.cpu(), verified.tolist(), threat)
@@ -140,7 +145,9 @@ def _attack(
             task.run.write_adversarial(task.name, member.name, eps, number, save_safetensors(tensors))
     unverified = int((outcome.success & ~verified).sum())
     left = int((verdict.leaves_8bit & verified).sum())
-    return lines, {"refused": outcome.refused, "unverified": unverified, "leaves_8bit": left}
+    info = {"refused": outcome.refused, "unverified": unverified, "leaves_8bit": left}
+    errors = int(outcome.invalid.sum())
+    return lines, info | ({"errors": errors} if errors else {})
 
 
 def _run_attack(task: Task, attack: RowAttack, x: Tensor, y: Tensor, targets: Tensor | None, ids: Tensor) -> Outcome:
@@ -167,8 +174,13 @@ def _targets(task: Task, threat: ThreatModel, x: Tensor, y: Tensor, ids: Tensor)
     if threat.target == "least-likely":
         return logits_of(task.model, x, task.batch_size).argmin(1)
     if threat.target == "random":
-        return random_targets(task.seed, ids, y, len(task.data.classes))
-    return torch.full_like(y, class_index(threat.target, task.data.classes))
+        return random_targets(task.seed, ids, y, task.outputs)
+    return torch.full_like(y, class_index(threat.target, class_names(task.data, task.outputs)))
+
+
+def class_names(data: Data, outputs: int) -> list[str]:
+    """The data's class names, then numbers for outputs that it has no class for."""
+    return [*data.classes[:outputs], *(str(i) for i in range(len(data.classes), outputs))]
 
 
 def random_targets(seed: int, ids: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -201,10 +213,12 @@ def _lines(
         "backwards": outcome.backwards.tolist(),
         **{norm: size.tolist() for norm, size in verdict.sizes.items()},
     }
-    lines = []
+    lines, invalid = [], outcome.invalid.tolist()
     for i, (id, label) in enumerate(_pairs(chunk)):
         line = _line(task, name, eps, id, label) | {key: values[i] for key, values in columns.items()}
-        if not line["success"]:
+        if invalid[i]:
+            line = _line(task, name, eps, id, label) | {"error": INVALID}
+        elif not line["success"]:
             line["verified"] = line["success_8bit"] = None
         lines.append(line)
     return lines

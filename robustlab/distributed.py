@@ -50,6 +50,14 @@ class World:
         """Item i goes to the process i mod size."""
         return list(items[self.rank :: self.size])
 
+    def agree(self, value: T) -> T:
+        """The first process's value, in every process."""
+        if self.size > 1:
+            held = [value]
+            dist.broadcast_object_list(held, src=0)
+            return held[0]
+        return value
+
     def wait(self) -> None:
         """Until every process is here."""
         if self.size > 1:

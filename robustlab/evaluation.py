@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from robustlab.attacks import FGSM
 from robustlab.attacks.suite import Suite, load_suite
-from robustlab.cascade import Task, evaluate_chunk
+from robustlab.cascade import Task, class_names, evaluate_chunk
 from robustlab.data import Data, load_data
 from robustlab.data.selection import class_index
 from robustlab.distributed import World
 from robustlab.draws import pixel_ids
 from robustlab.environment import resolve_device
 from robustlab.errors import RunError, UserError
+from robustlab.judging import logits_of
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier, check
 from robustlab.models.search_copy import SearchCopy, make_search_copy
@@ -79,18 +80,21 @@ def evaluate(
         listener = Listener(say=lambda text: None)
     device = world.device(resolve_device(chosen.device) if chosen.device != "auto" else _home(models))
     selected = _data(data, limit)
+    _check_data(selected)
     if not isinstance(suite, Suite):
         suite = load_suite(suite, default=selected.threat)
-    selected, dropped = _without_target_class(selected, suite.threat)
     classifiers = _classifiers(models, device)
-    folder = Path(output) if output is not None else default_output(selected.name)
+    folder = Path(output) if output is not None else world.agree(default_output(selected.name))
     batch_size = chosen.batch_size or (128 if device.type == "cpu" else 512)
     curve = _curve(chosen, suite.threat)
 
     with ExitStack() as left_as_found:
         for model in classifiers:
             left_as_found.enter_context(undisturbed(model))
+        left_as_found.enter_context(_full_float32())
         warnings = [w for model in classifiers for w in _checked(model, selected, device)]
+        outputs = [logits_of(model, selected.images[:1].to(device), 1).shape[1] for model in classifiers]
+        selected, dropped = _without_target_class(selected, suite.threat, min(outputs))
         if dropped:
             warnings.append(f"{dropped} samples of the target class {suite.threat.target!r} were left out.")
         copies = [_search_copy(model, selected, chosen, device) for model in classifiers]
@@ -106,8 +110,11 @@ def evaluate(
         facts |= {"name": folder.name, "command": command, "warnings": warnings}
         facts["operational"] = {"device": str(device), "batch_size": batch_size, "processes": world.size}
 
+        if world.agree(config) != config:
+            raise UserError("The processes of this run were started with different configurations.")
         lines = lambda: data_lines(selected)  # noqa: E731, only the first process needs them
         with world.open(folder, config, facts, lines, resume=resume, overwrite=overwrite) as run:
+            copies = _as_recorded(run.info, copies)
             if not run.finished:
                 tasks = [
                     Task(
@@ -115,6 +122,7 @@ def evaluate(
                         name=model.name,
                         model=model,
                         search=copy.module,
+                        outputs=k,
                         data=selected,
                         suite=suite,
                         curve=curve,
@@ -127,7 +135,7 @@ def evaluate(
                         device=device,
                         told=listener.say,
                     )
-                    for model, copy in zip(classifiers, copies, strict=True)
+                    for model, copy, k in zip(classifiers, copies, outputs, strict=True)
                 ]
                 listener.say(_estimate(tasks, selected, device))
                 _work(tasks, world, listener)
@@ -167,22 +175,54 @@ def _data(data: Data | str | tuple[Tensor, Tensor], limit: int | None) -> Data:
     if isinstance(data, Data):
         return data
     images, labels = data
-    ids = torch.arange(len(images))
+    if len(images) != len(labels):
+        raise UserError(f"There are {len(images)} images and {len(labels)} labels; one label an image is needed.")
     raw = hashlib.sha256(pixel_ids(images.float()).cpu().numpy().tobytes() + labels.cpu().numpy().tobytes())
-    classes = tuple(str(k) for k in range(int(labels.max()) + 1 if len(labels) else 0))
     return Data(
-        "tensors", "test", images.float().cpu(), labels.long().cpu(), ids, classes, raw.hexdigest()[:16], ThreatModel()
+        name="tensors",
+        split="test",
+        images=images.detach().float().cpu(),
+        labels=labels.long().cpu(),
+        ids=torch.arange(len(images)),
+        classes=tuple(str(k) for k in range(int(labels.max()) + 1 if len(labels) else 0)),
+        hash=raw.hexdigest()[:16],
+        threat=ThreatModel(),
     )
 
 
-def _without_target_class(data: Data, threat: ThreatModel) -> tuple[Data, int]:
+def _without_target_class(data: Data, threat: ThreatModel, outputs: int) -> tuple[Data, int]:
     """The data without the samples that are of the target class already, and how many there were."""
     if not threat.targeted or threat.target in ("random", "least-likely"):
         return data, 0
-    other = data.labels != class_index(threat.target, data.classes)
+    other = data.labels != class_index(threat.target, class_names(data, outputs))
     if not bool(other.any()):
         raise UserError(f"Every selected sample is of the target class {threat.target!r}; nothing is left to attack.")
     return data.take(other), int((~other).sum())
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Convolutions and matrix products in float32, not in TF32, which GPUs round to by default; put back afterwards."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _as_recorded(info: Mapping[str, Any], copies: Sequence[SearchCopy]) -> list[SearchCopy]:
+    """The search copies as a resumed run was started with: all its units search alike."""
+    found = []
+    for record, copy in zip(info["models"], copies, strict=True):
+        used = record["search_copy"]["used"]
+        if used and copy.module is None:
+            raise UserError(
+                f"--resume: the run searched on a copy of {record['name']}, which cannot be used here ({copy.reason})."
+                " Go on where it was started, or start another run."
+            )
+        found.append(copy if used else replace(copy, module=None))
+    return found
 
 
 def _classifiers(models: Any, device: torch.device) -> list[Classifier]:
@@ -211,6 +251,22 @@ def _classifiers(models: Any, device: torch.device) -> list[Classifier]:
     return found
 
 
+def _check_data(data: Data) -> None:
+    if not len(data):
+        raise UserError("There is no sample to attack: the selection is empty.")
+    if len(data.images) != len(data.labels) or len(data.ids) != len(data.labels):
+        counts = f"{len(data.images)} images, {len(data.labels)} labels and {len(data.ids)} ids"
+        raise UserError(f"{data.name} has {counts}; every sample needs one of each.")
+    if len(data.ids.unique()) != len(data.ids):
+        raise UserError(f"{data.name} has ids that occur twice; every sample needs an id of its own.")
+    low, high = data.images.min().item(), data.images.max().item()
+    if not (low >= 0 and high <= 1):
+        raise UserError(
+            f"{data.name}: images must lie in [0, 1], got [{low:.3g}, {high:.3g}]. Give the raw images, and the"
+            " normalisation to the classifier as mean and std."
+        )
+
+
 def _checked(model: Classifier, data: Data, device: torch.device) -> list[str]:
     """The warnings of the boundary check on the first batch; what cannot be attacked is a UserError."""
     if model.classes is not None and data.name != "tensors" and len(model.classes) == len(data.classes):
@@ -235,7 +291,7 @@ def _curve(options: Options, threat: ThreatModel) -> tuple[float, ...]:
         return ()
     if options.curve is None:
         return tuple(f * threat.eps for f in (0.25, 0.5, 1.0, 1.5, 2.0) if threat.norm != "linf" or f * threat.eps <= 1)
-    given = {parse_eps(e) for e in options.curve} - {0.0}
+    given = {replace(threat, eps=parse_eps(e)).eps for e in options.curve} - {0.0}
     return tuple(sorted(given | {threat.eps})) if given else ()
 
 

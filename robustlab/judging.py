@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustlab.threat import NORMS, ThreatModel, distance
+from robustlab.threat import NORMS, ThreatModel, column, distance
 
 TOLERANCE = 1e-6  # of max(1, eps): what rounding to float32 may add to a distance
 
@@ -18,7 +18,7 @@ class Verdict:
     """What the target says of n points; every field has n entries.
 
     fooled: the criterion of the threat model holds. inside: within eps and the box. fooled_8bit: still fooled after
-    rounding to 8 bits; leaves_8bit: the rounded image is outside the ball (never for linf).
+    rounding to 8 bits, and still inside the ball; leaves_8bit: no rounded image inside the ball was found.
     """
 
     prediction: Tensor
@@ -37,18 +37,29 @@ def logits_of(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int
 
 
 def to_8bit(points: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
-    """Points on the grid k / 255. In linf: the nearest grid value inside the ball, where the ball holds one.
+    """Points on the grid k / 255 and, if that can be, inside the ball.
+
+    linf: the nearest grid value inside the ball, value by value. Other norms: the nearest grid value; where that image
+    leaves the ball, each value is rounded towards the clean image instead, which shortens every difference.
 
     >>> to_8bit(torch.tensor([[0.499]]), torch.tensor([[128 / 255]]), ThreatModel(eps=1 / 255)).mul(255).tolist()
     [[127.0]]
     """
-    grid = (points.double() * 255).round()
+    exact, origin = points.double() * 255, clean.double() * 255
+    grid, slack = exact.round(), 255 * TOLERANCE
     if threat.norm == "linf":
-        slack = 255 * TOLERANCE
-        low = ((clean.double() - threat.eps) * 255 - slack).ceil().clamp_min(0)
-        high = ((clean.double() + threat.eps) * 255 + slack).floor().clamp_max(255)
+        low = (origin - 255 * threat.eps - slack).ceil().clamp_min(0)
+        high = (origin + 255 * threat.eps + slack).floor().clamp_max(255)
         grid = torch.where(low <= high, torch.clamp(grid, low, high), grid)
+    else:
+        outside = distance((grid - origin) / 255, threat.norm) > _allowed(threat)
+        inward = torch.where(exact > origin, (exact + slack).floor(), (exact - slack).ceil())
+        grid = torch.where(column(outside, grid), inward, grid)
     return (grid / 255).to(points.dtype)
+
+
+def _allowed(threat: ThreatModel) -> float:
+    return threat.eps + TOLERANCE * max(1.0, threat.eps)
 
 
 def judge(
@@ -64,19 +75,21 @@ def judge(
 
     def fooled(logits: Tensor) -> Tensor:
         predicted = logits.argmax(1)
-        return predicted == targets if threat.targeted else predicted != labels
+        wrong = predicted == targets if threat.targeted else predicted != labels
+        return wrong & torch.isfinite(logits).all(1)
 
     logits = logits_of(model, points, batch_size)
     sizes = {norm: distance(points - clean, norm) for norm in NORMS}
-    allowed = threat.eps + TOLERANCE * max(1.0, threat.eps)
+    allowed = _allowed(threat)
     flat = points.flatten(1)
     rounded = to_8bit(points, clean, threat)
+    leaves = distance(rounded - clean, threat.norm) > allowed
     return Verdict(
         prediction=logits.argmax(1),
         confidence=logits.softmax(1).amax(1),
         fooled=fooled(logits),
         inside=(sizes[threat.norm] <= allowed) & (flat.amin(1) >= 0) & (flat.amax(1) <= 1),
-        fooled_8bit=fooled(logits_of(model, rounded, batch_size)),
-        leaves_8bit=distance(rounded - clean, threat.norm) > allowed,
+        fooled_8bit=fooled(logits_of(model, rounded, batch_size)) & ~leaves,
+        leaves_8bit=leaves,
         sizes=sizes,
     )

@@ -96,10 +96,12 @@ def project(points: Tensor, clean: Tensor, norm: str, eps: float) -> Tensor:
     if norm == "linf":
         return torch.clamp(points, (clean - eps).clamp_(min=0), (clean + eps).clamp_(max=1))
     delta = points - clean
+    root = math.sqrt(math.prod(delta.shape[1:]))  # rounding clean + delta to float32 adds to a norm in proportion to it
     if norm == "l2":
         length = delta.flatten(1).norm(dim=1).clamp_min(1e-30)
-        return (clean + delta * column((eps / length).clamp(max=1), delta)).clamp_(0, 1)
-    slack = 1e-7 * math.sqrt(delta[0].numel()) if len(delta) else 0.0  # what rounding the sum back to float32 may add
+        radius = max(0.0, eps - 3e-8 * root)
+        return (clean + delta * column((radius / length).clamp(max=1), delta)).clamp_(0, 1)
+    slack = 1e-7 * root
     return (clean + _project_l1(delta, clean, max(0.0, eps - slack))).clamp_(0, 1)
 
 

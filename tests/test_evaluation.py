@@ -13,8 +13,10 @@ import robustlab
 from robustlab.attacks import PGD
 from robustlab.attacks.suite import load_suite
 from robustlab.cascade import random_targets
+from robustlab.data import Data
 from robustlab.errors import UserError
 from robustlab.evaluation import Listener
+from robustlab.threat import ThreatModel
 
 QUIET = Listener(say=lambda text: None)
 
@@ -132,12 +134,62 @@ def test_bad_calls(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
         ({"a": linear(0)}, (x, y + 5), "classes"),
         ([linear(0), linear(1)], data, "named"),
         ({"a": linear(0)}, (x[:, :, :2], y), "cannot take"),
+        ({"a": linear(0)}, (x, y[:20]), "50 images and 20 labels"),
+        ({"a": linear(0)}, (x[:0], y[:0]), "no sample"),
     ):
         with pytest.raises(UserError, match=message):
             run(models, given, tmp_path / "run")
+    with pytest.raises(UserError, match="8/255"):
+        run({"a": linear(0)}, data, tmp_path / "run", curve=["8"])
+    twice = Data("twice", "test", x, y, torch.arange(50) // 2, ("0", "1", "2"), "0", ThreatModel())
+    with pytest.raises(UserError, match="occur twice"):
+        run({"a": linear(0)}, twice, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match="chunk-size"):
         run({"a": linear(0)}, data, tmp_path / "run", chunk_size=0)
+
+
+def test_clean_accuracy_is_judged_on_logits_not_on_tied_probabilities(
+    data: tuple[Tensor, Tensor], tmp_path: Path
+) -> None:
+    class Faint(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = linear(0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) * 1e-9  # type: ignore[no-any-return]
+
+    assert numbers(run({"f": Faint()}, data, tmp_path / "run"))["clean_accuracy"]["value"] == 1
+
+
+def test_targets_are_drawn_from_the_outputs_of_the_model(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    x, _ = data
+    suite = load_suite(attacks=["fgsm"], eps=0.01, targeted=True)
+    y = linear(0)(x).argmax(1)
+    stored = run({"n": linear(0)}, (x[y == 1], y[y == 1] * 0 + 1), tmp_path / "run", suite=suite)
+    targets = {line.target for line in stored.lines if line.attack == "fgsm"}
+    assert targets == {0, 2}
+    suite = load_suite(attacks=["fgsm"], eps=0.01, targeted=True, target="2")
+    stored = run({"n": linear(0)}, (x[y == 1], y[y == 1] * 0 + 1), tmp_path / "two", suite=suite)
+    assert {line.target for line in stored.lines if line.attack == "fgsm"} == {2}
+
+
+class Masked(nn.Module):
+    """Its gradient is worth something only near the image: small budgets find what a large step jumps over."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.flatten(1).mean(1)
+        near = ((mean - 0.5).abs() - 0.03).abs() < 0.02
+        return torch.stack([torch.ones_like(mean), torch.where(near, 2 + mean, mean - mean.detach())], 1)
+
+
+def test_what_fell_at_a_smaller_eps_but_not_at_the_headline_is_said(tmp_path: Path) -> None:
+    x = torch.full((6, 3, 4, 4), 0.5)
+    suite = load_suite(attacks=["pgd:steps=2,random_start=false,step_size=0.2"], eps=0.2)
+    stored = run({"m": Masked()}, (x, torch.zeros(6, dtype=torch.long)), tmp_path / "run", suite=suite, curve=["0.03"])
+    assert numbers(stored)["robust_accuracy"]["value"] == 1 and numbers(stored)["fallen_at_smaller_eps"] == 6
+    assert any("fell at a smaller eps" in warning for warning in stored.info["warnings"])
 
 
 def test_random_targets_never_hit_the_label_and_are_keyed() -> None:

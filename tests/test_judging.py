@@ -74,9 +74,12 @@ def test_linf_rounding_stays_in_the_ball_and_is_the_nearest_such_value(seed: int
 
 
 @pytest.mark.parametrize("norm", ["l2", "l1"])
-def test_other_norms_count_what_leaves_the_ball(norm: str) -> None:
-    clean = torch.full((1, 1, 2, 2), 100 / 255)
-    points = clean + 0.6 / 255
-    eps = distance(points - clean, norm).item()
-    assert look(points, clean, eps, norm)["leaves_8bit"] == [True]
-    assert look(points, clean, 2 * eps, norm)["leaves_8bit"] == [False]
+def test_other_norms_round_inwards_where_the_nearest_grid_leaves_the_ball(norm: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    clean = (torch.rand(8, 3, 6, 6, generator=g) * 255).round() / 255
+    points = (clean + 0.02 * torch.randn(clean.shape, generator=g)).clamp(0, 1)
+    for eps in (distance(points - clean, norm).max().item(), 9.0 if norm == "l2" else 99.0):
+        rounded = to_8bit(points, clean, ThreatModel(norm, eps))  # type: ignore[arg-type]
+        assert torch.allclose((rounded * 255).round() / 255, rounded, atol=1e-7)
+        assert (distance(rounded - clean, norm) <= eps + 1e-6 * max(1, eps)).all()
+    assert torch.allclose(rounded, (points * 255).round() / 255)  # a large ball: the nearest grid value

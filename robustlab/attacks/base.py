@@ -11,10 +11,14 @@ from torch import Tensor
 
 from robustlab.attacks.losses import LOSSES
 from robustlab.draws import keys, pixel_ids
-from robustlab.errors import UserError, did_you_mean
+from robustlab.errors import RunError, UserError, did_you_mean
 from robustlab.oracle import Access, Oracle
 from robustlab.threat import BUDGET_NORMS, Norm, parse_eps
 
+INVALID = (
+    "The model returned NaN or infinite values under attack, so its robustness cannot be judged."
+    " Check the model on extreme inputs (all 0, all 1); float16 weights overflow easily."
+)
 Model = Callable[[Tensor], Tensor]  # images in [0, 1] (N, C, H, W) -> logits (N, K); usually an nn.Module
 State = dict[str, Tensor]  # first dimension = rows; "query" is the next point to be seen
 
@@ -67,6 +71,7 @@ class Outcome:
 
     images: the adversarial image, or where the attack failed its final point. success: as judged by the target.
     rank: the try that succeeded, -1 for none. forwards, backwards: what the sample cost.
+    invalid: the target returned NaN or infinite values for it; neither a success nor a failure.
     refused: hits of the search copy that the target itself did not confirm, summed over samples.
     """
 
@@ -76,6 +81,7 @@ class Outcome:
     target: Tensor
     forwards: Tensor
     backwards: Tensor
+    invalid: Tensor
     refused: int = 0
 
 
@@ -147,7 +153,10 @@ class RowAttack:
 
     def __call__(self, classifier: Model | Oracle, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
         """Attacked images, same shape and dtype as `images`; see `run` for the options."""
-        return self.run(classifier, images, labels, **options).images
+        outcome = self.run(classifier, images, labels, **options)
+        if bool(outcome.invalid.any()):
+            raise RunError(INVALID)
+        return outcome.images
 
     def run(
         self,
@@ -206,5 +215,9 @@ def check_call(attack: RowAttack, oracle: Oracle, images: Tensor, labels: Tensor
         raise UserError(f"A targeted {name} needs targets: attack(model, images, labels, targets=...).")
     if not attack.targeted and targets is not None:
         raise UserError(f"targets were given to an untargeted attack; write {name}(targeted=True, ...).")
+    if targets is not None and targets.shape != labels.shape:
+        raise UserError(f"targets must have shape ({len(labels)},), one an image, got {tuple(targets.shape)}.")
+    if targets is not None and bool((targets.to(labels.device) == labels).any()):
+        raise UserError("A target equals its label; leave those samples out, they are there already.")
     if not oracle.allows(attack.needs):
         raise UserError(f"{name} needs {attack.needs}, and the target gives only {oracle.gives}.")

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.base import Draw, Model, Outcome, RowAttack, Rows, Seen, State
-from robustlab.errors import RunError
 from robustlab.oracle import Oracle, undisturbed
 from robustlab.threat import distance
 
@@ -79,11 +78,11 @@ class _Drive:
             target=self.ranks[:, 0].clone() if n else zeros,
             forwards=zeros.clone(),
             backwards=zeros.clone(),
+            invalid=torch.zeros(n, dtype=torch.bool, device=x.device),
         )
         self.best = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)  # smallest distance so far
         self.stops = attack.stop_when_fooled and attack.keep == "adversarial"
         self.waiting: deque[tuple[int, int]] = deque((i, 0) for i in range(n))  # (pos, rank)
-        self.finite = torch.ones((), dtype=torch.bool, device=x.device)
 
     def run(self) -> Outcome:
         attack = self.attack
@@ -93,7 +92,7 @@ class _Drive:
             last = rows.age >= attack.steps
             seen, hit = self.ask(rows, state, last, live)
             self.keep(rows, state, seen, hit, live & last)
-            end = last | hit if self.stops else last
+            end = (last | hit if self.stops else last) | self.out.invalid[rows.pos]
             done = attack.done(rows, state)
             if done is not None:
                 end = end | done
@@ -106,11 +105,6 @@ class _Drive:
                     end = end | (rows.age >= attack.steps)
                     self.out.images[rows.pos[end & live]] = state["query"][end & live]
             rows, state = self.turn_over(rows, state, end & live)
-        if not bool(self.finite):
-            raise RunError(
-                "The model returned NaN or infinite values under attack, so its robustness cannot be judged."
-                " Check the model on extreme inputs (all 0, all 1); float16 weights overflow easily."
-            )
         return self.out
 
     # --- slots ----------------------------------------------------------------------------------------------------
@@ -134,11 +128,13 @@ class _Drive:
         """Retire ended rows, queue their next ranks, refill their slots, and shrink the batch when nobody waits."""
         ended = end.nonzero()[:, 0]
         if len(ended):
-            for pos, rank, won in torch.stack(
-                [rows.pos[ended], rows.rank[ended], self.out.success[rows.pos[ended]].long()], 1
-            ).tolist():
-                spent = self.oracle.queries is not None and int(self.out.forwards[pos]) >= self.oracle.queries
-                if rank + 1 < self.ranks.shape[1] and not spent and not (won and self.stops):
+            at = rows.pos[ended]
+            spent = torch.zeros_like(self.out.success[at])
+            if self.oracle.queries is not None:
+                spent = self.out.forwards[at] >= self.oracle.queries
+            over = spent | self.out.invalid[at] | (self.out.success[at] & self.stops)
+            for pos, rank, is_over in torch.stack([at, rows.rank[ended], over.long()], 1).tolist():
+                if rank + 1 < self.ranks.shape[1] and not is_over:
                     self.waiting.append((pos, rank + 1))
             rows.pos[ended] = -1
         free = (rows.pos < 0).nonzero()[:, 0]
@@ -180,19 +176,27 @@ class _Drive:
                 attack.objective(logits, rows, state) if self.oracle.gives != "labels" else logits.new_zeros(len(rows))
             )
             self.out.forwards.index_add_(0, pos, torch.ones_like(pos))
-        self.finite &= torch.isfinite(logits).all() | ~live.any()
         hit = self.adversarial(logits, rows) & live
+        self.check(logits, rows.pos, live)
         if searching:
             news = self.nearer(rows, query) if attack.keep == "smallest" else ~self.out.success[rows.pos]
             doubtful = (hit | last) & live & news
             i = doubtful.nonzero()[:, 0]
             if len(i):
                 claimed = hit[i]
-                judged = self.adversarial(self.oracle.logits(query[i]), rows.take(i))
-                self.out.refused += int((claimed & ~judged).sum())
+                judging = self.oracle.logits(query[i])
+                self.check(judging, rows.pos[i], torch.ones_like(claimed))
+                judged = self.adversarial(judging, rows.take(i))
+                self.out.refused += int((claimed & ~judged & ~last[i]).sum())  # a last point is judged anyway
                 hit = hit & ~doubtful
                 hit[i] = judged
+        hit = hit & ~self.out.invalid[rows.pos]
         return Seen(logits, loss, gradient, hit), hit
+
+    def check(self, logits: Tensor, pos: Tensor, live: Tensor) -> None:
+        """Mark the samples for which the target did not return finite values."""
+        bad = pos[live & ~torch.isfinite(logits).all(1)]
+        self.out.invalid[bad] = True
 
     def adversarial(self, logits: Tensor, rows: Rows) -> Tensor:
         predicted = logits.argmax(1)

@@ -113,7 +113,10 @@ def load_suite(
 
 
 def _threat(card: dict[str, Any], flags: dict[str, Any], default: ThreatModel, where: str) -> tuple[ThreatModel, str]:
-    given = {**card, **{key: value for key, value in flags.items() if value is not None}}
+    flags = {key: value for key, value in flags.items() if value is not None}
+    if flags.get("norm", card.get("norm", default.norm)) != card.get("norm", default.norm):
+        card = {key: value for key, value in card.items() if key != "eps"}  # a budget means nothing in another norm
+    given = {**card, **flags}
     given.setdefault("norm", default.norm)
     if "eps" not in given:
         if given["norm"] != default.norm:

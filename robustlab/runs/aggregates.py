@@ -91,6 +91,7 @@ def aggregate(
                 "robust_accuracy": share(len(seen.robust), seen.n) if seen.suite else None,
                 "robust_accuracy_8bit": _after_rounding(seen),
                 "attacks": [_attack(seen, at, str(threat["norm"]), infos) for at in range(len(seen.suite))],
+                "fallen_at_smaller_eps": len(seen.fallen_below & seen.robust),
                 "worst_class": _worst_class(seen, classes) if seen.suite else None,
                 "curve": _curve(seen, config.get("curve")),
             }
@@ -127,6 +128,13 @@ class _Seen:
             standing = {i for i in standing if i in tried and not tried[i].broken and tried[i].error is None}
             self.left.append(standing)
         self.robust = standing
+        self.fallen_below = {
+            i
+            for (_, e), lines in table.items()
+            if e < eps
+            for i, line in lines.items()
+            if line.broken and i in self.right
+        }
 
     def lines(self, attack: str, eps: float | None = None) -> dict[int, Line]:
         return self.table.get((attack, self.eps if eps is None else eps), {})

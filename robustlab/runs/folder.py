@@ -181,13 +181,19 @@ class Run:
         self._write("samples.jsonl", b"".join(_encode(line) + b"\n" for line in rows))
         passes = summed(heads)
         aggregates = aggregate(config, rows, passes=passes, classes=self.info.get("data", {}).get("classes"))
+        found = [
+            f"{model['name']}: {model['fallen_at_smaller_eps']} of the samples that withstood the suite fell at a smaller"
+            " eps; the suite misses what is inside its own budget, and robust accuracy is too high by as many."
+            for model in aggregates["models"]
+            if model["fallen_at_smaller_eps"]
+        ]
         images = chosen_images(config, rows, self.folder / "images")
         self.info.update(
             aggregates=aggregates,
             passes=passes,
             images=images,
             sections=[*self.info.get("sections", []), *_plain(sections)],
-            warnings=_plain([*self.info["warnings"], *warnings]),
+            warnings=_plain([*self.info["warnings"], *warnings, *found]),
             finished=True,
         )
         self.info["times"].update(finished=_now(), seconds=sum(p.get("seconds", 0.0) for p in passes))

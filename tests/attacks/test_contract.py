@@ -165,6 +165,10 @@ def test_what_cannot_be_attacked_is_said(method: str, net: nn.Module, sample: tu
         attack(net, x, y[:3])
     with pytest.raises(UserError, match="needs targets"):
         build(method, "linf", targeted=True)(net, x, y)
+    with pytest.raises(UserError, match="one an image"):
+        build(method, "linf", targeted=True)(net, x, y, targets=y[:1])
+    with pytest.raises(UserError, match="equals its label"):
+        build(method, "linf", targeted=True)(net, x, y, targets=y)
     with pytest.raises(UserError, match="untargeted"):
         attack(net, x, y, targets=y)
     with pytest.raises(UserError, match="gives only scores"):

@@ -287,7 +287,25 @@ def test_nan_is_an_error_and_not_a_robust_sample(sample: tuple[Tensor, Tensor]) 
         return images.flatten(1)[:, :4] / 0
 
     with pytest.raises(RunError, match="NaN or infinite"):
-        PGD(eps=0.01, steps=2).run(broken, x, y)
+        PGD(eps=0.01, steps=2)(broken, x, y)
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_nan_on_one_sample_leaves_the_others_alone(
+    searched: bool, net: nn.Module, sample: tuple[Tensor, Tensor]
+) -> None:
+    x, y = sample
+
+    def partly(images: Tensor) -> Tensor:
+        z = net(images)
+        return torch.where((images[:, :1, 0, 0] > 0.9), torch.nan, z)
+
+    search = small_net() if searched else None
+    clean = PGD(eps=0.02, steps=5, restarts=2).run(net, x, y, ids=IDS)
+    outcome = PGD(eps=0.02, steps=5, restarts=2).run(partly, x, y, ids=IDS, search=search)
+    bad = outcome.invalid
+    assert 0 < bad.sum() < 20 and not outcome.success[bad].any()
+    assert torch.equal(outcome.success[~bad], clean.success[~bad])
 
 
 # --- the rest of the interface --------------------------------------------------------------------------------

@@ -29,6 +29,17 @@ def test_flag_beats_card_beats_default() -> None:
         load_suite("linf-standard", default=mnist, norm="l2")
 
 
+def test_a_budget_means_nothing_in_another_norm() -> None:
+    for norm in ("linf", "l1"):
+        default = ThreatModel("linf", 0.1)
+        suite = "l2-standard"
+        if norm == "linf":
+            assert load_suite(suite, default=default, norm=norm).threat.eps == 0.1
+        else:
+            with pytest.raises(UserError, match="no eps for the norm l1"):
+                load_suite(suite, default=default, norm=norm)
+
+
 def test_eps_is_kept_as_typed() -> None:
     assert load_suite("linf-standard", eps="8/255").eps_typed == "8/255"
     assert load_suite("linf-standard").eps_typed == "8/255"
