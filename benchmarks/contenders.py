@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from robustlab.attacks import PGD
 from robustlab.models.search_copy import make_search_copy
+from robustlab.oracle import undisturbed
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def bare_loop(model: nn.Module, setting: Setting) -> Contender:
         adv = (x + torch.empty_like(x).uniform_(-setting.eps, setting.eps)).clamp(0, 1)
         for _ in range(setting.steps):
             adv.requires_grad_(True)
-            (g,) = torch.autograd.grad(F.cross_entropy(model(adv), y, reduction="sum"), adv)
+            with undisturbed(model):  # frozen parameters, as the driver has them
+                loss = F.cross_entropy(model(adv), y, reduction="sum")
+            (g,) = torch.autograd.grad(loss, adv)
             moved = adv.detach() + setting.step_size * g.sign()
             adv = (x + (moved - x).clamp(-setting.eps, setting.eps)).clamp(0, 1)
         return adv
@@ -172,7 +176,7 @@ def contenders(model: nn.Module, setting: Setting, images: Tensor) -> tuple[dict
     for name, retire, search in (
         (FULL, False, None),
         (COPY, False, "float32"),
-        (COPY_BF16, False, "bfloat16"),
+        *([(COPY_BF16, False, "bfloat16")] if bfloat16_is_native() else []),
         (RETIRING, True, None),
         (RETIRING + ", search copy", True, "float32"),
     ):
@@ -181,4 +185,15 @@ def contenders(model: nn.Module, setting: Setting, images: Tensor) -> tuple[dict
             unable[name] = made
         else:
             able[name] = made
+    if not bfloat16_is_native():
+        unable[COPY_BF16] = "this CPU does not compute in bfloat16"
     return able, unable
+
+
+def bfloat16_is_native() -> bool:
+    """Whether the CPU computes in bfloat16, rather than converting to and fro. Known on Linux only."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contenders import BARE, COPY, COPY_BF16, FULL, PEERS, RETIRING, Setting, contenders
+from contenders import BARE, COPY, COPY_BF16, FULL, PEERS, RETIRING, Setting, bfloat16_is_native, contenders
 
 from robustlab import load_data, load_model
 from robustlab.environment import describe_device, versions
@@ -95,7 +95,7 @@ def goals(rows: list[dict[str, Any]], setting: Setting, model_name: str) -> list
     at = {row["contender"]: row for row in rows}
     kept: list[tuple[str, float, float]] = [("full length / bare loop", at[FULL]["ratio"], 1.10)]
     if "resnet20" in model_name:
-        limits = {COPY: 0.75} | ({COPY_BF16: 0.50} if bfloat16_is_native() else {})
+        limits = {COPY: 0.75, COPY_BF16: 0.50}
         kept += [(f"{name} / bare loop", at[name]["ratio"], limit) for name, limit in limits.items() if name in at]
     kept.append(
         (
@@ -110,15 +110,6 @@ def goals(rows: list[dict[str, Any]], setting: Setting, model_name: str) -> list
             weakest = max(row["robust_accuracy"] for name, row in at.items() if name.startswith("robustlab"))
             kept.append((f"robust accuracy above {peer}'s", weakest - at[peer]["robust_accuracy"], slack))
     return [{"what": what, "value": value, "limit": limit, "met": value <= limit + 1e-9} for what, value, limit in kept]
-
-
-def bfloat16_is_native() -> bool:
-    """Whether the CPU computes in bfloat16, rather than converting to and fro. Known on Linux only."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def conditions() -> dict[str, Any]:

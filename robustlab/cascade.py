@@ -93,7 +93,7 @@ def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
 def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Data, ids: set[int]) -> set[int]:
     """Do one unit if it is not done; returns the ids that no longer stand: broken, or failed with an error."""
     name = (task.name, member.name, eps, number)
-    if not task.run.has_unit(*name) or task.run.unit_info(*name).get("errors"):  # an earlier error is tried again
+    if not task.run.has_unit(*name) or any(line.error for line in task.run.unit_lines(*name)):  # errors: try again
         index = torch.tensor([i for i, id in enumerate(chunk.ids.tolist()) if id in ids], dtype=torch.long)
         attempted = chunk.take(index)
         start = time.perf_counter()

@@ -306,3 +306,9 @@ def test_model_card_of_a_training_names_its_numbers(tmp_path: Path) -> None:
         20,
     )
     assert clean.low <= clean.value <= clean.high
+
+
+def test_a_defense_takes_the_budget_of_the_data_unless_it_has_its_own(tmp_path: Path) -> None:
+    done = fit(tmp_path / "run", replace(SMALL, epochs=1, defense={"method": "n-fgsm"}))
+    assert done.card.recipe["defense"]["eps"] == 0.05
+    assert any(m.metric == "robust accuracy" and float(m.eps) == 0.05 for m in done.card.measured)

@@ -128,13 +128,8 @@ class _Seen:
             standing = {i for i in standing if i in tried and not tried[i].broken and tried[i].error is None}
             self.left.append(standing)
         self.robust = standing
-        self.fallen_below = {
-            i
-            for (_, e), lines in table.items()
-            if e < eps
-            for i, line in lines.items()
-            if line.broken and i in self.right
-        }
+        below = [line for (_, e), lines in table.items() if e < eps for line in lines.values()]
+        self.fallen_below = {line.id for line in below if line.broken} & self.right
 
     def lines(self, attack: str, eps: float | None = None) -> dict[int, Line]:
         return self.table.get((attack, self.eps if eps is None else eps), {})
@@ -155,7 +150,8 @@ def _attack(seen: _Seen, at: int, norm: str, infos: Mapping[tuple[str, float], M
         "success_rate": share(len(broken), len(tried)),
         "success_8bit": sum(rounded) if len(rounded) == len(broken) else None,
         "leaves_8bit": info.get("leaves_8bit", 0),
-        "unverified": info.get("unverified", sum(line.success and line.verified is not True for line in tried)),
+        "unverified": info.get("unverified", sum(line.success and line.verified is not True for line in tried))
+        + info.get("refused", 0),  # found by the search copy, not confirmed by the model: the search went on
         "errors": sum(line.error is not None for line in tried),
         "missing": seen.missing[at],
         "median_distance": median(sizes) if sizes else None,

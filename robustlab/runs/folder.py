@@ -182,8 +182,8 @@ class Run:
         passes = summed(heads)
         aggregates = aggregate(config, rows, passes=passes, classes=self.info.get("data", {}).get("classes"))
         found = [
-            f"{model['name']}: {model['fallen_at_smaller_eps']} of the samples that withstood the suite fell at a smaller"
-            " eps; the suite misses what is inside its own budget, and robust accuracy is too high by as many."
+            f"{model['name']}: {model['fallen_at_smaller_eps']} of the samples that withstood the suite fell at a"
+            " smaller eps; the suite misses what is inside its own budget, and robust accuracy is too high by as many."
             for model in aggregates["models"]
             if model["fallen_at_smaller_eps"]
         ]
