@@ -70,21 +70,21 @@ def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
     lines = run.unit_lines(task.name, CLEAN, 0.0, number)
     right = {line.id for line in lines if line.error is None and line.clean == line.label}
 
-    standing, fallen_to_curve = set(right), set()
+    standing, on_curve = set(right), set(right)
+    before_curve_ends = True
     for member in suite.members:
-        attempted = right if task.full else standing
-        done = _attack_unit(task, member, eps, number, chunk, attempted)
-        standing -= done
-        if suite.members.index(member) <= suite.members.index(suite.curve_member) and (
-            not task.full or member is suite.curve_member
-        ):
-            fallen_to_curve |= done
+        fallen = _attack_unit(task, member, eps, number, chunk, right if task.full else standing)
+        standing -= fallen
+        if before_curve_ends:
+            on_curve -= fallen
+        before_curve_ends &= member is not suite.curve_member
         yield member.name
 
+    # the sweep: what falls at one eps counts as fallen at every larger one, and at eps what the suite broke so far
     standing = set(right)
     for e in task.curve:
         if e == eps:
-            standing -= fallen_to_curve
+            standing &= on_curve
             continue
         standing -= _attack_unit(task, suite.curve_member, e, number, chunk, standing)
         yield f"{suite.curve_member.name} at {e:.4g}"

@@ -17,7 +17,7 @@ from robustlab.data.selection import select
 from robustlab.distributed import World
 from robustlab.environment import resolve_device
 from robustlab.errors import UserError
-from robustlab.evaluation import Listener, default_output, evaluate
+from robustlab.evaluation import Listener, evaluate
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier
 from robustlab.options import Options
@@ -79,14 +79,13 @@ def attack(request: Request, options: Options, command: str) -> int:
     )
     chosen = select(full, ids=request.ids, classes=request.classes, limit=limit)
     suite = load_suite(request.suite, attacks=request.attacks, default=full.threat, **request.threat)
-    output = request.output or default_output(chosen.name)
 
     with _listener(request.quiet or not world.first) as listener:
         run = evaluate(
             models,
             chosen,
             suite,
-            output=output,
+            output=request.output,
             resume=request.resume,
             overwrite=request.overwrite,
             command=command,
