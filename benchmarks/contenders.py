@@ -149,7 +149,8 @@ def ours(
 
     def run(images: Tensor, labels: Tensor) -> Result:
         ids = torch.arange(len(images))
-        outcome = attack.run(model, images, labels, ids=ids, batch_size=setting.batch_size, search=copy)
+        seed = torch.initial_seed()  # another one each repeat, as for the peers
+        outcome = attack.run(model, images, labels, ids=ids, seed=seed, batch_size=setting.batch_size, search=copy)
         return Result(outcome.success, int(outcome.backwards.sum()))
 
     return run
