@@ -36,11 +36,14 @@ MODELS = ("cnn", "cnn-robust", "resnet20", "resnet20-robust")
 PACKAGES = {"torchattacks": "torchattacks", "foolbox": "foolbox", "art": "adversarial-robustness-toolbox"}
 
 
-def measure(model_name: str, setting: Setting, repeats: int) -> dict[str, Any]:
+def measure(model_name: str, setting: Setting, repeats: int, peers: bool) -> dict[str, Any]:
     """One model under one setting: every contender `repeats` times, interleaved."""
     model = load_model(model_name)
     data = load_data("road-signs", "test", limit=setting.n)
     able, unable = contenders(model, setting, data.images)
+    if not peers:
+        able = {name: run for name, run in able.items() if name not in PEERS}
+        unable |= dict.fromkeys(PEERS, "left out")
     warm = Setting("warm-up", steps=1, restarts=1, n=setting.batch_size, batch_size=setting.batch_size)
     for attack in contenders(model, warm, data.images)[0].values():
         attack(data.images[: warm.n], data.labels[: warm.n])
@@ -159,6 +162,7 @@ def main(words: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=[f"road-signs/{name}" for name in MODELS])
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--no-peers", action="store_true", help="only the bare loop and robustlab")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--n", type=int, help="fewer samples, to try the script out; the numbers then say little")
@@ -173,7 +177,7 @@ def main(words: Iterable[str] | None = None) -> None:
             setting = SETTINGS[key]
             if options.n is not None:
                 setting = Setting(setting.name, setting.steps, setting.restarts, options.n)
-            run = measure(model_name, setting, options.repeats)
+            run = measure(model_name, setting, options.repeats, peers=not options.no_peers)
             show(run)
             report["runs"].append(run)
             options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -41,6 +41,9 @@ class Rows:
     def take(self, index: Tensor) -> Self:
         return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def join(self, other: Rows) -> Self:
+        return type(self)(**{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)})
+
     def put(self, index: Tensor, other: Rows) -> None:
         for f in fields(self):
             getattr(self, f.name)[index] = getattr(other, f.name)

@@ -5,8 +5,9 @@ gradient, keeps the right point, retires a row as soon as it is fooled or spent,
 its slot, chains the ranks of a sample, counts, and leaves the classifier as it was.
 
 What it promises (each is a test): K steps cost K gradient queries and one judging forward (none with `keep="last"`);
-rank k+1 starts only when k has failed; outcomes and counts do not depend on batch size, order or refill, up to
-rounding.
+ranks count as if they ran one after another, each only when those before it have failed; outcomes and counts do not
+depend on batch size, order or refill, up to rounding. When few rows are left, later ranks of the same samples run
+beside them in slots that would idle: what a lower rank then makes unnecessary is neither kept nor charged.
 """
 
 from __future__ import annotations
@@ -70,19 +71,17 @@ class _Drive:
         if attack.aims and clean_logits is None:
             clean_logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)]) if len(x) else None
         self.ranks = attack.ranks(y, targets, clean_logits)
-        n, zeros = len(x), torch.zeros_like(y)
-        self.out = Outcome(
-            images=x.clone(),
-            success=torch.zeros(n, dtype=torch.bool, device=x.device),
-            rank=zeros - 1,
-            target=self.ranks[:, 0].clone() if n else zeros,
-            forwards=zeros.clone(),
-            backwards=zeros.clone(),
-            invalid=torch.zeros(n, dtype=torch.bool, device=x.device),
-        )
+        n, r = self.ranks.shape
+        self.images = x.clone()
+        # the lowest rank that settled a sample, by a success or by NaN; r while none has
+        self.settled = torch.full_like(y, r)
+        self.failed = torch.full_like(y, -1)  # the highest rank whose last point is kept
         self.best = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)  # smallest distance so far
+        self.forwards, self.backwards, self.refused = (torch.zeros_like(self.ranks) for _ in range(3))
+        self.won, self.invalid = (torch.zeros_like(self.ranks, dtype=torch.bool) for _ in range(2))
         self.stops = attack.stop_when_fooled and attack.keep == "adversarial"
         self.waiting: deque[tuple[int, int]] = deque((i, 0) for i in range(n))  # (pos, rank)
+        self.next_rank = [1] * n
 
     def run(self) -> Outcome:
         attack = self.attack
@@ -92,20 +91,45 @@ class _Drive:
             last = rows.age >= attack.steps
             seen, hit = self.ask(rows, state, last, live)
             self.keep(rows, state, seen, hit, live & last)
-            end = (last | hit if self.stops else last) | self.out.invalid[rows.pos]
+            end = last | hit | (self.settled[rows.pos] < rows.rank) if self.stops else last
+            end = end | self.invalid[rows.pos, rows.rank]
             done = attack.done(rows, state)
             if done is not None:
                 end = end | done
             if self.oracle.queries is not None:
-                end = end | (self.out.forwards[rows.pos] >= self.oracle.queries)
+                end = end | self.spent(rows.pos)
             if bool((live & ~end).any()):
                 state = attack.tell(rows, state, seen._replace(hit=hit), self.draw)
                 rows.age += 1
                 if attack.keep == "last":
                     end = end | (rows.age >= attack.steps)
-                    self.out.images[rows.pos[end & live]] = state["query"][end & live]
+                    self.images[rows.pos[end & live]] = state["query"][end & live]
             rows, state = self.turn_over(rows, state, end & live)
-        return self.out
+        return self.outcome()
+
+    def outcome(self) -> Outcome:
+        """What the tries of each sample add up to; with retirement, those up to the rank that settled it."""
+        n, r = self.ranks.shape
+        at = torch.arange(r, device=self.x.device)
+        counted = at <= self.settled[:, None] if self.stops else torch.ones_like(self.invalid)
+        invalid = (self.invalid & counted).any(1)
+        success = (self.won & counted).any(1) & ~invalid
+        rank = torch.where(success, self.settled, -1)
+        return Outcome(
+            images=self.images,
+            success=success,
+            rank=rank,
+            target=self.ranks.gather(1, rank.clamp_min(0)[:, None])[:, 0],
+            forwards=(self.forwards * counted).sum(1),
+            backwards=(self.backwards * counted).sum(1),
+            invalid=invalid,
+            refused=int((self.refused * counted).sum()),
+        )
+
+    def spent(self, pos: Tensor) -> Tensor:
+        """(B,) bool: the sample has used up the oracle's queries."""
+        assert self.oracle.queries is not None
+        return self.forwards[pos].sum(1) >= self.oracle.queries
 
     # --- slots ----------------------------------------------------------------------------------------------------
 
@@ -129,14 +153,14 @@ class _Drive:
         ended = end.nonzero()[:, 0]
         if len(ended):
             at = rows.pos[ended]
-            spent = torch.zeros_like(self.out.success[at])
-            if self.oracle.queries is not None:
-                spent = self.out.forwards[at] >= self.oracle.queries
-            over = spent | self.out.invalid[at] | (self.out.success[at] & self.stops)
-            for pos, rank, is_over in torch.stack([at, rows.rank[ended], over.long()], 1).tolist():
-                if rank + 1 < self.ranks.shape[1] and not is_over:
-                    self.waiting.append((pos, rank + 1))
+            over = self.spent(at) if self.oracle.queries is not None else torch.zeros_like(at, dtype=torch.bool)
+            over = over | self.invalid[at].any(1) | (self.settled[at] < self.ranks.shape[1]) & self.stops
+            for pos, is_over in torch.stack([at, over.long()], 1).tolist():
+                if not is_over:
+                    self.queue(pos)
             rows.pos[ended] = -1
+            if self.oracle.queries is None and self.attack.keep != "last":
+                self.look_ahead(rows)
         free = (rows.pos < 0).nonzero()[:, 0]
         if self.waiting and len(free) >= min(self.quantum, len(rows)):
             fresh, start = self.admit(len(free))
@@ -144,12 +168,41 @@ class _Drive:
             rows.put(slots, fresh)
             for key, value in start.items():
                 state[key][slots] = value
+        if self.waiting and not len(free) and self.quantum == 1 and len(rows) < self.batch_size:
+            fresh, start = self.admit(self.batch_size - len(rows))
+            rows = rows.join(fresh)
+            state = {key: torch.cat([value, start[key]]) for key, value in state.items()}
         live = len(rows) - len(free)
         size = -(-live // self.quantum) * self.quantum
         if live == 0 or size < len(rows):
             stay = torch.cat([(rows.pos >= 0).nonzero()[:, 0], free[: size - live]])
             rows, state = rows.take(stay), {key: value[stay] for key, value in state.items()}
         return rows, state
+
+    def queue(self, pos: int) -> bool:
+        """Let the sample's next rank wait for a slot, if it has one."""
+        rank = self.next_rank[pos]
+        if rank >= self.ranks.shape[1]:
+            return False
+        self.next_rank[pos] += 1
+        self.waiting.append((pos, rank))
+        return True
+
+    def look_ahead(self, rows: Rows) -> None:
+        """Queue later ranks of the samples still running until an eighth of the batch is busy.
+
+        A step of a few rows costs nearly as much as one of a single row; without this the last stubborn sample would
+        take all its ranks one by one.
+        """
+        live = rows.pos >= 0
+        room = self.batch_size // 8 - int(live.sum()) - len(self.waiting)
+        if room <= 0:
+            return
+        running = rows.pos[live & (self.settled[rows.pos] == self.ranks.shape[1])].tolist()
+        open_ = list(dict.fromkeys([*running, *(pos for pos, _ in self.waiting)]))
+        while room > 0 and open_:
+            open_ = [pos for pos in open_[:room] if self.queue(pos)]
+            room -= len(open_)
 
     # --- asking and judging ---------------------------------------------------------------------------------------
 
@@ -158,7 +211,7 @@ class _Drive:
         attack, query = self.attack, state["query"]
         moving = bool((live & ~last).any())
         searching = self.searcher is not self.oracle
-        pos = rows.pos[live]
+        cell = rows.pos[live], rows.rank[live]  # one row each
         if attack.needs == "gradient" and moving:
             logits, loss, gradient = self.searcher.gradient(
                 query,
@@ -166,8 +219,8 @@ class _Drive:
                 lambda q, i: attack.view(q, rows, i, self.draw),
                 attack.views,
             )
-            self.out.forwards.index_add_(0, pos, torch.where(last, 1, attack.views)[live])
-            self.out.backwards.index_add_(0, pos, torch.where(last, 0, attack.views)[live])
+            self.forwards[cell] += torch.where(last, 1, attack.views)[live]
+            self.backwards[cell] += torch.where(last, 0, attack.views)[live]
         else:
             gradient = None
             searching = searching and moving  # the last point of a row is judged by the target itself
@@ -175,28 +228,35 @@ class _Drive:
             loss = (
                 attack.objective(logits, rows, state) if self.oracle.gives != "labels" else logits.new_zeros(len(rows))
             )
-            self.out.forwards.index_add_(0, pos, torch.ones_like(pos))
+            self.forwards[cell] += 1
         hit = self.adversarial(logits, rows) & live
-        self.check(logits, rows.pos, live)
+        self.check(logits, rows, live)
         if searching:
-            news = self.nearer(rows, query) if attack.keep == "smallest" else ~self.out.success[rows.pos]
+            news = self.nearer(rows, query) if attack.keep == "smallest" else rows.rank < self.settled[rows.pos]
             doubtful = (hit | last) & live & news
             i = doubtful.nonzero()[:, 0]
             if len(i):
                 claimed = hit[i]
                 judging = self.oracle.logits(query[i])
-                self.check(judging, rows.pos[i], torch.ones_like(claimed))
-                judged = self.adversarial(judging, rows.take(i))
-                self.out.refused += int((claimed & ~judged & ~last[i]).sum())  # a last point is judged anyway
+                asked = rows.take(i)
+                self.check(judging, asked, torch.ones_like(claimed))
+                judged = self.adversarial(judging, asked)
+                # a last point is judged by the target whether it was claimed or not
+                self.refused[asked.pos, asked.rank] += (claimed & ~judged & ~last[i]).long()
                 hit = hit & ~doubtful
                 hit[i] = judged
-        hit = hit & ~self.out.invalid[rows.pos]
+        hit = hit & ~self.invalid[rows.pos, rows.rank]
         return Seen(logits, loss, gradient, hit), hit
 
-    def check(self, logits: Tensor, pos: Tensor, live: Tensor) -> None:
-        """Mark the samples for which the target did not return finite values."""
-        bad = pos[live & ~torch.isfinite(logits).all(1)]
-        self.out.invalid[bad] = True
+    def check(self, logits: Tensor, rows: Rows, live: Tensor) -> None:
+        """Mark the tries for which the target did not return finite values."""
+        bad = live & ~torch.isfinite(logits).all(1)
+        self.invalid[rows.pos[bad], rows.rank[bad]] = True
+        self.settle(rows, bad)
+
+    def settle(self, rows: Rows, settled: Tensor) -> None:
+        i = settled.nonzero()[:, 0]
+        self.settled.scatter_reduce_(0, rows.pos[i], rows.rank[i], "amin")
 
     def adversarial(self, logits: Tensor, rows: Rows) -> Tensor:
         predicted = logits.argmax(1)
@@ -207,19 +267,27 @@ class _Drive:
 
     def keep(self, rows: Rows, state: State, seen: Seen, hit: Tensor, final: Tensor) -> None:
         """Write the points that are to be kept into the outcome."""
-        attack, out, query = self.attack, self.out, state["query"]
+        attack, query = self.attack, state["query"]
         if attack.keep == "last":
             return
         if attack.keep == "smallest":
-            first = stored = hit & self.nearer(rows, query)
-            self.best[rows.pos[stored]] = distance(query[stored] - rows.x[stored], attack.norm)
+            stored = hit & self.nearer(rows, query)
+            size = distance(query - rows.x, attack.norm)
+            i = stored.nonzero()[:, 0]
+            self.best.scatter_reduce_(0, rows.pos[i], size[i], "amin")
+            stored &= size == self.best[rows.pos]  # ranks of one sample may run side by side
+            self.settled[rows.pos[stored]] = rows.rank[stored]
         else:
-            first = hit & ~out.success[rows.pos]
-            stored = first | (final & ~out.success[rows.pos])  # a failure shows the last point of its last rank
+            first = hit & (rows.rank < self.settled[rows.pos])
+            self.settle(rows, first)
+            stored = first & (rows.rank == self.settled[rows.pos])
+            # a failure shows the last point of its last rank
+            failing = final & ~hit & (self.settled[rows.pos] == self.ranks.shape[1])
+            i = failing.nonzero()[:, 0]
+            self.failed.scatter_reduce_(0, rows.pos[i], rows.rank[i], "amax")
+            stored |= failing & (rows.rank == self.failed[rows.pos])
         i = stored.nonzero()[:, 0]
         if len(i):
-            out.images[rows.pos[i]] = query[i]
-        i = first.nonzero()[:, 0]
-        if len(i):
-            pos = rows.pos[i]
-            out.success[pos], out.rank[pos], out.target[pos] = True, rows.rank[i], rows.target[i]
+            self.images[rows.pos[i]] = query[i]
+        i = hit.nonzero()[:, 0]
+        self.won[rows.pos[i], rows.rank[i]] = True

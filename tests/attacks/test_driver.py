@@ -181,8 +181,7 @@ def test_3_ranks_are_those_of_sequential_restarts(stop: bool, net: nn.Module, sa
 
     class OneRank(PGD):
         def start(self, rows: Rows, draw: Draw) -> State:
-            rows.rank = rows.rank * 0 + current
-            return super().start(rows, draw)
+            return super().start(replace(rows, rank=rows.rank * 0 + current), draw)
 
     left = torch.ones(len(x), dtype=torch.bool)
     rank, forwards = torch.full_like(y, -1), torch.zeros_like(y)
@@ -361,6 +360,20 @@ def test_retirement_spares_what_has_fallen(net: nn.Module, sample: tuple[Tensor,
     assert torch.equal(stopped.success, full.success)
     assert whole.forwards == 40 * 51
     assert oracle.forwards == int(stopped.forwards.sum()) < 0.3 * whole.forwards
+
+
+def test_the_last_stubborn_samples_take_their_ranks_side_by_side(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    calls: list[int] = []
+
+    def counted(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        return net(images)  # type: ignore[no-any-return]
+
+    attack = PGD(eps=1e-6, steps=10, restarts=5)
+    outcome = attack.run(counted, x[:2], y[:2], batch_size=80)
+    assert (outcome.forwards == 5 * 11).all() and len(calls) == 2 * 11  # not 5 * 11: after the first, four at a time
+    assert max(calls) == 8
 
 
 def test_a_sample_may_occur_twice(net: nn.Module) -> None:
