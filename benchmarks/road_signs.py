@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import torch
-
 from robustlab import load_data, load_model
 from robustlab.intervals import wilson
 from robustlab.judging import logits_of
