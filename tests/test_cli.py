@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -208,7 +209,9 @@ def test_interrupted_is_130_and_resumable(place: Path) -> None:
         "--chunk-size",
         "10",
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # a shell starts background jobs with SIGINT ignored, and children inherit that
+    heard = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heard)
     while process.poll() is None and len(list((place / "run" / "parts").glob("*.jsonl"))) < 3:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
