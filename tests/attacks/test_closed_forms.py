@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from robustlab.attacks import FGSM, MIFGSM, PGD
 from robustlab.attacks.losses import LOSSES
+from robustlab.draws import keys
+from robustlab.threat import random_start
+
+from .conftest import answered, small_net
 
 D = 48  # 3 x 4 x 4
 
@@ -98,3 +102,21 @@ def test_losses_agree_with_their_equations() -> None:
     assert torch.allclose(LOSSES["ce"](z, y, t), -nn.functional.cross_entropy(z, t, reduction="none"))
     assert torch.equal(LOSSES["dlr"](z[:, :2], y, None), LOSSES["margin"](z[:, :2], y, None))
     assert torch.equal(LOSSES["dlr"](z[:, :3], y, t), LOSSES["margin"](z[:, :3], y, t))
+
+
+def test_pgd_is_the_bare_loop_from_the_same_start() -> None:
+    """The textbook loop, started at the same keyed points, ends at the same images where nothing fell on the way."""
+    net = small_net()
+    x, y = answered(net)
+    ids, zero = torch.arange(len(x)), torch.zeros(len(x), dtype=torch.long)
+    eps, size = 0.01, 0.004
+    adv = random_start(x, "linf", eps, keys(3, ids, zero, zero, "start"))
+    for _ in range(9):
+        adv.requires_grad_(True)
+        (g,) = torch.autograd.grad(nn.functional.cross_entropy(net(adv), y, reduction="sum"), adv)
+        adv = (x + (adv.detach() + size * g.sign() - x).clamp(-eps, eps)).clamp(0, 1)
+    outcome = PGD(eps=eps, steps=9, step_size=size).run(net, x, y, ids=ids, seed=3)
+    with torch.no_grad():
+        fooled = net(adv).argmax(1) != y
+    assert outcome.success.any() and (outcome.success | ~fooled).all()
+    assert torch.allclose(outcome.images[~outcome.success], adv[~outcome.success], atol=1e-6)
