@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, NamedTuple, Self
@@ -89,7 +90,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class RowAttack:
+class RowAttack(ABC):
     """An attack that moves every sample on its own, by ask and tell; `driver.drive` does the asking.
 
     A subclass says where a row starts and how it goes on from what was seen; it never calls the classifier.
@@ -131,11 +132,13 @@ class RowAttack:
         column = torch.full_like(y, -1) if targets is None else targets
         return column[:, None].expand(-1, self.restarts)
 
+    @abstractmethod
     def start(self, rows: Rows, draw: Draw) -> State:
-        raise NotImplementedError
+        """The state of rows that begin: a dict of tensors with the rows as first dimension, "query" among them."""
 
+    @abstractmethod
     def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
-        raise NotImplementedError
+        """How the rows go on from what was seen at their query: the state with the next "query"."""
 
     def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
         """(B,): what the attack maximises, never reduced over rows."""
