@@ -93,7 +93,8 @@ def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
 def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Data, ids: set[int]) -> set[int]:
     """Do one unit if it is not done; returns the ids that no longer stand: broken, or failed with an error."""
     name = (task.name, member.name, eps, number)
-    if not task.run.has_unit(*name) or any(line.error for line in task.run.unit_lines(*name)):  # errors: try again
+    done = task.run.unit_lines(*name) if task.run.has_unit(*name) else None
+    if done is None or any(line.error for line in done):  # what ended in an error is tried again
         index = torch.tensor([i for i, id in enumerate(chunk.ids.tolist()) if id in ids], dtype=torch.long)
         attempted = chunk.take(index)
         start = time.perf_counter()
@@ -107,8 +108,8 @@ def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Dat
             lines = [{**_line(task, member.name, eps, id, label), "error": text} for id, label in _pairs(attempted)]
             info = {"errors": len(lines)}
         info["seconds"] = time.perf_counter() - start
-        task.run.write_unit(task.name, member.name, eps, number, lines, info)
-    done = task.run.unit_lines(task.name, member.name, eps, number)
+        task.run.write_unit(*name, lines, info)
+        done = task.run.unit_lines(*name)
     return {line.id for line in done if line.broken or line.error is not None}
 
 
@@ -132,9 +133,9 @@ def _attack(
     if not len(chunk):
         return [], {}
     threat = replace(task.suite.threat, eps=eps)
-    x, y = chunk.images.to(task.device), chunk.labels.to(task.device)
-    targets = _targets(task, threat, x, y, chunk.ids.to(task.device))
-    outcome = _run_attack(task, task.suite.at(member, eps), x, y, targets, chunk.ids.to(task.device))
+    x, y, ids = (each.to(task.device) for each in (chunk.images, chunk.labels, chunk.ids))
+    targets = _targets(task, threat, x, y, ids)
+    outcome = _run_attack(task, task.suite.at(member, eps), x, y, targets, ids)
     verdict = judge(task.model, outcome.images, x, y, outcome.target, threat, task.batch_size)
     verified = outcome.success & verdict.fooled & verdict.inside & ~outcome.invalid
     lines = _lines(task, member.name, eps, chunk, outcome, verdict, verified)

@@ -269,15 +269,13 @@ def _check_data(data: Data) -> None:
 
 def _checked(model: Classifier, data: Data, device: torch.device) -> list[str]:
     """The warnings of the boundary check on the first batch; what cannot be attacked is a UserError."""
+    warnings = check(model, data.images[:CHECKED].to(device), data.labels.to(device))
     if model.classes is not None and data.name != "tensors" and len(model.classes) == len(data.classes):
         moved = [(a, b) for a, b in zip(model.classes, data.classes, strict=True) if a != b]
         if moved:
-            return [
-                f"{model.name} and {data.name} name their classes differently (first: {moved[0][0]!r},"
-                f" {moved[0][1]!r})",
-                *check(model, data.images[:CHECKED].to(device), data.labels.to(device)),
-            ]
-    return check(model, data.images[:CHECKED].to(device), data.labels.to(device))
+            first = f"first: {moved[0][0]!r}, {moved[0][1]!r}"
+            warnings.insert(0, f"{model.name} and {data.name} name their classes differently ({first})")
+    return warnings
 
 
 def _search_copy(model: Classifier, data: Data, options: Options, device: torch.device) -> SearchCopy:

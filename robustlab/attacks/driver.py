@@ -89,9 +89,9 @@ class _Drive:
         while len(rows):
             live = rows.pos >= 0
             last = rows.age >= attack.steps
-            seen, hit = self.ask(rows, state, last, live)
-            self.keep(rows, state, seen, hit, live & last)
-            end = last | hit | (self.settled[rows.pos] < rows.rank) if self.stops else last
+            seen = self.ask(rows, state, last, live)
+            self.keep(rows, state["query"], seen.hit, live & last)
+            end = last | seen.hit | (self.settled[rows.pos] < rows.rank) if self.stops else last
             end = end | self.invalid[rows.pos, rows.rank]
             done = attack.done(rows, state)
             if done is not None:
@@ -99,7 +99,7 @@ class _Drive:
             if self.oracle.queries is not None:
                 end = end | self.spent(rows.pos)
             if bool((live & ~end).any()):
-                state = attack.tell(rows, state, seen._replace(hit=hit), self.draw)
+                state = attack.tell(rows, state, seen, self.draw)
                 rows.age += 1
                 if attack.keep == "last":
                     end = end | (rows.age >= attack.steps)
@@ -206,7 +206,7 @@ class _Drive:
 
     # --- asking and judging ---------------------------------------------------------------------------------------
 
-    def ask(self, rows: Rows, state: State, last: Tensor, live: Tensor) -> tuple[Seen, Tensor]:
+    def ask(self, rows: Rows, state: State, last: Tensor, live: Tensor) -> Seen:
         """What the target shows at each row's query, and which of those points are adversarial."""
         attack, query = self.attack, state["query"]
         moving = bool((live & ~last).any())
@@ -232,7 +232,10 @@ class _Drive:
         hit = self.adversarial(logits, rows) & live
         self.check(logits, rows, live)
         if searching:
-            news = self.nearer(rows, query) if attack.keep == "smallest" else rows.rank < self.settled[rows.pos]
+            if attack.keep == "smallest":
+                news = distance(query - rows.x, attack.norm) < self.best[rows.pos]
+            else:
+                news = rows.rank < self.settled[rows.pos]
             doubtful = (hit | last) & live & news
             i = doubtful.nonzero()[:, 0]
             if len(i):
@@ -245,8 +248,7 @@ class _Drive:
                 self.refused[asked.pos, asked.rank] += (claimed & ~judged & ~last[i]).long()
                 hit = hit & ~doubtful
                 hit[i] = judged
-        hit = hit & ~self.invalid[rows.pos, rows.rank]
-        return Seen(logits, loss, gradient, hit), hit
+        return Seen(logits, loss, gradient, hit & ~self.invalid[rows.pos, rows.rank])
 
     def check(self, logits: Tensor, rows: Rows, live: Tensor) -> None:
         """Mark the tries for which the target did not return finite values."""
@@ -262,17 +264,13 @@ class _Drive:
         predicted = logits.argmax(1)
         return predicted == rows.target if self.attack.targeted else predicted != rows.y
 
-    def nearer(self, rows: Rows, query: Tensor) -> Tensor:
-        return distance(query - rows.x, self.attack.norm) < self.best[rows.pos]
-
-    def keep(self, rows: Rows, state: State, seen: Seen, hit: Tensor, final: Tensor) -> None:
+    def keep(self, rows: Rows, query: Tensor, hit: Tensor, final: Tensor) -> None:
         """Write the points that are to be kept into the outcome."""
-        attack, query = self.attack, state["query"]
-        if attack.keep == "last":
+        if self.attack.keep == "last":
             return
-        if attack.keep == "smallest":
-            stored = hit & self.nearer(rows, query)
-            size = distance(query - rows.x, attack.norm)
+        if self.attack.keep == "smallest":
+            size = distance(query - rows.x, self.attack.norm)
+            stored = hit & (size < self.best[rows.pos])
             i = stored.nonzero()[:, 0]
             self.best.scatter_reduce_(0, rows.pos[i], size[i], "amin")
             stored &= size == self.best[rows.pos]  # ranks of one sample may run side by side
