@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from robustlab.reporting.text import NORMS, budget, without_paths
-from robustlab.runs import read_run
+from robustlab.runs import StoredRun, read_run
+from robustlab.runs.aggregates import Line
 
 Json = dict[str, Any]
 
@@ -17,12 +18,27 @@ Json = dict[str, Any]
 class PageRun:
     """A run on the page. `info` is its run.json without the folders of absolute paths."""
 
-    folder: Path
-    info: Json
+    stored: StoredRun
+    info: Json = field(repr=False)
 
     @classmethod
     def read(cls, folder: Path) -> PageRun:
-        return cls(folder, without_paths(read_run(folder).info))
+        stored = read_run(folder)
+        return cls(stored, without_paths(stored.info))
+
+    @property
+    def folder(self) -> Path:
+        return self.stored.folder
+
+    @property
+    def lines(self) -> list[Line]:
+        """samples.jsonl, read when first asked for."""
+        return self.stored.lines
+
+    @property
+    def data_lines(self) -> list[Json]:
+        """data.jsonl, read when first asked for."""
+        return self.stored.data_lines
 
     @property
     def name(self) -> str:

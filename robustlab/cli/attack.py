@@ -1,0 +1,115 @@
+"""`robustlab attack`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from robustlab.cli.app import Flag, Words, app, command_line
+from robustlab.options import Options
+
+
+@app.command
+def attack(
+    *models: str,
+    suite: str | None = None,
+    attack: Words | None = None,
+    data: str | None = None,
+    norm: Literal["linf", "l2", "l1"] | None = None,
+    eps: str | None = None,
+    targeted: Flag = False,
+    target: str | None = None,
+    limit: str = "500",
+    ids: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
+    classes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    weights: Path | None = None,
+    mean: Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())] = None,
+    std: Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())] = None,
+    data_root: Path | None = None,
+    download: Flag = False,
+    output: Path | None = None,
+    resume: Flag = False,
+    overwrite: Flag = False,
+    json: Flag = False,
+    quiet: Flag = False,
+    fail_under: float | None = None,
+    options: Options = Options(),  # noqa: B008, frozen
+) -> int:
+    """Attack classifiers, and write one page about how they fail.
+
+    Parameters
+    ----------
+    models
+        Zoo names (`robustlab zoo`), cards (.toml), or FILE.py:function; default road-signs/cnn and its robust twin.
+    suite
+        A card in attacks/, by name or path (default linf-standard).
+    attack
+        Attacks without a card: name:key=value,...; may be given several times.
+    data
+        road-signs, mnist, fashion-mnist, cifar10, cifar100, svhn, gtsrb or npz:PATH; default: what the model is for.
+    norm
+        Norm of the threat model; overrides the card.
+    eps
+        Budget, such as 8/255 or 0.5; overrides the card and the data set's default.
+    targeted
+        Success is only being predicted as the target.
+    target
+        A class name, random, or least-likely.
+    limit
+        The first N samples of the test split, or all.
+    ids
+        Only the samples with these ids.
+    classes
+        Only samples of these classes.
+    weights
+        Weights for one model: .safetensors or .pth.
+    mean
+        Normalisation of one model, one value or one a channel.
+    std
+        As --mean.
+    data_root
+        Where torchvision's data sets lie (default: the variable ROBUSTLAB_DATA).
+    download
+        Let torchvision download what is missing.
+    output
+        The run folder (default reports/<data>-<date-time>).
+    resume
+        Go on with the run in --output.
+    overwrite
+        Replace the run in --output.
+    json
+        Print the results as JSON on stdout; everything else goes to stderr.
+    quiet
+        Print only warnings, errors and the table.
+    fail_under
+        Exit with 1 if a model's robust accuracy is below this fraction.
+    """
+    from robustlab import main_job
+
+    return main_job.attack(
+        main_job.Request(
+            models=models,
+            suite=suite,
+            attacks=attack or [],
+            data=data,
+            threat={"norm": norm, "eps": eps, "targeted": targeted or None, "target": target},
+            limit=limit,
+            ids=ids or [],
+            classes=classes or [],
+            weights=weights,
+            mean=mean,
+            std=std,
+            data_root=data_root,
+            download=download,
+            output=output,
+            resume=resume,
+            overwrite=overwrite,
+            json=json,
+            quiet=quiet,
+            fail_under=fail_under,
+        ),
+        options,
+        command_line(),
+    )

@@ -1,0 +1,80 @@
+"""`robustlab train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from robustlab.cli.app import Flag, app, command_line
+
+
+@app.command
+def train(
+    model: str,
+    /,
+    *,
+    data: str | None = None,
+    recipe: str | None = None,
+    set: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
+    epochs: int | None = None,
+    eps: str | None = None,
+    limit: int | None = None,
+    output: Path | None = None,
+    seed: int | None = None,
+    device: str = "auto",
+    data_root: Path | None = None,
+    download: Flag = False,
+    resume: Flag = False,
+    overwrite: Flag = False,
+) -> int:
+    """Train a classifier, plain or by a defense, and write a model card that `robustlab attack` takes.
+
+    Parameters
+    ----------
+    model
+        An architecture (cnn, resnet20), or a zoo name to train again by its card.
+    data
+        As --data of `robustlab attack`; default: the zoo entry's, or road-signs.
+    recipe
+        A card in defenses/, by name or path (default plain, or the zoo entry's own).
+    set
+        Other fields of the recipe or its defense: key=value.
+    epochs
+        Passes over the training images.
+    eps
+        Budget of the defense.
+    limit
+        Train on the first N images.
+    output
+        The folder to write (default reports/train-<model>-<date-time>).
+    seed
+        Key of all random draws (default: the zoo entry's, or 0).
+    device
+        auto, cpu, cuda or cuda:N.
+    data_root
+        Where torchvision's data sets lie (default: the variable ROBUSTLAB_DATA).
+    download
+        Let torchvision download what is missing.
+    resume
+        Go on with the training in --output.
+    overwrite
+        Replace the training in --output.
+    """
+    from robustlab import train_job
+
+    return train_job.train_command(
+        model,
+        data=data,
+        recipe=recipe,
+        given=[*(set or []), *train_job.as_settings(epochs=epochs, eps=eps, train_size=limit)],
+        output=output,
+        seed=seed,
+        device=device,
+        data_root=data_root,
+        download=download,
+        resume=resume,
+        overwrite=overwrite,
+        command=command_line(),
+    )
