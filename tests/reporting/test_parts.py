@@ -107,7 +107,7 @@ def test_the_comparison_says_who_is_better_and_at_what_cost(
     pair = {"first": "a", "second": "b"}
     pair |= {k: {"value": v, "p": p, "n": 300} for k, (v, p) in (("robust", robust), ("clean", clean))}  # type: ignore[misc]
     info = run.info | {"aggregates": run.info["aggregates"] | {"pairs": [pair]}}
-    assert said in sentences(PageRun(run.folder, info))[-1]
+    assert said in sentences(PageRun(run.stored, info))[-1]
 
 
 def test_unknown_values_become_cells() -> None:
