@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from robustlab.errors import UserError, did_you_mean
+from robustlab.lazy import exports, locate
 
 if TYPE_CHECKING:
+    from robustlab.attacks.apgd import APGD as APGD
+    from robustlab.attacks.apgd import APGDT as APGDT
+    from robustlab.attacks.ddn import DDN as DDN
+    from robustlab.attacks.fab import FABT as FABT
     from robustlab.attacks.fgsm import FGSM as FGSM
+    from robustlab.attacks.fmn import FMN as FMN
     from robustlab.attacks.mi_fgsm import MIFGSM as MIFGSM
     from robustlab.attacks.pgd import PGD as PGD
+    from robustlab.attacks.square import Square as Square
 
 ATTACKS: dict[str, str] = {
     "fgsm": "robustlab.attacks.fgsm:FGSM",
     "pgd": "robustlab.attacks.pgd:PGD",
     "mi-fgsm": "robustlab.attacks.mi_fgsm:MIFGSM",
+    "apgd": "robustlab.attacks.apgd:APGD",
+    "apgd-t": "robustlab.attacks.apgd:APGDT",
+    "square": "robustlab.attacks.square:Square",
+    "fab-t": "robustlab.attacks.fab:FABT",
+    "fmn": "robustlab.attacks.fmn:FMN",
+    "ddn": "robustlab.attacks.ddn:DDN",
 }
 
 
@@ -28,13 +40,7 @@ def attack_class(method: str) -> Any:
     if method not in ATTACKS:
         known = ", ".join(ATTACKS)
         raise UserError(f"There is no attack {method!r}.{did_you_mean(method, ATTACKS)} Known: {known}.")
-    module, name = ATTACKS[method].split(":")
-    return getattr(import_module(module), name)
+    return locate(ATTACKS[method])
 
 
-def __getattr__(name: str) -> Any:
-    for path in ATTACKS.values():
-        module, cls = path.split(":")
-        if cls == name:
-            return getattr(import_module(module), cls)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exports(__name__, ATTACKS.values())

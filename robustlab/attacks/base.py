@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -113,7 +114,8 @@ class RowAttack(ABC):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        object.__setattr__(self, "eps", parse_eps(self.eps))
+        if self.keep != "smallest" or self.eps != math.inf:
+            object.__setattr__(self, "eps", parse_eps(self.eps))
         if self.norm not in self.norms:
             raise UserError(f"{name} knows the norms {', '.join(self.norms)}, got {self.norm!r}.")
         if self.loss not in LOSSES:
@@ -124,6 +126,11 @@ class RowAttack(ABC):
             value = getattr(self, key)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} needs {key} of at least 1, got {value!r}.")
+
+    @property
+    def queries(self) -> int:
+        """The most points a row may ask to see: its steps, unless a step asks more than once."""
+        return self.steps
 
     # --- what a subclass says -------------------------------------------------------------------------------------
 
@@ -201,6 +208,19 @@ class RowAttack(ABC):
         )
         outcome.images = outcome.images.to(images.dtype)
         return outcome
+
+
+@dataclass(frozen=True)
+class MinimumAttack(RowAttack):
+    """An attack that looks for the nearest adversarial point. eps: stop a sample as soon as one within it is found.
+
+    Without eps every step is taken. Where nothing is found inside eps, the image is the nearest adversarial one, and
+    no success; where nothing is found at all, the clean image.
+    """
+
+    keep = "smallest"
+
+    eps: float = math.inf
 
 
 def check_call(attack: RowAttack, oracle: Oracle, images: Tensor, labels: Tensor, targets: Tensor | None) -> None:

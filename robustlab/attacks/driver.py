@@ -12,12 +12,14 @@ beside them in slots that would idle: what a lower rank then makes unnecessary i
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 import torch
 from torch import Tensor
 
 from robustlab.attacks.base import Draw, Model, Outcome, RowAttack, Rows, Seen, State
+from robustlab.judging import TOLERANCE
 from robustlab.oracle import Oracle, undisturbed
 from robustlab.threat import distance
 
@@ -79,7 +81,8 @@ class _Drive:
         self.best = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)  # smallest distance so far
         self.forwards, self.backwards, self.refused = (torch.zeros_like(self.ranks) for _ in range(3))
         self.won, self.invalid = (torch.zeros_like(self.ranks, dtype=torch.bool) for _ in range(2))
-        self.stops = attack.stop_when_fooled and attack.keep == "adversarial"
+        self.allowed = attack.eps + TOLERANCE * max(1.0, attack.eps)
+        self.stops = attack.stop_when_fooled and attack.keep != "last" and math.isfinite(attack.eps)
         self.waiting: deque[tuple[int, int]] = deque((i, 0) for i in range(n))  # (pos, rank)
         self.next_rank = [1] * n
 
@@ -88,10 +91,10 @@ class _Drive:
         rows, state = self.admit(self.batch_size)
         while len(rows):
             live = rows.pos >= 0
-            last = rows.age >= attack.steps
+            last = rows.age >= attack.queries
             seen = self.ask(rows, state, last, live)
-            self.keep(rows, state["query"], seen.hit, live & last)
-            end = last | seen.hit | (self.settled[rows.pos] < rows.rank) if self.stops else last
+            won = self.keep(rows, state["query"], seen.hit, live & last)
+            end = last | won | (self.settled[rows.pos] < rows.rank) if self.stops else last
             end = end | self.invalid[rows.pos, rows.rank]
             done = attack.done(rows, state)
             if done is not None:
@@ -102,7 +105,7 @@ class _Drive:
                 state = attack.tell(rows, state, seen, self.draw)
                 rows.age += 1
                 if attack.keep == "last":
-                    end = end | (rows.age >= attack.steps)
+                    end = end | (rows.age >= attack.queries)
                     self.images[rows.pos[end & live]] = state["query"][end & live]
             rows, state = self.turn_over(rows, state, end & live)
         return self.outcome()
@@ -230,12 +233,14 @@ class _Drive:
             )
             self.forwards[cell] += 1
         hit = self.adversarial(logits, rows) & live
+        if attack.keep == "adversarial":  # some search outside the ball on their way; only points inside count
+            i = hit.nonzero()[:, 0]
+            hit[i] = distance(query[i] - rows.x[i], attack.norm) <= self.allowed
         self.check(logits, rows, live)
         if searching:
+            news = rows.rank < self.settled[rows.pos] if self.stops else torch.ones_like(hit)
             if attack.keep == "smallest":
-                news = distance(query - rows.x, attack.norm) < self.best[rows.pos]
-            else:
-                news = rows.rank < self.settled[rows.pos]
+                news = news & (distance(query - rows.x, attack.norm) < self.best[rows.pos])
             doubtful = (hit | last) & live & news
             i = doubtful.nonzero()[:, 0]
             if len(i):
@@ -264,28 +269,38 @@ class _Drive:
         predicted = logits.argmax(1)
         return predicted == rows.target if self.attack.targeted else predicted != rows.y
 
-    def keep(self, rows: Rows, query: Tensor, hit: Tensor, final: Tensor) -> None:
-        """Write the points that are to be kept into the outcome."""
+    def keep(self, rows: Rows, query: Tensor, hit: Tensor, final: Tensor) -> Tensor:
+        """Write the points that are to be kept into the outcome; returns the rows that have succeeded, (B,) bool.
+
+        The first point inside the budget is kept, of the lowest rank that found one. An attack on the distance keeps
+        the nearest adversarial point where it has no budget, or found nothing inside it; other attacks then show the
+        last point of their last rank.
+        """
         if self.attack.keep == "last":
-            return
+            return torch.zeros_like(hit)
+        won, open_ = hit, self.settled[rows.pos] == self.ranks.shape[1]
         if self.attack.keep == "smallest":
             size = distance(query - rows.x, self.attack.norm)
-            stored = hit & (size < self.best[rows.pos])
-            i = stored.nonzero()[:, 0]
+            won = hit & (size <= self.allowed)
+            nearer = hit & (size < self.best[rows.pos]) & (open_ | (not self.stops))
+            i = nearer.nonzero()[:, 0]
             self.best.scatter_reduce_(0, rows.pos[i], size[i], "amin")
-            stored &= size == self.best[rows.pos]  # ranks of one sample may run side by side
-            self.settled[rows.pos[stored]] = rows.rank[stored]
+            stored = nearer & (size == self.best[rows.pos])  # ranks of one sample may run side by side
         else:
-            first = hit & (rows.rank < self.settled[rows.pos])
-            self.settle(rows, first)
-            stored = first & (rows.rank == self.settled[rows.pos])
-            # a failure shows the last point of its last rank
-            failing = final & ~hit & (self.settled[rows.pos] == self.ranks.shape[1])
+            failing = final & ~hit & open_
             i = failing.nonzero()[:, 0]
             self.failed.scatter_reduce_(0, rows.pos[i], rows.rank[i], "amax")
-            stored |= failing & (rows.rank == self.failed[rows.pos])
+            stored = failing & (rows.rank == self.failed[rows.pos])
+        if self.stops or self.attack.keep == "adversarial":
+            first = won & (rows.rank < self.settled[rows.pos])
+            self.settle(rows, first)
+            stored = stored & (self.settled[rows.pos] == self.ranks.shape[1])
+            stored |= first & (rows.rank == self.settled[rows.pos])
+        else:
+            self.settled[rows.pos[stored]] = rows.rank[stored]
         i = stored.nonzero()[:, 0]
         if len(i):
             self.images[rows.pos[i]] = query[i]
-        i = hit.nonzero()[:, 0]
+        i = won.nonzero()[:, 0]
         self.won[rows.pos[i], rows.rank[i]] = True
+        return won

@@ -15,11 +15,13 @@ from torch import Tensor
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-def _at(logits: Tensor, index: Tensor) -> Tensor:
+def chosen(logits: Tensor, index: Tensor) -> Tensor:
+    """(B,): each row's logit of the class at `index`."""
     return logits.gather(1, index[:, None])[:, 0]
 
 
-def _best_other(logits: Tensor, index: Tensor) -> Tensor:
+def best_other(logits: Tensor, index: Tensor) -> Tensor:
+    """(B,): each row's largest logit of the other classes."""
     return logits.scatter(1, index[:, None], -torch.inf).amax(1)
 
 
@@ -36,8 +38,8 @@ def margin(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Ten
     Carlini and Wagner 2017, arXiv:1608.04644, section V.A.
     """
     if targets is None:
-        return _best_other(logits, labels) - _at(logits, labels)
-    return _at(logits, targets) - _best_other(logits, targets)
+        return best_other(logits, labels) - chosen(logits, labels)
+    return chosen(logits, targets) - best_other(logits, targets)
 
 
 def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor:
@@ -51,7 +53,7 @@ def dlr(logits: Tensor, labels: Tensor, targets: Tensor | None = None) -> Tensor
     if targets is None:
         return margin(logits, labels) / (top[:, 0] - top[:, 2] + 1e-12)
     gap = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
-    return (_at(logits, targets) - _at(logits, labels)) / (gap + 1e-12)
+    return (chosen(logits, targets) - chosen(logits, labels)) / (gap + 1e-12)
 
 
 LOSSES: dict[str, Loss] = {"ce": ce, "margin": margin, "dlr": dlr}

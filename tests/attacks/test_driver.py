@@ -318,7 +318,7 @@ def test_query_budget(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
 
 def test_minimum_norm_keeps_the_smallest(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
     x, y = sample
-    outcome = Shrinking(steps=25).run(net, x, y)
+    outcome = Shrinking(steps=25, eps=math.inf).run(net, x, y)
     size = distance(outcome.images - x, "l2")
     assert outcome.success.all()
     assert (outcome.forwards < 26).any()  # `done` ended rows early
@@ -327,6 +327,35 @@ def test_minimum_norm_keeps_the_smallest(net: nn.Module, sample: tuple[Tensor, T
         assert (net(closer).argmax(1) == y).all()
         assert (margin(net(outcome.images), y) > 0).all()
     assert (size > 0).all()
+
+
+def test_minimum_norm_with_a_budget_stops_inside_it(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    free = Shrinking(steps=25, eps=math.inf).run(net, x, y)
+    eps = float(distance(free.images - x, "l2").median())
+    bound = Shrinking(steps=25, eps=eps).run(net, x, y)
+    size = distance(bound.images - x, "l2")
+    assert torch.equal(bound.success, distance(free.images - x, "l2") <= eps) and torch.equal(
+        size <= eps, bound.success
+    )
+    assert (bound.forwards <= free.forwards).all() and (bound.forwards < free.forwards).any()
+    failed = ~bound.success
+    assert torch.equal(bound.images[failed], free.images[failed])  # the nearest point, though outside
+
+
+def test_points_outside_the_budget_do_not_count(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    """An attack may search outside its ball; only what lies inside is a success."""
+    x, y = sample
+
+    @dataclass(frozen=True)
+    class Outside(PGD):
+        def start(self, rows: Rows, draw: Draw) -> State:
+            return {**super().start(rows, draw), "query": (rows.x + 0.5).clamp(0, 1)}
+
+    eps = 0.01
+    outcome = Outside(eps=eps, steps=1).run(net, x, y)
+    assert (net((x + 0.5).clamp(0, 1)).argmax(1) != y).any()
+    assert not outcome.success[distance(outcome.images - x, "linf") > eps + 1e-6].any()
 
 
 def test_labels_only(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:

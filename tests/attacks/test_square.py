@@ -1,0 +1,83 @@
+"""What random search asks for: the schedule, the windows, and no query that says nothing."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustlab.attacks import Square
+from robustlab.attacks.square import bump, sides
+from robustlab.threat import distance
+
+from .conftest import answered, small_net
+
+
+class Asked(nn.Module):
+    """Remembers every image that it was shown, and never changes its mind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.seen = small_net(), list[Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.clone())
+        z: Tensor = self.inner(x)
+        return z - 100 * torch.nn.functional.one_hot(self.answer, z.shape[1]).float().neg()
+
+    answer: Tensor
+
+
+def asked(norm: str, eps: float, steps: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Asked]:
+    net = Asked()
+    x, net.answer = answered(net.inner, 3, size=size)
+    Square(norm=norm, eps=eps, steps=steps).run(net, x, net.answer)  # type: ignore[arg-type]
+    return x, torch.stack(net.seen), net
+
+
+@pytest.mark.parametrize("size", [(8, 8), (6, 11), (12, 5)])
+def test_every_query_differs_from_the_best_point_so_far(size: tuple[int, int]) -> None:
+    x, queries, net = asked("linf", 0.05, 60, size)
+    assert len(queries) == 61
+    best, top = queries[0], torch.full((3,), -torch.inf)
+    for at, query in enumerate(queries):
+        if at:
+            assert ((query - best).abs().flatten(1).amax(1) > 1e-6).all()
+        assert (query - x).abs().max() <= 0.05 + 1e-6 and query.min() >= 0 and query.max() <= 1
+        z = net.inner(query).detach()
+        loss = z.scatter(1, net.answer[:, None], -torch.inf).amax(1) - z.gather(1, net.answer[:, None])[:, 0]
+        better = loss > top
+        best, top = torch.where(better[:, None, None, None], query, best), torch.maximum(top, loss)
+
+
+def test_windows_are_squares_that_reach_every_pixel() -> None:
+    x, queries, _ = asked("linf", 0.05, 900, (7, 9))
+    touched = torch.zeros(7, 9, dtype=torch.bool)
+    for before, after in zip(queries[:-1], queries[1:], strict=True):
+        touched |= (before != after).any(1).any(0)
+    assert touched.all()
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("l2", 0.6), ("l1", 4.0)])
+def test_l2_and_l1_stay_inside_and_use_the_budget(norm: str, eps: float) -> None:
+    x, queries, _ = asked(norm, eps, 60, (9, 12))
+    size = torch.stack([distance(query - x, norm) for query in queries])
+    assert (size <= eps * (1 + 1e-5)).all() and size.median() > 0.8 * eps
+    assert all(not torch.equal(a, b) for a, b in zip(queries[:-1], queries[1:], strict=True))
+
+
+def test_the_schedule_of_the_paper_and_its_scaling() -> None:
+    table = sides(10000, 0.8, False, 32, 32, False)
+    assert [table[i] for i in (0, 10, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001)] == [
+        29, 29, 20, 14, 10, 7, 5, 4, 3, 2, 1,
+    ]  # fmt: skip
+    assert sides(5000, 0.8, True, 32, 32, False) == table[::2]
+    assert set(sides(100, 0.8, False, 4, 9, False)) <= {1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_bumps_have_norm_one_and_two_signs(p: int) -> None:
+    for side in (1, 2, 3, 7, 12):
+        shape = bump(side, p)
+        assert shape.shape == (side, side) and torch.isclose((shape.abs() ** p).sum(), torch.tensor(1.0), atol=1e-5)
+        assert side == 1 or (shape.min() < 0 < shape.max())
