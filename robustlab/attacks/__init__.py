@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from robustlab.attacks.fab import FABT as FABT
     from robustlab.attacks.fgsm import FGSM as FGSM
     from robustlab.attacks.fmn import FMN as FMN
+    from robustlab.attacks.mi_fgsm import DIFGSM as DIFGSM
     from robustlab.attacks.mi_fgsm import MIFGSM as MIFGSM
+    from robustlab.attacks.mi_fgsm import NIFGSM as NIFGSM
+    from robustlab.attacks.mi_fgsm import SINIFGSM as SINIFGSM
+    from robustlab.attacks.mi_fgsm import TIFGSM as TIFGSM
     from robustlab.attacks.pgd import PGD as PGD
     from robustlab.attacks.square import Square as Square
 
@@ -22,6 +26,10 @@ ATTACKS: dict[str, str] = {
     "fgsm": "robustlab.attacks.fgsm:FGSM",
     "pgd": "robustlab.attacks.pgd:PGD",
     "mi-fgsm": "robustlab.attacks.mi_fgsm:MIFGSM",
+    "ni-fgsm": "robustlab.attacks.mi_fgsm:NIFGSM",
+    "si-ni-fgsm": "robustlab.attacks.mi_fgsm:SINIFGSM",
+    "di-fgsm": "robustlab.attacks.mi_fgsm:DIFGSM",
+    "ti-fgsm": "robustlab.attacks.mi_fgsm:TIFGSM",
     "apgd": "robustlab.attacks.apgd:APGD",
     "apgd-t": "robustlab.attacks.apgd:APGDT",
     "square": "robustlab.attacks.square:Square",

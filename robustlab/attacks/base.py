@@ -14,14 +14,16 @@ from torch import Tensor
 from robustlab.attacks.losses import LOSSES
 from robustlab.draws import keys, pixel_ids
 from robustlab.errors import RunError, UserError, did_you_mean
-from robustlab.oracle import Access, Oracle
-from robustlab.threat import BUDGET_NORMS, Norm, parse_eps
+from robustlab.judging import TOLERANCE
+from robustlab.oracle import Access, Oracle, undisturbed
+from robustlab.threat import BUDGET_NORMS, Norm, check_range, distance, parse_eps
 
 INVALID = (
     "The model returned NaN or infinite values under attack, so its robustness cannot be judged."
     " Check the model on extreme inputs (all 0, all 1); float16 weights overflow easily."
 )
 Model = Callable[[Tensor], Tensor]  # images in [0, 1] (N, C, H, W) -> logits (N, K); usually an nn.Module
+Keep = Literal["adversarial", "smallest", "last"]  # which point of a sample the driver keeps
 State = dict[str, Tensor]  # first dimension = rows; "query" is the next point to be seen
 
 
@@ -100,7 +102,7 @@ class RowAttack(ABC):
     """
 
     needs: ClassVar[Access] = "gradient"
-    keep: ClassVar[Literal["adversarial", "smallest", "last"]] = "adversarial"
+    keep: ClassVar[Keep] = "adversarial"
     views: ClassVar[int] = 1
     norms: ClassVar[tuple[str, ...]] = BUDGET_NORMS
 
@@ -154,8 +156,10 @@ class RowAttack(ABC):
 
     aims: ClassVar[bool] = False  # ranks set targets of their own, though any wrong class is a success
 
+    faithful: ClassVar[bool] = True  # view 0 is the query itself, so that its logits judge it
+
     def view(self, query: Tensor, rows: Rows, i: int, draw: Draw) -> Tensor:
-        """What the target is shown as view i of the query; view 0 must be the query itself."""
+        """What the target is shown as view i of the query."""
         return query
 
     def done(self, rows: Rows, state: State) -> Tensor | None:
@@ -182,32 +186,52 @@ class RowAttack(ABC):
         seed: int = 0,
         batch_size: int = 128,
         search: Model | None = None,
+        surrogate: Model | None = None,
         clean_logits: Tensor | None = None,
     ) -> Outcome:
         """The attack on n samples, with all that was counted.
 
         images: (n, C, H, W) float in [0, 1]. labels, targets: (n,) int64. ids: (n,) int64, the keys of the random
-        draws; default: a hash of the pixels. search: a faster copy of the classifier to search on.
+        draws; default: a hash of the pixels. search: a faster copy of the classifier to search on. surrogate: craft the
+        images on this model alone, with every step, and show the classifier only the last point (a transfer attack).
         The classifier is put into eval mode and left as it was found.
         """
         from robustlab.attacks.driver import drive
 
         oracle = classifier if isinstance(classifier, Oracle) else Oracle(classifier)
-        check_call(self, oracle, images, labels, targets)
+        check_call(self, oracle if surrogate is None else Oracle(surrogate), images, labels, targets)
+        x, y = images.detach().float(), labels.to(images.device, torch.int64)
         outcome = drive(
             self,
-            oracle,
-            images.detach().float(),
-            labels.to(images.device, torch.int64),
+            oracle if surrogate is None else Oracle(surrogate),
+            x,
+            y,
             pixel_ids(images) if ids is None else ids.to(images.device),
             targets=None if targets is None else targets.to(images.device, torch.int64),
             seed=seed,
             batch_size=batch_size,
-            search=search,
+            search=None if surrogate is not None else search,
             clean_logits=clean_logits,
+            keep="last" if surrogate is not None and self.keep == "adversarial" else None,
         )
+        if surrogate is not None:
+            self._transfer(outcome, oracle, x, y, batch_size)
         outcome.images = outcome.images.to(images.dtype)
         return outcome
+
+    def _transfer(self, crafted: Outcome, oracle: Oracle, x: Tensor, y: Tensor, batch_size: int) -> None:
+        """Judge images that were crafted elsewhere, by one look of the target at each."""
+        if not len(x):
+            return
+        with undisturbed(oracle.model):
+            logits = torch.cat([oracle.logits(part) for part in crafted.images.split(batch_size)])
+        predicted = logits.argmax(1)
+        inside = distance(crafted.images - x, self.norm) <= self.eps + TOLERANCE * max(1.0, self.eps)
+        crafted.invalid = crafted.invalid | ~torch.isfinite(logits).all(1)
+        turned = predicted == crafted.target if self.targeted else predicted != y
+        crafted.success = turned & inside & ~crafted.invalid
+        crafted.rank = torch.where(crafted.success, 0, -1)
+        crafted.forwards = crafted.forwards + 1
 
 
 @dataclass(frozen=True)
@@ -231,12 +255,7 @@ def check_call(attack: RowAttack, oracle: Oracle, images: Tensor, labels: Tensor
     if labels.shape != images.shape[:1]:
         raise UserError(f"labels must have shape ({len(images)},), one an image, got {tuple(labels.shape)}.")
     if len(images):
-        low, high = images.min().item(), images.max().item()
-        if not (low >= 0 and high <= 1):
-            raise UserError(
-                f"images must lie in [0, 1], got [{low:.3g}, {high:.3g}]. If they are normalised, give the raw images"
-                " and put the normalisation inside the model: robustlab.models.Classifier(module, mean, std)."
-            )
+        check_range(images)
     if attack.targeted and targets is None:
         raise UserError(f"A targeted {name} needs targets: attack(model, images, labels, targets=...).")
     if not attack.targeted and targets is not None:

@@ -18,7 +18,7 @@ from collections import deque
 import torch
 from torch import Tensor
 
-from robustlab.attacks.base import Draw, Model, Outcome, RowAttack, Rows, Seen, State
+from robustlab.attacks.base import Draw, Keep, Model, Outcome, RowAttack, Rows, Seen, State
 from robustlab.judging import TOLERANCE
 from robustlab.oracle import Oracle, undisturbed
 from robustlab.threat import distance
@@ -37,16 +37,20 @@ def drive(
     search: Model | None = None,
     clean_logits: Tensor | None = None,
     quantum: int | None = None,
+    keep: Keep | None = None,
 ) -> Outcome:
     """Run a row attack on n samples; see `RowAttack.run` for the arguments.
 
+    keep: which point to keep, if not the attack's own choice; "last" takes every step and judges nothing.
     quantum: the working batch shrinks in multiples of this many rows (default: 1 on a CPU; an eighth of the batch on a
     GPU, where every new shape costs), slots of ended rows idling until then.
     """
     if quantum is None:
         quantum = 1 if x.device.type == "cpu" else max(1, batch_size // 8)
     with torch.inference_mode(False), undisturbed(oracle.model), undisturbed(search):
-        return _Drive(attack, oracle, x, y, ids, targets, seed, batch_size, search, clean_logits, quantum).run()
+        return _Drive(
+            attack, oracle, x, y, ids, targets, seed, batch_size, search, clean_logits, quantum, keep or attack.keep
+        ).run()
 
 
 class _Drive:
@@ -65,8 +69,9 @@ class _Drive:
         search: Model | None,
         clean_logits: Tensor | None,
         quantum: int,
+        kept: Keep,
     ) -> None:
-        self.attack, self.oracle, self.draw = attack, oracle, Draw(seed)
+        self.attack, self.oracle, self.draw, self.kept = attack, oracle, Draw(seed), kept
         self.searcher = oracle if search is None else Oracle(search)
         self.x, self.y, self.ids = x, y, ids
         self.batch_size, self.quantum = batch_size, quantum
@@ -82,7 +87,7 @@ class _Drive:
         self.forwards, self.backwards, self.refused = (torch.zeros_like(self.ranks) for _ in range(3))
         self.won, self.invalid = (torch.zeros_like(self.ranks, dtype=torch.bool) for _ in range(2))
         self.allowed = attack.eps + TOLERANCE * max(1.0, attack.eps)
-        self.stops = attack.stop_when_fooled and attack.keep != "last" and math.isfinite(attack.eps)
+        self.stops = attack.stop_when_fooled and self.kept != "last" and math.isfinite(attack.eps)
         self.waiting: deque[tuple[int, int]] = deque((i, 0) for i in range(n))  # (pos, rank)
         self.next_rank = [1] * n
 
@@ -104,7 +109,7 @@ class _Drive:
             if bool((live & ~end).any()):
                 state = attack.tell(rows, state, seen, self.draw)
                 rows.age += 1
-                if attack.keep == "last":
+                if self.kept == "last":
                     end = end | (rows.age >= attack.queries)
                     self.images[rows.pos[end & live]] = state["query"][end & live]
             rows, state = self.turn_over(rows, state, end & live)
@@ -162,7 +167,7 @@ class _Drive:
                 if not is_over:
                     self.queue(pos)
             rows.pos[ended] = -1
-            if self.oracle.queries is None and self.attack.keep != "last":
+            if self.oracle.queries is None and self.kept != "last":
                 self.look_ahead(rows)
         free = (rows.pos < 0).nonzero()[:, 0]
         if self.waiting and len(free) >= min(self.quantum, len(rows)):
@@ -213,7 +218,7 @@ class _Drive:
         """What the target shows at each row's query, and which of those points are adversarial."""
         attack, query = self.attack, state["query"]
         moving = bool((live & ~last).any())
-        searching = self.searcher is not self.oracle
+        searching = self.kept != "last" and (self.searcher is not self.oracle or not attack.faithful)
         cell = rows.pos[live], rows.rank[live]  # one row each
         if attack.needs == "gradient" and moving:
             logits, loss, gradient = self.searcher.gradient(
@@ -233,13 +238,13 @@ class _Drive:
             )
             self.forwards[cell] += 1
         hit = self.adversarial(logits, rows) & live
-        if attack.keep == "adversarial":  # some search outside the ball on their way; only points inside count
+        if self.kept == "adversarial":  # some search outside the ball on their way; only points inside count
             i = hit.nonzero()[:, 0]
             hit[i] = distance(query[i] - rows.x[i], attack.norm) <= self.allowed
         self.check(logits, rows, live)
         if searching:
             news = rows.rank < self.settled[rows.pos] if self.stops else torch.ones_like(hit)
-            if attack.keep == "smallest":
+            if self.kept == "smallest":
                 news = news & (distance(query - rows.x, attack.norm) < self.best[rows.pos])
             doubtful = (hit | last) & live & news
             i = doubtful.nonzero()[:, 0]
@@ -276,10 +281,10 @@ class _Drive:
         the nearest adversarial point where it has no budget, or found nothing inside it; other attacks then show the
         last point of their last rank.
         """
-        if self.attack.keep == "last":
+        if self.kept == "last":
             return torch.zeros_like(hit)
         won, open_ = hit, self.settled[rows.pos] == self.ranks.shape[1]
-        if self.attack.keep == "smallest":
+        if self.kept == "smallest":
             size = distance(query - rows.x, self.attack.norm)
             won = hit & (size <= self.allowed)
             nearer = hit & (size < self.best[rows.pos]) & (open_ | (not self.stops))
@@ -291,7 +296,7 @@ class _Drive:
             i = failing.nonzero()[:, 0]
             self.failed.scatter_reduce_(0, rows.pos[i], rows.rank[i], "amax")
             stored = failing & (rows.rank == self.failed[rows.pos])
-        if self.stops or self.attack.keep == "adversarial":
+        if self.stops or self.kept == "adversarial":
             first = won & (rows.rank < self.settled[rows.pos])
             self.settle(rows, first)
             stored = stored & (self.settled[rows.pos] == self.ranks.shape[1])

@@ -50,7 +50,7 @@ class PGD(RowAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.step_size is not None:
-            object.__setattr__(self, "step_size", parse_eps(self.step_size))
+            object.__setattr__(self, "step_size", parse_eps(self.step_size, "step_size"))
             if self.step_size == 0:
                 raise UserError("step_size must be larger than 0; leave it out for eps / 4.")
 

@@ -12,7 +12,7 @@ from robustlab.attacks import attack_class
 from robustlab.attacks.base import RowAttack
 from robustlab.cards import convert, find_card, read_card
 from robustlab.errors import UserError, did_you_mean
-from robustlab.threat import ThreatModel, parse_eps
+from robustlab.threat import NORMS, ThreatModel, parse_eps
 
 _THREAT_KEYS = ("norm", "eps", "targeted", "target")
 
@@ -118,6 +118,8 @@ def _threat(card: dict[str, Any], flags: dict[str, Any], default: ThreatModel, w
         card = {key: value for key, value in card.items() if key != "eps"}  # a budget means nothing in another norm
     given = {**card, **flags}
     given.setdefault("norm", default.norm)
+    if given["norm"] not in NORMS:
+        ThreatModel(given["norm"])  # says so, before its eps is asked for
     if "eps" not in given:
         if given["norm"] != default.norm:
             raise UserError(
@@ -125,8 +127,9 @@ def _threat(card: dict[str, Any], flags: dict[str, Any], default: ThreatModel, w
                 f" {default.norm}. Add --eps."
             )
         given["eps"] = default.eps
-    typed = given["eps"] if isinstance(given["eps"], str) else _fraction(given["eps"])
-    given["eps"] = parse_eps(given["eps"])
+    eps = parse_eps(given["eps"])
+    typed = given["eps"] if isinstance(given["eps"], str) else _fraction(eps)
+    given["eps"] = eps
     return convert(given, ThreatModel, f"the threat of {where}"), typed
 
 
@@ -157,5 +160,5 @@ def _member(table: dict[str, Any], threat: ThreatModel, where: str, taken: list[
             raise UserError(f"{where}: {method} has no parameter {key!r}.{did_you_mean(key, known)} It has: {allowed}.")
     full = {**table, "norm": threat.norm, "eps": threat.eps, "targeted": threat.targeted}
     if "step_size" in full:
-        full["step_size"] = parse_eps(full["step_size"])
+        full["step_size"] = parse_eps(full["step_size"], "step_size")
     return Member(name, method, table, convert(full, cls, f"attack {name!r} of {where}"))

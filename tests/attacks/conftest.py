@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
+
+from robustlab.attacks import attack_class
 
 
 def small_net(classes: int = 4, channels: int = 3, seed: int = 0) -> nn.Sequential:
@@ -38,3 +42,11 @@ def net() -> nn.Sequential:
 @pytest.fixture
 def sample(net: nn.Sequential) -> tuple[Tensor, Tensor]:
     return answered(net)
+
+
+STEPS = {"square": 120, "fab-t": 12, "apgd": 25, "apgd-t": 15, "fmn": 30, "ddn": 30}  # enough for these nets
+
+
+def quick(method: str, **more: Any) -> Any:
+    """An attack of the registry with few steps."""
+    return attack_class(method)(**({"steps": STEPS[method]} if method in STEPS else {}) | more)

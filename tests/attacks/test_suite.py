@@ -79,7 +79,7 @@ BAD = {
     "unknown method": ('[[attack]]\nmethod = "pdg"\n', "Did you mean 'pgd'"),
     "unknown parameter": ('[[attack]]\nmethod = "pgd"\nstep = 3\n', "Did you mean 'steps'"),
     "threat repeated": ('[[attack]]\nmethod = "pgd"\neps = 0.1\n', "belongs to the threat"),
-    "wrong type": ('[[attack]]\nmethod = "pgd"\nsteps = "x"\n', "Expected `int`"),
+    "wrong type": ('[[attack]]\nmethod = "pgd"\nsteps = "x"\n', "steps must be of the type int, got str"),
     "no steps": ('[[attack]]\nmethod = "pgd"\nsteps = 0\n', "steps of at least 1"),
     "one-step attack given steps": ('[[attack]]\nmethod = "fgsm"\nsteps = 3\n', "no parameter 'steps'"),
     "same name": (
