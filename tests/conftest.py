@@ -25,12 +25,20 @@ def data_root() -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if DATA_ROOT.is_dir():
-        return
-    skipped = [one for one in terminalreporter.stats.get("skipped", []) if "no real data in" in str(one.longrepr)]
-    terminalreporter.section("REAL DATA ABSENT", sep="!", red=True, bold=True)
-    terminalreporter.line(
-        f"{len(skipped)} tests were skipped: there is no folder {DATA_ROOT}. Set ROBUSTLAB_DATA to one that holds"
-        " MNIST/ and FashionMNIST/ (torchvision's layout) and gtsrb32.npz.",
-        red=True,
-    )
+    def skipped(reason: str) -> int:
+        return sum(reason in str(one.longrepr) for one in terminalreporter.stats.get("skipped", []))
+
+    if not DATA_ROOT.is_dir():
+        terminalreporter.section("REAL DATA ABSENT", sep="!", red=True, bold=True)
+        terminalreporter.line(
+            f"{skipped('no real data in')} tests were skipped: there is no folder {DATA_ROOT}. Set ROBUSTLAB_DATA to"
+            " one that holds MNIST/ and FashionMNIST/ (torchvision's layout) and gtsrb32.npz.",
+            red=True,
+        )
+    if count := skipped("no browser"):
+        terminalreporter.section("BROWSER ABSENT", sep="!", red=True, bold=True)
+        terminalreporter.line(
+            f"{count} tests were skipped: the page was not tried in a browser. They need chromium (or chromium-browser,"
+            " or google-chrome) on PATH, and the Python package playwright.",
+            red=True,
+        )

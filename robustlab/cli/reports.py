@@ -1,29 +1,150 @@
-"""Commands that read run folders: `robustlab report`."""
+"""Commands that read run folders: `robustlab report`, `plot` and `table`."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from robustlab.cli.app import app
-from robustlab.errors import UserError
+from robustlab.cli.app import Flag, app
+from robustlab.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from robustlab.reporting.source import PageRun
 
 
-@app.command
-def report(*runs: str, output: Path | None = None) -> int:
-    """Build the page of a run again, from its folder alone.
+@app.command(usage="Usage: robustlab report RUN [RUN ...] [OPTIONS]")
+def report(*runs: str, output: Path | None = None, overwrite: Flag = False) -> int:
+    """Build the page of a run again, from its folder alone, or one page for several runs.
+
+    Runs of the same samples, labels and threat share tables and charts; others are said not to be comparable and stand
+    apart.
 
     Parameters
     ----------
     runs
-        A run folder.
+        One or several run folders.
     output
-        The page to write (default report.html in the run folder).
+        The page to write (default: report.html in the run folder; needed for several runs).
+    overwrite
+        Replace a file that is no page of robustlab.
     """
+    if not runs:
+        raise UserError("Give at least one run folder, such as reports/demo.")
+    if len(runs) > 1 and output is None:
+        raise UserError(f"--output is needed for a page of several runs ({len(runs)} were given): --output page.html.")
     from robustlab.reporting import report
 
-    if len(runs) != 1:
-        raise UserError(f"Give one run folder, such as reports/demo; got {len(runs)}.")
-    target = output or Path(runs[0]) / "report.html"
-    report([Path(run) for run in runs], target)
+    print(report(runs, output or Path(runs[0]) / "report.html", overwrite=overwrite))
+    return 0
+
+
+@app.command(usage="Usage: robustlab plot RUN [RUN ...] FIGURE [OPTIONS]")
+def plot(
+    *words: str,
+    format: Literal["svg", "pdf", "png"] | None = None,
+    output: Path | None = None,
+    overwrite: Flag = False,
+) -> int:
+    """Draw a figure for a paper, such as: robustlab plot reports/demo security-curve --format pdf.
+
+    Parameters
+    ----------
+    words
+        One or several run folders of the same samples, labels and threat, then the figure: security-curve.
+    format
+        svg, pdf or png (default: what --output ends in, or svg).
+    output
+        The file to write (default: the figure's name in the current folder).
+    overwrite
+        Replace a file that is there.
+    """
+    from robustlab.reporting.output import check_output, write_output
+    from robustlab.reporting.plots import FIGURES, draw
+
+    folders, name = _runs_and_name(words, FIGURES, "figure", "plot")
+    kind = _format(format, output, {"svg": "svg", "pdf": "pdf", "png": "png"}, "svg")
+    target = output or Path(f"{name}.{kind}")
+    check_output(target, replace=overwrite)
+    write_output(target, draw(_one(folders), name, kind))
     print(target)
     return 0
+
+
+@app.command(usage="Usage: robustlab table RUN [RUN ...] TABLE [OPTIONS]")
+def table(
+    *words: str,
+    format: Literal["markdown", "latex", "csv"] | None = None,
+    output: Path | None = None,
+    overwrite: Flag = False,
+) -> int:
+    """Print a table for a paper, such as: robustlab table reports/demo attacks --format latex.
+
+    Parameters
+    ----------
+    words
+        One or several run folders of the same samples, labels and threat, then the table:
+        verdict, differences, attacks, curve, confusion or factors.
+    format
+        markdown or latex (rounded, with intervals) or csv (fractions as computed, with the ends of their intervals and
+        n; default: what --output ends in, or markdown).
+    output
+        A file to write instead of standard output.
+    overwrite
+        Replace a file that is there.
+    """
+    from robustlab.reporting.output import check_output, write_output
+    from robustlab.reporting.tables import TABLES, written
+
+    folders, name = _runs_and_name(words, TABLES, "table", "table")
+    kind = _format(format, output, {"md": "markdown", "tex": "latex", "csv": "csv"}, "markdown")
+    if output is not None:
+        check_output(output, replace=overwrite)
+    text = written(_one(folders), name, kind)
+    if output is None:
+        print(text, end="")
+    else:
+        write_output(output, text.encode())
+        print(output)
+    return 0
+
+
+def _runs_and_name(words: Sequence[str], known: Iterable[str], what: str, command: str) -> tuple[Sequence[str], str]:
+    """The run folders, and the figure or table named after them."""
+    usage = f"robustlab {command} RUN {next(iter(known))}"
+    every = ", ".join(known)
+    if not words:
+        raise UserError(f"Give a run folder and the {what} ({every}): {usage}.")
+    *runs, name = words
+    if name in known and runs:
+        return runs, name
+    if name in known:
+        raise UserError(f"Give the run folder before the {what}: {usage}.")
+    if misplaced := [word for word in runs if word in known]:
+        raise UserError(f"The {what} comes after the run folders: robustlab {command} {name} {misplaced[0]}.")
+    if (Path(name) / "run.json").exists():
+        raise UserError(f"Which {what}? Name it after the run folders: {usage}. There are: {every}.")
+    raise UserError(f"There is no {what} {name!r}.{did_you_mean(name, known)} There are: {every}.")
+
+
+def _format(asked: str | None, output: Path | None, endings: Mapping[str, str], default: str) -> str:
+    """The format that was asked for, or that the output's ending says."""
+    ending = output.suffix.lstrip(".").lower() if output else ""
+    said = endings.get(ending)
+    if asked and said and asked != said:
+        raise UserError(f"--format {asked} and --output {output} do not agree. Leave --format out, or change one.")
+    if ending and not (asked or said):
+        known = ", ".join(f".{ending}" for ending in endings)
+        raise UserError(f"--output {output} does not say which format: end it in {known}, or give --format.")
+    return asked or said or default
+
+
+def _one(folders: Sequence[str]) -> PageRun:
+    """The runs as one; what to know about their comparison goes to stderr."""
+    from robustlab.reporting.comparison import one_group
+
+    run, notices = one_group(folders)
+    for notice in notices:
+        print(f"Note: {notice}", file=sys.stderr)
+    return run

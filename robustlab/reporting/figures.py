@@ -67,7 +67,7 @@ def security_curve(
         at = y(step / 100)
         parts.append(f'<path class="grid" d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 8}" y="{at:.1f}" dy=".35em" text-anchor="end">{step}\u00a0%</text>')
-    shown = _apart([x(eps) for eps in budgets], keep=budgets.index(headline) if headline in budgets else 0)
+    shown = apart([x(eps) for eps in budgets], keep=budgets.index(headline) if headline in budgets else 0)
     for eps, labelled in zip(budgets, shown, strict=True):
         at, foot = x(eps), HEIGHT - BOTTOM
         parts.append(f'<path class="axis" d="M{at:.1f} {foot}v5"/>')
@@ -83,6 +83,8 @@ def security_curve(
     if 0 < headline <= right:
         parts.append(f'<path class="headline" d="M{x(headline):.1f} {TOP}V{HEIGHT - BOTTOM}"/>')
     for at, line in enumerate(lines):
+        if not line.points:  # of several runs, one may have no curve
+            continue
         upper = [f"{x(p.eps):.1f} {y(p.high):.1f}" for p in line.points]
         lower = [f"{x(p.eps):.1f} {y(p.low):.1f}" for p in reversed(line.points)]
         middle = [f"{x(p.eps):.1f} {y(p.value):.1f}" for p in line.points]
@@ -91,14 +93,14 @@ def security_curve(
         parts.append(f'<path class="line" d="M{"L".join(middle)}"/>')
         for p in line.points:
             told = f"{line.name}, ε = {tick(p.eps)}: {100 * p.value:.1f} % ({100 * p.low:.1f}–{100 * p.high:.1f})"
-            parts.append(f"{_marker(at, x(p.eps), y(p.value))}<title>{escape(told)}</title></path>")
+            parts.append(f"{marker(at, x(p.eps), y(p.value))}<title>{escape(told)}</title></path>")
         parts.append("</g>")
     parts.append("</svg>")
     return Markup("".join(parts))
 
 
-def _marker(shape: int, x: float, y: float) -> str:
-    """Each model has its own marker too: colour alone must not tell them apart."""
+def marker(shape: int, x: float, y: float, kind: str = "") -> str:
+    """An open <path>, for a title to go in. Each model has its own shape: colour alone must not tell them apart."""
     outlines = (
         "m-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",  # circle
         "m-4 -4h8v8h-8z",  # square
@@ -107,13 +109,13 @@ def _marker(shape: int, x: float, y: float) -> str:
         "m0 5.5l5 -9h-10z",  # triangle down
         "m-1.5 -5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z",  # plus
     )
-    return f'<path class="marker" d="M{x:.1f} {y:.1f}{outlines[shape % 6]}">'
+    return f'<path class="{f"marker {kind}".strip()}" d="M{x:.1f} {y:.1f}{outlines[shape % 6]}">'
 
 
-def _apart(places: Sequence[float], keep: int) -> list[bool]:
+def apart(places: Sequence[float], keep: int, gap: float = LABEL_GAP) -> list[bool]:
     """Which tick labels to print so that none touches another: `keep` and the ends first, then from the left."""
     chosen: list[int] = []
     for at in (keep, 0, len(places) - 1, *range(len(places))):
-        if all(abs(places[at] - places[other]) >= LABEL_GAP for other in chosen):
+        if all(abs(places[at] - places[other]) >= gap for other in chosen):
             chosen.append(at)
     return [at in chosen for at in range(len(places))]

@@ -5,32 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustlab.errors import UserError
-from robustlab.files import disk, replacing
-from robustlab.reporting.sections import SECTIONS
+from robustlab.reporting.comparison import compare, read_runs
+from robustlab.reporting.output import check_output, write_output
+from robustlab.reporting.sections import OF_EACH_RUN, SECTIONS
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render
 
+MARK = b'<meta name="generator" content="robustlab">'
 
-def report(folders: Sequence[str | Path], output: str | Path) -> Path:
+
+def report(folders: Sequence[str | Path], output: str | Path, *, overwrite: bool = False) -> Path:
     """Write one HTML file for one or more finished runs; it needs no network and nothing beside it.
 
-    Raises UserError where a folder holds no finished run, or `output` is a folder.
+    Comparable runs (the same samples, labels and threat) share tables and charts; what is not comparable is said to be
+    so and stands apart. A page that robustlab wrote is replaced, any other file only with `overwrite`.
+    Raises UserError where a folder holds no finished run or is given twice, or `output` is a folder or somebody's file.
     """
-    if not folders:
-        raise UserError("No run folder was given. Give at least one that `robustlab attack` wrote.")
-    runs = [PageRun.read(Path(folder)) for folder in folders]
+    runs = read_runs(folders)
     output = Path(output)
-    if output.is_dir():
-        raise UserError(f"--output {output} is a folder; a file such as {output / 'report.html'} was expected.")
-    sections = [
-        {"name": section.NAME, "title": section.TITLE, "html": section.render(runs)}
-        for section in SECTIONS
-        if section.applies(runs)
-    ]
-    html = render("page.html", runs=runs, sections=sections)
-    with disk(output.parent):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output) as file:
-            file.write(html.encode())
+    check_output(output, replace=overwrite or _is_page(output, runs))
+    groups, notices = compare(runs)
+    sections = []
+    for section in SECTIONS:
+        shown = runs if section in OF_EACH_RUN else groups
+        if section.applies(shown):
+            sections.append({"name": section.NAME, "title": section.TITLE, "html": section.render(shown)})
+    html = render("page.html", runs=groups, sections=sections, notices=notices)
+    write_output(output, html.encode())
     return output
+
+
+def _is_page(path: Path, runs: Sequence[PageRun]) -> bool:
+    """Is this a page that robustlab wrote, or the place of a run's own?"""
+    own = [run.folder.resolve() / "report.html" for run in runs]
+    if not path.is_file() or path.resolve() in own:
+        return True
+    with path.open("rb") as file:
+        return MARK in file.read(1000)

@@ -3,37 +3,75 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from robustlab.reporting.text import NORMS, budget, without_paths
 from robustlab.runs import StoredRun, read_run
-from robustlab.runs.aggregates import Line
+from robustlab.runs.aggregates import Line, Table, by_unit
+from robustlab.runs.breakdowns import Answer, answers
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class PageRun:
-    """A run on the page. `info` is its run.json without the folders of absolute paths."""
+    """A run on the page. `info` is its run.json without the folders of absolute paths.
+
+    names: what the models are called on the page, where that is not what the files call them.
+    """
 
     stored: StoredRun
     info: Json = field(repr=False)
+    names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, folder: Path) -> PageRun:
         stored = read_run(folder)
-        return cls(stored, without_paths(stored.info))
+        models = [str(model["name"]) for model in stored.info["config"].get("models", [])]
+        shown = distinct([without_paths(model) for model in models])
+        names = {model: name for model, name in zip(models, shown, strict=True) if name != model}
+        return cls(stored, without_paths(with_models(stored.info, names)), names)
 
     @property
     def folder(self) -> Path:
         return self.stored.folder
 
-    @property
+    @cached_property
     def lines(self) -> list[Line]:
-        """samples.jsonl, read when first asked for."""
-        return self.stored.lines
+        """samples.jsonl with the page's names, read when first asked for."""
+        if not self.names:
+            return self.stored.lines
+        return [
+            msgspec.structs.replace(line, model=self.names[line.model]) if line.model in self.names else line
+            for line in self.stored.lines
+        ]
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """The lines of each model, by attack, budget and id."""
+        return by_unit(self.lines)
+
+    @cached_property
+    def answers(self) -> dict[str, list[Answer]]:
+        """What each model says of each sample, on the clean image and in the worst case of its suite."""
+        return {
+            model["name"]: answers(
+                self.tables.get(model["name"], {}), [a["name"] for a in model["attacks"]], self.numbers["eps"]
+            )
+            for model in self.models
+        }
+
+    @property
+    def own_labels(self) -> bool:
+        """Were the models' own answers on the clean images attacked, not the labels of the data?"""
+        return bool(self.info["config"].get("labels") == "predicted")
 
     @property
     def data_lines(self) -> list[Json]:
@@ -91,3 +129,43 @@ class PageRun:
         if not data.startswith(b"\x89PNG\r\n\x1a\n"):
             return None
         return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The same names, numbered where one occurs twice.
+
+    >>> distinct(["run", "other", "run"])
+    ['run #1', 'other', 'run #2']
+    """
+    often, taken = Counter(names), set(names)
+    found = []
+    for name in names:
+        number = 1
+        shown = name
+        while often[name] > 1 and shown in taken:
+            shown = f"{name} #{number}"
+            number += 1
+        taken.add(shown)
+        found.append(shown)
+    return found
+
+
+def with_models(info: Json, names: Mapping[str, str]) -> Json:
+    """The same run.json with other names for its models, wherever it names them."""
+
+    def renamed(tables: Sequence[Json], *keys: str) -> list[Json]:
+        return [table | {key: names.get(table[key], table[key]) for key in keys} for table in tables]
+
+    changed = dict(info)
+    config = info["config"]
+    if "models" in config:
+        changed["config"] = config | {"models": renamed(config["models"], "name")}
+    for part, key in (("models", "name"), ("passes", "model"), ("images", "model")):
+        if part in info:
+            changed[part] = renamed(info[part], key)
+    if numbers := info.get("aggregates"):
+        models, pairs = renamed(numbers["models"], "name"), renamed(numbers["pairs"], "first", "second")
+        changed["aggregates"] = numbers | {"models": models, "pairs": pairs}
+    if "heatmaps" in info:
+        changed["heatmaps"] = {names.get(name, name): told for name, told in info["heatmaps"].items()}
+    return changed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,9 @@ def _environment() -> Environment:
     )
     for name in ("percent", "interval", "points", "p_value", "quantity", "duration"):
         environment.filters[name] = getattr(text, name)
+    environment.filters["bare"] = lambda value: "" if value is None else value  # for a cell's data-value
     environment.filters["pretty"] = lambda value: msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    environment.globals["source"] = source
+    environment.globals |= {"source": source, "script": script, "script_hash": script_hash}
     return environment
 
 
@@ -38,6 +41,22 @@ def render(template: str, **values: Any) -> Markup:
 def source(name: str) -> Markup:
     """A style sheet or script of ours, as it is."""
     return Markup((Path(__file__).parent / name).read_text(encoding="utf-8"))
+
+
+def script() -> Markup:
+    """The page's script: the files in scripts/, each in a block of its own."""
+    files = sorted((Path(__file__).parent / "scripts").glob("*.js"))
+    return Markup("\n".join(['"use strict";', *(file.read_text(encoding="utf-8") for file in files)]))
+
+
+def script_hash() -> str:
+    """Its hash as a Content-Security-Policy names it: nothing else that gets into the page can run.
+
+    >>> script_hash()[:7]
+    'sha256-'
+    """
+    digest = hashlib.sha256(script().encode()).digest()
+    return "sha256-" + base64.b64encode(digest).decode()
 
 
 def script_json(value: Any) -> Markup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
@@ -98,6 +98,24 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60}{_SPACE}min {whole % 60}{_SPACE}s"
     return f"{whole // 3600}{_SPACE}h {round(whole % 3600 / 60)}{_SPACE}min"
+
+
+def bin_labels(bins: Sequence[tuple[float | None, float | None]]) -> list[str]:
+    """The bins of a factor in words, from the low (included) to the high (not included); None is open, equal is one.
+
+    >>> bin_labels([(None, -30), (-30, 2.5), (2.5, None)]), bin_labels([(0, 0)])
+    (['under −30', '−30 to 2.5', '2.5 and more'], ['0'])
+    """
+    labels = []
+    for low, high in bins:
+        start, end = ("" if edge is None else f"{edge:.6g}".replace("-", MINUS) for edge in (low, high))
+        if low == high:
+            labels.append(start)
+        elif low is None:
+            labels.append(f"under {end}")
+        else:
+            labels.append(f"{start} and more" if high is None else f"{start} to {end}")
+    return labels
 
 
 def without_paths(value: Any) -> Any:

@@ -60,6 +60,9 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
         return sizes[norm]
 
 
+Table = dict[tuple[str, float], dict[int, Line]]  # (attack, eps) -> id -> line
+
+
 def aggregate(
     config: Mapping[str, Any],
     lines: Iterable[Line],
@@ -73,15 +76,13 @@ def aggregate(
     """
     threat = config["threat"]
     eps = float(threat["eps"])
-    table: dict[str, dict[tuple[str, float], dict[int, Line]]] = defaultdict(lambda: defaultdict(dict))
-    for line in lines:
-        table[line.model][line.attack, line.eps][line.id] = line
+    table = by_unit(lines)
     models = []
-    verdicts = []
+    views: dict[str, Seen] = {}
     for model in config["models"]:
-        seen = _Seen(table[model["name"]], [attack["name"] for attack in config["attacks"]], eps)
+        seen = Seen(table.get(model["name"], {}), [attack["name"] for attack in config["attacks"]], eps)
         infos = {(p["attack"], p["eps"]): p for p in passes if p["model"] == model["name"]}
-        verdicts.append((seen.right, seen.robust))
+        views[model["name"]] = seen
         models.append(
             {
                 "name": model["name"],
@@ -96,25 +97,41 @@ def aggregate(
                 "curve": _curve(seen, config.get("curve")),
             }
         )
-    pairs = [
+    return {"norm": threat["norm"], "eps": eps, "models": models, "pairs": pairs(views)}
+
+
+def pairs(views: Mapping[str, Seen]) -> list[Json]:
+    """Second minus first, clean and robust, for every two models; they are judged on the same samples."""
+    return [
         {
-            "first": config["models"][i]["name"],
-            "second": config["models"][j]["name"],
-            "clean": _pair(verdicts[i][0], verdicts[j][0], models[i]["n"]),
-            "robust": _pair(verdicts[i][1], verdicts[j][1], models[i]["n"]) if config["attacks"] else None,
+            "first": first,
+            "second": second,
+            "clean": _pair(a.right, b.right, a.n),
+            "robust": _pair(a.robust, b.robust, a.n) if a.suite and b.suite else None,
         }
-        for i, j in combinations(range(len(models)), 2)
-        if models[i]["n"] == models[j]["n"]
+        for (first, a), (second, b) in combinations(views.items(), 2)
+        if a.n == b.n
     ]
-    return {"norm": threat["norm"], "eps": eps, "models": models, "pairs": pairs}
 
 
-class _Seen:
-    """One model's lines, and who still stands after each attack of the suite at the headline eps."""
+def by_unit(lines: Iterable[Line]) -> dict[str, Table]:
+    """model -> (attack, eps) -> id -> line."""
+    tables: dict[str, Table] = {}
+    for line in lines:
+        tables.setdefault(line.model, {}).setdefault((line.attack, line.eps), {})[line.id] = line
+    return tables
 
-    def __init__(self, table: Mapping[tuple[str, float], dict[int, Line]], suite: list[str], eps: float) -> None:
+
+class Seen:
+    """One model's lines, and who still stands after each attack of the suite at the headline eps.
+
+    right, robust: ids of the samples that are classified right, and that stay right under the suite. left, missing:
+    for each attack, the ids that stand after it, and how many stood before it that it did not try.
+    """
+
+    def __init__(self, table: Table, suite: Sequence[str], eps: float) -> None:
         self.table = table
-        self.suite = suite
+        self.suite = list(suite)
         self.eps = eps
         self.clean = table.get((CLEAN, 0.0), {})
         self.n = len(self.clean)
@@ -135,7 +152,7 @@ class _Seen:
         return self.table.get((attack, self.eps if eps is None else eps), {})
 
 
-def _attack(seen: _Seen, at: int, norm: str, infos: Mapping[tuple[str, float], Mapping[str, Any]]) -> Json:
+def _attack(seen: Seen, at: int, norm: str, infos: Mapping[tuple[str, float], Mapping[str, Any]]) -> Json:
     name = seen.suite[at]
     tried = [line for i, line in seen.lines(name).items() if i in seen.right]
     broken = [line for line in tried if line.broken]
@@ -161,7 +178,7 @@ def _attack(seen: _Seen, at: int, norm: str, infos: Mapping[tuple[str, float], M
     }
 
 
-def _after_rounding(seen: _Seen) -> Json | None:
+def _after_rounding(seen: Seen) -> Json | None:
     """Robust accuracy where only adversarials that survive rounding to 8 bits count; None where that was not judged.
 
     In a cascade it is an upper bound: what one attack broke only before rounding, later attacks never tried.
@@ -181,7 +198,7 @@ def _after_rounding(seen: _Seen) -> Json | None:
     return dict(share(len((seen.robust | (only_before & seen.right)) - fallen), seen.n))
 
 
-def _worst_class(seen: _Seen, classes: Sequence[str] | None) -> Json:
+def _worst_class(seen: Seen, classes: Sequence[str] | None) -> Json:
     """The class with the lowest robust accuracy, the lowest number among equals."""
     members: dict[int, list[int]] = defaultdict(list)
     for i, line in seen.clean.items():
@@ -196,7 +213,7 @@ def _worst_class(seen: _Seen, classes: Sequence[str] | None) -> Json:
     }
 
 
-def _curve(seen: _Seen, curve: Mapping[str, Any] | None) -> list[Json]:
+def _curve(seen: Seen, curve: Mapping[str, Any] | None) -> list[Json]:
     """Accuracy over eps; what falls at one eps counts as fallen at every larger one.
 
     At the headline eps the point uses what the curve's attack and those before it in the suite broke. A point for

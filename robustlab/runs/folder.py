@@ -2,7 +2,8 @@
 
     run.json        what was run and what came out; `finished` is false until the last unit is merged
     data.jsonl      once per sample        samples.jsonl   one line per (model, attack, eps, id)
-    parts/          one file per finished unit, until they are merged into samples.jsonl
+    parts/          one file per finished unit, until they are merged into samples.jsonl, and the adversarials of its
+                    kept examples as floats, until heatmaps are drawn
     images/         kept examples as PNG   adversarial/    stored adversarials, one file per unit
 
 A process may be killed at any moment: every file appears under its name only when it is whole, run.json is the last to
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -93,9 +94,7 @@ class Run:
                 f"{folder} already holds a run. Add --resume to go on with it, --overwrite to replace it, "
                 "or choose another --output."
             )
-        with disk(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        lock = Lock(folder)
+        lock = Lock(folder, resume=resume, overwrite=overwrite)
         try:
             if there and not overwrite:
                 return cls(folder, _resumed(read_info(folder), settled, header, folder), lock)
@@ -160,16 +159,33 @@ class Run:
         """Store a kept image under images/; `kept.image_name` says what it is called. Writing it twice is harmless."""
         self._write(f"images/{name}", png, sync=False)
 
+    def write_kept(self, model: str, attack: str, eps: float, chunk: int, data: bytes) -> None:
+        """Store the adversarials of a unit's kept examples (the bytes of a safetensors file) until `finish`."""
+        self._write(f"parts/{unit_name(model, attack, eps, chunk)}.safetensors", data)
+
+    def kept_files(self, model: str, attack: str, eps: float) -> list[Path]:
+        """What `write_kept` stored for all chunks, in their order."""
+        stem = unit_name(model, attack, eps, 0).removesuffix("00000")
+        return sorted((self.folder / "parts").glob(f"{stem}[0-9]*.safetensors"))
+
     def write_adversarial(self, model: str, attack: str, eps: float, chunk: int, data: bytes) -> None:
         """Store a unit's adversarial images (the bytes of a safetensors file)."""
-        (self.folder / "adversarial").mkdir(exist_ok=True)
+        with disk(self.folder):
+            (self.folder / "adversarial").mkdir(exist_ok=True)
         self._write(f"adversarial/{unit_name(model, attack, eps, chunk)}.safetensors", data)
 
-    def finish(self, *, sections: Sequence[Mapping[str, Any]] = (), warnings: Sequence[str] = ()) -> Json:
+    def finish(
+        self,
+        *,
+        sections: Sequence[Mapping[str, Any]] = (),
+        warnings: Sequence[str] = (),
+        explain: Callable[[list[Json]], Json] | None = None,
+    ) -> Json:
         """Merge the units, aggregate, prune the kept images and write run.json. Returns the aggregates.
 
         Lines are ordered by model and attack as in the configuration, eps, chunk and id, so that the same outcomes
-        give the same bytes.
+        give the same bytes. explain: draws heatmaps of the chosen examples (`kept.chosen_images`), adds their files to
+        them, and returns run.json's `heatmaps`.
         """
         if self.finished:
             return dict(self.info["aggregates"])
@@ -188,10 +204,12 @@ class Run:
             if model["fallen_at_smaller_eps"]
         ]
         images = chosen_images(config, rows, self.folder / "images")
+        heatmaps = explain(images) if explain else {}
         self.info.update(
             aggregates=aggregates,
             passes=passes,
             images=images,
+            heatmaps=heatmaps,
             sections=[*self.info.get("sections", []), *_plain(sections)],
             warnings=_plain([*self.info["warnings"], *warnings, *found]),
             finished=True,

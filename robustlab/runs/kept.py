@@ -1,7 +1,8 @@
 """Which examples are kept as images, and what their files are called.
 
-Within each stratum (model, attack, class, success) the k ids with the smallest keyed hash are kept. The key is
-(seed, id), so nobody picks, and models tend to show the same samples.
+Within each stratum (model, attack, class, success) the k ids with the smallest keyed hash are chosen, and of these at
+most `MOST` for each model, attack and outcome, again those with the smallest hash: data with 1,000 classes would keep
+every sample otherwise. The key is (seed, id), so nobody picks, and models tend to show the same samples.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from robustlab.runs.aggregates import CLEAN, Line
+
+MOST = 64
+Heat = Literal["heat_clean", "heat_adv", "heat_same"]
+HEATMAPS: tuple[Heat, ...] = ("heat_clean", "heat_adv", "heat_same")
 
 
 def slug(name: str) -> str:
@@ -29,7 +34,7 @@ def slug(name: str) -> str:
     return f"{plain}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
 
 
-def image_name(kind: Literal["clean", "adv", "delta"], id: int, model: str = "", attack: str = "") -> str:
+def image_name(kind: Literal["clean", "adv", "delta"] | Heat, id: int, model: str = "", attack: str = "") -> str:
     """The file of a kept image, under images/; a clean image belongs to no model.
 
     >>> image_name("adv", 17, "road-signs/cnn", "pgd")
@@ -44,22 +49,31 @@ def rank_of(seed: int, id: int) -> bytes:
 
 
 def keep_candidates(seed: int, k: int, ids: Sequence[int], labels: Sequence[int], success: Sequence[bool]) -> list[int]:
-    """The ids of one unit (one model, attack and eps) whose images to store; the merge prunes them to k a stratum.
+    """The ids of one unit (one model, attack and eps) whose images to store; the merge prunes them to the chosen ones.
 
     success: fooled and verified, as `Line.broken`.
 
     >>> sorted(keep_candidates(0, 1, [1, 2, 3], [0, 0, 1], [True, True, True]))
     [2, 3]
     """
-    strata = ((label, hit) for label, hit in zip(labels, success, strict=True))
-    return sorted(_smallest(seed, k, zip(strata, ids, strict=True)))
+    return sorted(_chosen(seed, k, zip(labels, success, ids, strict=True)))
 
 
-def _smallest(seed: int, k: int, members: Iterable[tuple[Hashable, int]]) -> set[int]:
-    strata: dict[Hashable, list[int]] = defaultdict(list)
-    for stratum, id in members:
-        strata[stratum].append(id)
-    return {id for ids in strata.values() for id in sorted(ids, key=lambda i: rank_of(seed, i))[:k]}
+def _chosen(seed: int, k: int, members: Iterable[tuple[int, bool, int]]) -> set[int]:
+    """The ids that the rule keeps, of members (label, success, id) of one model and attack.
+
+    What is chosen of all members is chosen of every part that holds it, so units may choose for themselves. For an
+    id e that is chosen of all: its stratum has fewer than k smaller ids, in a part no more. And if a part chooses j
+    ids before e in some stratum, then j <= k, and that stratum has at least j ids before e in all, so j of them are
+    chosen of all too: in a part no more ids come before e than in all, which are fewer than MOST.
+    """
+    strata: dict[tuple[int, bool], list[int]] = defaultdict(list)
+    for label, hit, id in members:
+        strata[label, hit].append(id)
+    outcomes: dict[bool, list[int]] = defaultdict(list)
+    for (_, hit), ids in strata.items():
+        outcomes[hit] += sorted(ids, key=lambda i: rank_of(seed, i))[:k]
+    return {id for ids in outcomes.values() for id in sorted(ids, key=lambda i: rank_of(seed, i))[:MOST]}
 
 
 def chosen_images(config: Mapping[str, Any], lines: Sequence[Line], folder: Path) -> list[dict[str, Any]]:
@@ -79,7 +93,7 @@ def chosen_images(config: Mapping[str, Any], lines: Sequence[Line], folder: Path
     for model in (m["name"] for m in config["models"]):
         for attack in (a["name"] for a in config["attacks"]):
             unit = {line.id: line for line in units[model, attack]}
-            chosen = _smallest(seed, k, (((line.label, line.broken), line.id) for line in unit.values()))
+            chosen = _chosen(seed, k, ((line.label, line.broken, line.id) for line in unit.values()))
             for id in sorted(chosen, key=lambda i: rank_of(seed, i)):
                 names = {
                     "clean": image_name("clean", id),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,6 +16,7 @@ from robustlab.runs.aggregates import Line
 SCHEMA_VERSION = 1
 
 Json = dict[str, Any]
+T = TypeVar("T")
 _decode = msgspec.json.Decoder(Line).decode
 
 
@@ -28,12 +30,12 @@ class StoredRun:
     @cached_property
     def lines(self) -> list[Line]:
         """samples.jsonl."""
-        return [_decode(line) for line in _read_rows(self.folder / "samples.jsonl")]
+        return _decoded(self.folder / "samples.jsonl", _decode)
 
     @cached_property
     def data_lines(self) -> list[Json]:
         """data.jsonl."""
-        return [msgspec.json.decode(line) for line in _read_rows(self.folder / "data.jsonl")]
+        return _decoded(self.folder / "data.jsonl", msgspec.json.decode)
 
     @property
     def images(self) -> list[Json]:
@@ -61,6 +63,10 @@ def read_info(folder: Path) -> Json:
         info = msgspec.json.decode(path.read_bytes())
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged ({error}). Run again with --overwrite.") from None
+    if isinstance(info, dict) and info.get("kind") == "train":
+        raise UserError(
+            f"{folder} holds a training, no attack. Attack its model: robustlab attack {folder}/model.toml."
+        )
     known = isinstance(info, dict) and isinstance(info.get("schema_version"), int) and "finished" in info
     if not known or not isinstance(info.get("config"), dict):
         raise UserError(f"{path} was not written by robustlab: it has no schema_version, finished and config.")
@@ -72,8 +78,16 @@ def read_info(folder: Path) -> Json:
     return dict(info)
 
 
-def _read_rows(path: Path) -> list[bytes]:
+def _decoded(path: Path, decode: Callable[[bytes], T]) -> list[T]:
+    """The rows of a .jsonl file; UserError where it is missing, or a row is damaged."""
     try:
-        return path.read_bytes().splitlines()
+        rows = path.read_bytes().splitlines()
     except FileNotFoundError:
         raise UserError(f"{path} is missing: the run folder is not complete.") from None
+    found = []
+    for number, row in enumerate(rows, 1):
+        try:
+            found.append(decode(row))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}, line {number}, is damaged: {error}. Restore the file, or run again.") from None
+    return found

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,12 +83,47 @@ def _write_run(
         **about,
     }
     labels = [i % len(classes) for i in range(n)]
-    with Run.create(folder, config, [{"id": i, "label": y} for i, y in enumerate(labels)], about=header) as run:
+    data = [{"id": i, "label": y, "factors": _factors(i)} for i, y in enumerate(labels)]
+    with Run.create(folder, config, data, about=header) as run:
         for name, (right, half) in models.items():
             for chunk in range(math.ceil(n / 128)):
                 _write_chunk(run, name, chunk, range(chunk * 128, min(n, chunk * 128 + 128)), labels, right, half)
         run.finish()
+    _explain(folder)
     return folder
+
+
+def _factors(id: int) -> dict[str, float]:
+    dice = random.Random(f"factors:{id}")
+    return {
+        "distance": dice.uniform(4, 40),
+        "yaw": dice.uniform(-45, 45),
+        "light": dice.uniform(0.3, 1.2),
+    }
+
+
+def _explain(folder: Path) -> None:
+    """Heatmaps for the examples of the first model; the second one has a layer that cannot be explained."""
+    info = msgspec.json.decode((folder / "run.json").read_bytes())
+    names = [model["name"] for model in info["config"]["models"]]
+    made = 0
+    for image in info["images"]:
+        if image["model"] != names[0]:
+            continue
+        for at, kind in enumerate(("heat_clean", "heat_adv", "heat_same")):
+            y, x = np.mgrid[-1:1:32j, -1:1:32j]
+            heat = np.exp(-4 * ((x - 0.3 * at) ** 2 + y**2))[..., None] * [1.0, 0.6, 0.2]
+            image[kind] = image["adv"].replace("adv.png", f"{kind}.png")
+            (folder / image[kind]).write_bytes(_png(heat))
+            made += 1
+        image |= {"heat_scale": 1.5, "heat_zero": ["heat_same"] if image["id"] % 5 == 0 else []}
+    info["heatmaps"] = {
+        name: {"method": "Grad-CAM", "layer": "body.6", "maps": made, "zero": made // 15, "reason": None}
+        if name == names[0]
+        else {"method": "Grad-CAM", "layer": None, "maps": 0, "zero": 0, "reason": "no layer has a spatial output."}
+        for name in names
+    }
+    (folder / "run.json").write_bytes(msgspec.json.encode(info))
 
 
 def _write_chunk(run: Run, model: str, chunk: int, ids: range, labels: list[int], right: float, half: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab.runs.kept import image_name, keep_candidates, slug
+from robustlab.runs.kept import MOST, image_name, keep_candidates, slug
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
@@ -33,3 +33,20 @@ def test_the_seed_decides_who_is_kept() -> None:
     ids = list(range(200))
     kept = [tuple(keep_candidates(seed, 5, ids, [0] * 200, [True] * 200)) for seed in range(4)]
     assert len(set(kept)) == 4
+
+
+@given(
+    st.lists(st.integers(0, 10**6), unique=True, min_size=100, max_size=400),
+    st.integers(1, 3),
+    st.integers(1, 200),
+    st.integers(20, 300),
+)
+def test_with_many_classes_few_are_kept_and_units_lose_none(ids: list[int], k: int, size: int, classes: int) -> None:
+    labels, hits = [i % classes for i in ids], [i % 7 < 4 for i in ids]
+    whole = keep_candidates(0, k, ids, labels, hits)
+    for outcome in (True, False):
+        assert sum(hits[ids.index(i)] == outcome for i in whole) <= MOST
+    chunks = [slice(at, at + size) for at in range(0, len(ids), size)]
+    kept = sorted(i for cut in chunks for i in keep_candidates(0, k, ids[cut], labels[cut], hits[cut]))
+    at = [ids.index(i) for i in kept]
+    assert keep_candidates(0, k, kept, [labels[i] for i in at], [hits[i] for i in at]) == whole

@@ -7,7 +7,19 @@ from typing import Protocol
 
 from markupsafe import Markup
 
-from robustlab.reporting.sections import attacks, curve, data, gallery, others, provenance, verdict
+from robustlab.reporting.sections import (
+    attacks,
+    confidence,
+    confusion,
+    curve,
+    data,
+    factors,
+    gallery,
+    others,
+    provenance,
+    verdict,
+    verification,
+)
 from robustlab.reporting.source import PageRun
 
 
@@ -22,4 +34,18 @@ class Section(Protocol):
     def render(self, runs: Sequence[PageRun]) -> Markup: ...
 
 
-SECTIONS: tuple[Section, ...] = (verdict, curve, attacks, gallery, others, provenance, data)
+SECTIONS: tuple[Section, ...] = (
+    verdict,
+    curve,
+    attacks,
+    confusion,
+    gallery,
+    factors,
+    confidence,
+    verification,
+    others,
+    provenance,
+    data,
+)
+# These get the runs as they were given; the others get comparable runs as one (reporting/comparison.py).
+OF_EACH_RUN: tuple[Section, ...] = (others, provenance, data)

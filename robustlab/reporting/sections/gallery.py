@@ -1,9 +1,9 @@
-"""The gallery: clean image, perturbation, adversarial image, and what the model said before and after."""
+"""The gallery: images before and after, what the model looked at, and what it said; to filter and to enlarge."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -15,7 +15,12 @@ from robustlab.reporting.templates import render as fill
 NAME = "gallery"
 TITLE = "Gallery"
 
-SHOWN = 24  # of a model: enough to see a pattern, few enough for a light page
+BYTES = 5_000_000  # of images in the page: with everything else it stays well under 10 MB
+FIRST = 12  # of a model; the others are folded away
+CLASSES = 50  # in a filter, whether an example shows them or not
+CRISP = 96  # pixels: smaller images are shown with their pixels, larger ones are scaled smoothly
+
+Json = dict[str, Any]
 
 
 def applies(runs: Sequence[PageRun]) -> bool:
@@ -23,49 +28,151 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
+    owners = [(at, model["name"]) for at, run in enumerate(runs) for model in run.models]
+    queues = [in_turns([i for i in runs[at].info.get("images", []) if i["model"] == name]) for at, name in owners]
+    chosen: list[list[Json]] = [[] for _ in owners]
+    cleans: dict[str, str] = {}  # anchor -> picture: a clean image is in the page once, whoever attacked it
+    left = BYTES
+    for place, image in _one_of_each(queues):
+        at, _ = owners[place]
+        item = _item(runs[at], image)
+        if item is None:
+            continue
+        anchors = (f"clean-{at}-{image['id']}", f"adv-{place}-{len(chosen[place])}")
+        left -= sum(map(len, item["pictures"].values()))
+        left += len(item["pictures"]["clean"]) if anchors[0] in cleans else 0
+        if left < 0:
+            break
+        cleans[anchors[0]] = item["pictures"]["clean"]
+        chosen[place].append(item | {"tiles": _tiles(item, *anchors)})
     shown = []
-    for run in runs:
-        groups = []
-        for at, model in enumerate(run.models):
-            kept = [image for image in run.info.get("images", []) if image["model"] == model["name"]]
-            items = [item for image in in_turns(kept) if (item := _item(run, image))]
-            groups.append({"model": model["name"], "shade": at % 6, "items": items, "kept": len(kept)})
-        if any(group["items"] for group in groups):
-            shown.append({"run": run, "groups": groups, "keep": run.info["config"].get("keep", 1)})
-    return fill("sections/gallery.html", shown=shown)
+    for at, run in enumerate(runs):
+        places = [place for place, (of, _) in enumerate(owners) if of == at]
+        items = [item for place in places for item in chosen[place]]
+        if not items:
+            continue
+        size = (run.data.get("shape") or [1, 1, 1])[1:]
+        shown.append(
+            {
+                "run": run,
+                "keep": run.info["config"].get("keep", 1),
+                "size": size,
+                "crisp": max(size) <= CRISP,
+                "explained": any("heat_adv" in item["pictures"] for item in items),
+                "cleans": {anchor: uri for anchor, uri in cleans.items() if anchor.startswith(f"clean-{at}-")},
+                "filters": _filters(run, items),
+                "groups": [
+                    {
+                        "model": owners[place][1],
+                        "shade": shade % 6,
+                        "items": chosen[place],
+                        "kept": len(queues[place]),
+                        "heat": _heat(run, owners[place][1]),
+                    }
+                    for shade, place in enumerate(places)
+                ],
+            }
+        )
+    return fill("sections/gallery.html", shown=shown, first=FIRST, megabytes=BYTES / 1e6)
 
 
-def in_turns(images: Sequence[dict[str, Any]], most: int = SHOWN) -> list[dict[str, Any]]:
-    """At most `most` images: the successes of each attack and the samples that withstood all, in turn.
+def in_turns(images: Sequence[Json]) -> list[Json]:
+    """One model's examples to show, in order: the successes of each attack and what withstood all, in turn.
 
-    A sample that withstood the suite is shown once, with the last attack on it.
+    A sample that withstood the suite comes once, with the last attack on it; what one attack left and a later one
+    broke comes with the later one only.
 
     >>> kept = [(0, True, "fgsm"), (1, False, "fgsm"), (2, True, "pgd"), (3, True, "pgd"), (1, False, "pgd")]
     >>> images = [{"id": i, "success": hit, "robust": not hit, "attack": a} for i, hit, a in kept]
-    >>> [(image["id"], image["attack"]) for image in in_turns(images, 3)]
-    [(0, 'fgsm'), (2, 'pgd'), (1, 'pgd')]
+    >>> [(image["id"], image["attack"]) for image in in_turns(images)]
+    [(0, 'fgsm'), (1, 'pgd'), (2, 'pgd'), (3, 'pgd')]
     """
-    strata: dict[str | None, dict[Any, dict[str, Any]]] = defaultdict(dict)
+    strata: dict[str | None, dict[Any, Json]] = defaultdict(dict)
     for at, image in enumerate(images):
         if image["success"]:
             strata[image["attack"]][at] = image
         elif image["robust"]:
             strata[None].pop(image["id"], None)
             strata[None][image["id"]] = image
-    turns = zip_longest(*(stratum.values() for stratum in strata.values()))
-    chosen = [image for turn in turns for image in turn if image is not None][:most]
-    place = {id(image): at for at, image in enumerate(images)}
-    return sorted(chosen, key=lambda image: (not image["success"], place[id(image)]))
+    return [image for _, image in _one_of_each([list(stratum.values()) for stratum in strata.values()])]
 
 
-def _item(run: PageRun, image: dict[str, Any]) -> dict[str, Any] | None:
-    clean, adv = run.picture(image.get("clean")), run.picture(image.get("adv"))
-    if clean is None or adv is None:
+def _one_of_each(queues: Sequence[Sequence[Json]]) -> Iterator[tuple[int, Json]]:
+    """The first of each queue, then the second of each ...: (number of the queue, example)."""
+    for turn in zip_longest(*queues):
+        yield from ((place, image) for place, image in enumerate(turn) if image is not None)
+
+
+def _item(run: PageRun, image: Json) -> Json | None:
+    """An example with its pictures as data URIs; None where the clean or the adversarial one is not there."""
+    kinds = ("clean", "delta", "adv", "heat_clean", "heat_adv", "heat_same")
+    pictures = {kind: uri for kind in kinds if (uri := run.picture(image.get(kind)))}
+    if "clean" not in pictures or "adv" not in pictures:
         return None
+    suite = _attacks(run)
+    own = next(model["attacks"] for model in run.models if model["name"] == image["model"])
+    tried = [image["attack"]] if image["success"] else [attack["name"] for attack in own]  # it withstood each
     return {
         **image,
-        "pictures": (clean, run.picture(image.get("delta")), adv),
+        "pictures": pictures,
+        "attacks": " ".join(str(suite.index(name)) for name in tried),
         "truth": run.class_name(image["label"]),
         "before": run.class_name(image["clean_prediction"]),
         "after": run.class_name(image["prediction"]),
     }
+
+
+def _tiles(item: Json, clean: str, adv: str) -> list[Json]:
+    """What is drawn, in reading order. `base` refers to an image that is in the page already, `over` lies on it."""
+    pictures = item["pictures"]
+    zero = {kind: ", zero everywhere" for kind in item.get("heat_zero") or []}
+    maps = (
+        ("heat_clean", clean, f"Grad-CAM of the clean image for {item['before']}"),
+        ("heat_adv", adv, f"Grad-CAM of the attacked image for {item['after']}"),
+        ("heat_same", adv, f"Grad-CAM of the attacked image for {item['before']}"),
+    )
+    blank = {"base": None, "over": None, "uri": None, "anchor": None}
+    tiles = [
+        {"view": "clean", "label": "clean image", "base": clean},
+        {"view": "delta", "label": "perturbation", "uri": pictures.get("delta")},
+        {"view": "adv", "label": "attacked image", "uri": pictures["adv"], "anchor": adv},
+        *(
+            {"view": kind, "label": label + zero.get(kind, ""), "base": base, "over": pictures[kind]}
+            for kind, base, label in maps
+            if kind in pictures
+        ),
+    ]
+    return [blank | tile for tile in tiles]
+
+
+def _attacks(run: PageRun) -> list[str]:
+    return list(dict.fromkeys(attack["name"] for model in run.models for attack in model["attacks"]))
+
+
+def _heat(run: PageRun, model: str) -> str:
+    """What became of the model's heatmaps, in one phrase."""
+    made = (run.info.get("heatmaps") or {}).get(model)
+    if not made:
+        return "Grad-CAM: not run."
+    if made["reason"]:
+        return f"Grad-CAM: not run: {made['reason'].rstrip('.')}."
+    return f"Grad-CAM at layer {made['layer']}; {made['zero']:,} of {made['maps']:,} maps are zero everywhere."
+
+
+def _filters(run: PageRun, items: Sequence[Json]) -> list[Json]:
+    """The choices of each filter: (value as in the item's data attribute, name)."""
+    count = len(run.data["classes"])
+    every = set(range(count)) if count <= CLASSES else set()  # of a larger set only those that occur here
+    true, predicted = (every | {item[key] for item in items} for key in ("label", "prediction"))
+    outcomes = [("fooled", "fooled"), ("withstood", "withstood all")]
+    return [
+        {"name": "model", "label": "Model", "options": [(m["name"], m["name"]) for m in run.models]},
+        {"name": "attack", "label": "Attack", "options": [(str(at), name) for at, name in enumerate(_attacks(run))]},
+        {"name": "true", "label": "Own answer" if run.own_labels else "True class", "options": _classes(run, true)},
+        {"name": "predicted", "label": "After the attack", "options": _classes(run, predicted)},
+        {"name": "outcome", "label": "Outcome", "options": outcomes},
+    ]
+
+
+def _classes(run: PageRun, labels: set[int | None]) -> list[tuple[str, str]]:
+    return [(str(label), run.class_name(label)) for label in sorted(label for label in labels if label is not None)]

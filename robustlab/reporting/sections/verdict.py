@@ -29,21 +29,25 @@ def sentences(run: PageRun) -> list[str]:
     """The verdict in words: one sentence for each model, one for each pair."""
     said = []
     for at, model in enumerate(run.models):
-        clean, robust, n = model["clean_accuracy"], model["robust_accuracy"], model["n"]
-        start = f"{model['name']} classifies {percent(clean)} of {n:,} images right"
+        name, robust, n = model["name"], model["robust_accuracy"], model["n"]
+        right = f"{name} classifies {percent(model['clean_accuracy'])} of {n:,} images right"
         if robust is None:
-            said.append(f"{start}; it was not attacked.")
+            said.append(f"{right}; it was not attacked." if not run.own_labels else f"{name} was not attacked.")
+            continue
+        under = f"under attack ({run.threat})" if at == 0 else "under attack"
+        share = f"{percent(robust)} (95 % interval {interval(robust)})"
+        if run.own_labels:
+            said.append(f"{name} keeps its own answer on {share} of {n:,} images {under}.")
         else:
-            under = f"under attack ({run.threat})" if at == 0 else "under attack"
-            said.append(f"{start}, and {percent(robust)} (95 % interval {interval(robust)}) {under}.")
+            said.append(f"{right}, and {share} {under}.")
     for pair in run.numbers["pairs"]:
         robust = pair["robust"]
         if robust and robust["value"] is not None:
-            said.append(_compared(pair["first"], pair["second"], robust, pair["clean"]))
+            said.append(_compared(pair["first"], pair["second"], robust, None if run.own_labels else pair["clean"]))
     return said
 
 
-def _compared(first: str, second: str, robust: dict[str, Any], clean: dict[str, Any]) -> str:
+def _compared(first: str, second: str, robust: dict[str, Any], clean: dict[str, Any] | None) -> str:
     if robust["p"] >= 0.05:
         return (
             f"These {robust['n']:,} images do not show that {first} and {second} differ in robust accuracy"
@@ -51,6 +55,8 @@ def _compared(first: str, second: str, robust: dict[str, Any], clean: dict[str, 
         )
     better, worse, sign = (second, first, 1) if robust["value"] > 0 else (first, second, -1)
     said = f"{better} keeps {points(abs(robust['value'])).lstrip('+')} points more than {worse} under attack"
+    if clean is None:
+        return f"{said}."
     cost = -sign * clean["value"]
     if clean["p"] >= 0.05:
         return f"{said}, with no clear difference in clean accuracy."
@@ -60,8 +66,13 @@ def _compared(first: str, second: str, robust: dict[str, Any], clean: dict[str, 
 
 
 def alarms(run: PageRun) -> list[str]:
-    """What makes the numbers less than they seem: samples that no attack judged."""
+    """What makes the numbers other than they seem: labels that are no truth, samples that no attack judged."""
     found = []
+    if run.own_labels:
+        found.append(
+            "Right means here: as the model itself answered on the clean image, whatever is true. The numbers say how"
+            " stable its answers are, not how right."
+        )
     for model in run.models:
         errors = model["clean_errors"] + sum(attack["errors"] for attack in model["attacks"])
         missing = sum(attack["missing"] for attack in model["attacks"])

@@ -1,0 +1,222 @@
+"""Several runs on one page: which of them may be compared, and those that may, as one.
+
+Numbers stand in one table only where they answer the same question: the same samples of the same data with the same
+labels, attacked under the same threat. Another suite or another seed is allowed, and said.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from robustlab.errors import UserError
+from robustlab.reporting.source import Json, PageRun, distinct, with_models
+from robustlab.runs.aggregates import Line, Seen, by_unit, pairs
+
+
+@dataclass(frozen=True)
+class MergedRun(PageRun):
+    """Comparable runs as one run with the models of all. An image's file is the number of its run, then its path."""
+
+    parts: tuple[PageRun, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def lines(self) -> list[Line]:
+        return [line for part in self.parts for line in part.lines]
+
+    def picture(self, file: str | None) -> str | None:
+        if not file:
+            return None
+        number, _, path = file.partition("/")
+        return self.parts[int(number)].picture(path)
+
+
+class Comparison(NamedTuple):
+    """groups: one run each, merged where several are comparable. notices: what a reader must know beforehand."""
+
+    groups: list[PageRun]
+    notices: list[str]
+
+
+def read_runs(folders: Sequence[str | Path]) -> list[PageRun]:
+    """The finished runs in these folders, with names that differ. UserError: none given, one given twice, no run."""
+    if not folders:
+        raise UserError("No run folder was given. Give at least one that `robustlab attack` wrote.")
+    places = [Path(folder).resolve() for folder in folders]
+    for at, place in enumerate(places):
+        if place in places[:at]:
+            raise UserError(f"{folders[at]} is given twice. Give every run folder once.")
+    runs = [PageRun.read(Path(folder)) for folder in folders]
+    names = distinct([run.name for run in runs])
+    return [PageRun(run.stored, run.info | {"name": name}, run.names) for run, name in zip(runs, names, strict=True)]
+
+
+def compare(runs: Sequence[PageRun]) -> Comparison:
+    """Comparable runs merged, in the order in which they came; a single run stays as it is."""
+    groups: list[list[PageRun]] = []
+    for run in runs:
+        fitting = (group for group in groups if group[0].models and run.models and not _differences(run, group[0]))
+        if group := next(fitting, None):
+            group.append(run)
+        else:
+            groups.append([run])
+    notices = []
+    attacked = [group[0] for group in groups if group[0].models]
+    for run in attacked[1:]:
+        found = "; ".join(_differences(run, attacked[0]))
+        notices.append(
+            f"{run.name} cannot be compared with {attacked[0].name} ({found}); each has its own tables and charts."
+        )
+    notices += [notice for group in groups for run in group[1:] for notice in _cautions(run, group[0])]
+    return Comparison([_merged(group) if len(group) > 1 else group[0] for group in groups], notices)
+
+
+def one_group(folders: Sequence[str | Path]) -> tuple[PageRun, list[str]]:
+    """Runs that belong into one table, as one, and what to know about them. UserError where they do not belong."""
+    groups, notices = compare(read_runs(folders))
+    if len(groups) > 1:
+        apart = " ".join(notices[: len(groups) - 1]) or "Not all of these runs are attacks."
+        raise UserError(f"{apart} Give runs of the same data, samples and threat.")
+    return groups[0], notices
+
+
+def _differences(run: PageRun, other: PageRun) -> list[str]:
+    """Why two attack runs cannot stand in one table, in words; empty where they can."""
+    mine, theirs = _question(run), _question(other)
+    unlike = [what for what in mine if mine[what][0] != theirs[what][0]]
+    if "data" in unlike:  # then the samples and their classes are others, too
+        unlike = [what for what in unlike if what not in ("samples", "image size", "classes")]
+    said = []
+    for what in unlike:
+        here, there = mine[what][1], theirs[what][1]
+        said.append(f"{what}: {here} instead of {there}" if here != there else f"{what}: both {here}, but not the same")
+    return said
+
+
+def _question(run: PageRun) -> dict[str, tuple[Any, str]]:
+    """What a number of this run answers: for each part of the question its value, and how it is said."""
+    config, data = run.info["config"], run.data
+    chosen, threat = config.get("data", {}), config["threat"]
+    shape, classes = data.get("shape", []), data["classes"]
+    aim = (threat.get("targeted", False), threat.get("target"))
+    return {
+        "data": (chosen.get("hash"), f"{data['name']}, {data['split']} split"),
+        "samples": ((chosen.get("ids"), run.models[0]["n"]), f"n = {run.models[0]['n']:,}"),
+        "image size": (shape, " × ".join(str(side) for side in shape)),
+        "classes": (classes, f"{len(classes)}"),
+        "labels": (config.get("labels"), config.get("labels", "given")),
+        "threat": ((threat["norm"], threat["eps"], aim), run.threat),
+    }
+
+
+def _cautions(run: PageRun, other: PageRun) -> Iterator[str]:
+    """How the attack on a run differed from that on another in its table."""
+    mine, theirs = run.info["config"], other.info["config"]
+    ours, before = ({a["name"]: a.get("parameters", {}) for a in config["attacks"]} for config in (mine, theirs))
+    unlike = []
+    if list(ours) != list(before):
+        unlike.append(f"{', '.join(ours) or 'no attack'} instead of {', '.join(before) or 'no attack'}")
+    for name in ours.keys() & before.keys():
+        keys = [key for key in {**before[name], **ours[name]} if ours[name].get(key) != before[name].get(key)]
+        changes = (f"{key} {_word(ours[name].get(key))} instead of {_word(before[name].get(key))}" for key in keys)
+        unlike += [f"{name} with {', '.join(changes)}"] if keys else []
+    if unlike:
+        yield (
+            f"{run.name} was not attacked as {other.name} was ({'; '.join(sorted(unlike))}):"
+            " where the robust accuracies differ, the suites may be the reason, not the models."
+        )
+    if mine.get("full") != theirs.get("full"):
+        whole, cascade = (run.name, other.name) if mine.get("full") else (other.name, run.name)
+        yield (
+            f"In {whole} every attack ran on every image, in {cascade} only on what had withstood the attacks before:"
+            " compare what is left, not the success rates."
+        )
+    if mine["seed"] != theirs["seed"]:
+        yield (
+            f"{run.name} was attacked with seed {mine['seed']}, {other.name} with seed {theirs['seed']}: the random"
+            " draws are others."
+        )
+    curves = [config.get("curve", {}).get("attack") for config in (mine, theirs)]
+    if all(curves) and curves[0] != curves[1]:
+        yield f"The security curve of {run.name} is from {curves[0]}, that of {other.name} from {curves[1]}."
+
+
+def _word(value: Any) -> str:
+    return "the default" if value is None else str(value)
+
+
+def _merged(group: Sequence[PageRun]) -> MergedRun:
+    """A group of comparable runs as one; a model's name that occurs twice gets its run's beside it."""
+    parts = _told_apart(group)
+    infos = [part.info for part in parts]
+    first = infos[0]
+    configs = [info["config"] for info in infos]
+    attacks = {attack["name"]: attack for config in reversed(configs) for attack in config["attacks"]}
+    order = list(dict.fromkeys(attack["name"] for config in configs for attack in config["attacks"]))
+    config = first["config"] | {
+        "models": _joined(config["models"] for config in configs),
+        "attacks": [attacks[name] for name in order],
+    }
+    if curves := [config["curve"] for config in configs if "curve" in config]:
+        sources = " or ".join(dict.fromkeys(curve["attack"] for curve in curves))
+        config["curve"] = {"attack": sources, "eps": sorted({eps for curve in curves for eps in curve["eps"]})}
+    views = {}
+    for part in parts:
+        units = by_unit(part.lines)
+        suite = [attack["name"] for attack in part.info["config"]["attacks"]]
+        for model in part.models:
+            views[model["name"]] = Seen(units.get(model["name"], {}), suite, part.numbers["eps"])
+    seeds, days = ([*dict.fromkeys(values)] for values in zip(*(_seed_and_day(info) for info in infos), strict=True))
+    info = first | {
+        "name": _and([part.name for part in parts]),
+        "config": config,
+        "seed": _and(seeds),
+        "times": {"finished": days[0] if len(days) == 1 else ""},
+        "warnings": _joined(info["warnings"] for info in infos),
+        "models": _joined(info.get("models", []) for info in infos),
+        "passes": _joined(info.get("passes", []) for info in infos),
+        "images": _joined(_located(at, info.get("images", [])) for at, info in enumerate(infos)),
+        "heatmaps": {name: told for info in infos for name, told in info.get("heatmaps", {}).items()},
+        "aggregates": first["aggregates"] | {"models": _joined(part.models for part in parts), "pairs": pairs(views)},
+    }
+    return MergedRun(parts[0].stored, info, parts=tuple(parts))
+
+
+def _told_apart(group: Sequence[PageRun]) -> list[PageRun]:
+    """The same runs, with model names that occur once in the group."""
+    told = [(run.name, model["name"]) for run in group for model in run.models]
+    often = Counter(name for _, name in told)
+    shown = iter(distinct([f"{name} ({run})" if often[name] > 1 else name for run, name in told]))
+    parts = []
+    for run in group:
+        names = {model["name"]: next(shown) for model in run.models}
+        in_file = {name: name for name in names} | {name: raw for raw, name in run.names.items()}
+        from_file = {in_file[name]: new for name, new in names.items()}
+        parts.append(PageRun(run.stored, with_models(run.info, names), from_file))
+    return parts
+
+
+def _seed_and_day(info: Json) -> tuple[str, str]:
+    return str(info["seed"]), str(info.get("times", {}).get("finished", ""))[:10]
+
+
+def _and(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _located(number: int, images: Iterable[Json]) -> Iterator[Json]:
+    """Kept images whose files begin with the number of the run whose folder holds them."""
+    for image in images:
+        yield {
+            key: f"{number}/{value}" if isinstance(value, str) and value.startswith("images/") else value
+            for key, value in image.items()
+        }
+
+
+def _joined(lists: Iterable[Iterable[Json]]) -> list[Json]:
+    return [item for items in lists for item in items]

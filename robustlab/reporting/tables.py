@@ -1,0 +1,217 @@
+"""Tables for a paper or a spreadsheet: Markdown and LaTeX rounded, CSV as computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from robustlab.errors import UserError
+from robustlab.reporting.source import PageRun
+from robustlab.reporting.table_formats import Column, Table, as_csv, latex, markdown
+from robustlab.reporting.text import MINUS, duration, p_value, points
+from robustlab.runs import breakdowns
+from robustlab.runs.aggregates import by_unit
+from robustlab.runs.factors import by_factor
+
+INTERVALS = "In brackets: 95 % Wilson intervals."
+
+
+Build = Callable[[PageRun], Table]
+
+
+def verdict(run: PageRun) -> Table:
+    """One row a model: clean and robust accuracy, the worst class."""
+    columns = [
+        Column("model", "Model", "text"),
+        Column("norm", "Norm", "text", printed=False),
+        Column("eps", "Budget", printed=False),
+        Column("clean_accuracy", "Clean accuracy", "share"),
+        Column("robust_accuracy", "Robust accuracy", "share"),
+        Column("robust_accuracy_8bit", "Robust, rounded to 8 bits", "share"),
+        Column("worst_class", "Worst class", "text"),
+        Column("worst_class_robust_accuracy", "Its robust accuracy", "share"),
+    ]
+    rows = []
+    for model in run.models:
+        worst = model["worst_class"] or {"name": None, "robust_accuracy": None}
+        rows.append(
+            {"model": model["name"], "norm": run.numbers["norm"], "eps": run.numbers["eps"]}
+            | {key: model[key] for key in ("clean_accuracy", "robust_accuracy", "robust_accuracy_8bit")}
+            | {"worst_class": worst["name"], "worst_class_robust_accuracy": worst["robust_accuracy"]}
+        )
+    said = "Accuracy in % of all n images, clean and under the whole suite; the worst class was picked after looking."
+    return Table("verdict", f"{said} {INTERVALS}", columns, rows)
+
+
+def differences(run: PageRun) -> Table:
+    """One row for each pair of models, clean and robust: the paired difference and McNemar's test."""
+    columns = [
+        Column("first", "First model", "text"),
+        Column("second", "Second model", "text"),
+        Column("images", "Images", "text"),
+        Column("value", "Second minus first", written=points),
+        Column("low", "from", written=points),
+        Column("high", "to", written=points),
+        Column("only_first", "Right only in first"),
+        Column("only_second", "Right only in second"),
+        Column("p", "p", written=lambda p: p_value(p).removeprefix("= ")),
+        Column("n", "n", printed=False),
+    ]
+    rows = [
+        {"first": pair["first"], "second": pair["second"], "images": what, **pair[key]}
+        for pair in run.numbers["pairs"]
+        for key, what in (("clean", "clean"), ("robust", "attacked"))
+        if pair[key]
+    ]
+    said = (
+        "Difference of accuracy on the same images, in percentage points, with Newcombe's 95 % interval for paired"
+        " shares (method 10) and p of McNemar's exact test."
+    )
+    return Table("differences", said, columns, rows)
+
+
+def attacks(run: PageRun) -> Table:
+    """One row for each model and attack of its suite: what it left, broke and cost."""
+    columns = [
+        Column("model", "Model", "text"),
+        Column("attack", "Attack", "text"),
+        Column("norm", "Norm", "text", printed=False),
+        Column("eps", "Budget", printed=False),
+        Column("left", "Left after this attack", "share"),
+        Column("broken", "Broken"),
+        Column("attempted", "Attempted"),
+        Column("success_rate", "Success rate", "share"),
+        Column("success_8bit", "Still fooled in 8 bits", printed=False),
+        Column("unverified", "Failed verification", printed=False),
+        Column("errors", "Errors", printed=False),
+        Column("missing", "Not attempted", printed=False),
+        Column("median_distance", f"Median {run.norm}"),
+        Column("forwards", "Forward"),
+        Column("backwards", "Backward"),
+        Column("seconds", "Time", printed=False, written=duration),
+    ]
+    rows = [
+        {"model": model["name"], "attack": attack["name"], "norm": run.numbers["norm"], "eps": run.numbers["eps"]}
+        | {column.key: attack[column.key] for column in columns[4:]}
+        for model in run.models
+        for attack in model["attacks"]
+    ]
+    only = "" if run.info["config"].get("full", False) else " and had withstood the attacks above"
+    said = (
+        "Left: share of all n images, in %, still classified right after this attack and those above it. Success rate:"
+        f" of the attempted images, which were classified right{only}."
+        " Forward, backward: mean passes for an attempted image."
+    )
+    return Table("attacks", f"{said} {INTERVALS}", columns, rows)
+
+
+def curve(run: PageRun) -> Table:
+    """One row for each model and budget of the security curve."""
+    columns = [
+        Column("model", "Model", "text"),
+        Column("attack", "Attack", "text"),
+        Column("norm", "Norm", "text", printed=False),
+        Column("eps", f"Budget ({run.norm})", written=run.budget),
+        Column("accuracy", "Accuracy", "share"),
+    ]
+    rows = [
+        {"model": model["name"], "attack": point["source"], "norm": run.numbers["norm"], "eps": point["eps"]}
+        | {"accuracy": point["share"]}
+        for model in run.models
+        for point in model["curve"]
+    ]
+    said = (
+        "Security curve: accuracy in % of all n images; what is broken at one budget counts as broken at larger ones."
+    )
+    return Table("curve", f"{said} {INTERVALS}", columns, rows)
+
+
+def confusion(run: PageRun) -> Table:
+    """One row for each model, true and predicted class that occur together, clean or attacked."""
+    columns = [
+        Column("model", "Model", "text"),
+        Column("true", "True class", "text"),
+        Column("predicted", "Predicted class", "text"),
+        Column("clean", "Clean"),
+        Column("attacked", "Attacked"),
+        Column("difference", "Difference", written=_signed),
+    ]
+    rows = [
+        {"model": name, "true": run.class_name(cell["true"]), "predicted": run.class_name(cell["predicted"])}
+        | {key: cell[key] for key in ("clean", "attacked", "difference")}
+        for name, found in _answers(run).items()
+        for cell in breakdowns.confusion(found)["cells"]
+    ]
+    said = (
+        "Number of images of a true class with a predicted one. Attacked: the prediction on the image with which the"
+        " first successful attack of the suite turned the sample, or the clean prediction where none did."
+    )
+    return Table("confusion", said, columns, rows)
+
+
+def factors(run: PageRun) -> Table:
+    """One row for each model and bin of each factor of the images: accuracy, clean and under the suite."""
+    columns = [
+        Column("model", "Model", "text"),
+        Column("factor", "Factor", "text"),
+        Column("low", "from"),
+        Column("high", "below"),
+        Column("clean", "Clean accuracy", "share"),
+        Column("robust", "Robust accuracy", "share"),
+        Column("n", "n"),
+    ]
+    rows = [
+        {"model": name, "factor": factor, "n": bin["clean"]["n"], **bin}
+        for name, found in _answers(run).items()
+        for factor, bins in by_factor(found, run.data_lines).items()
+        for bin in bins
+    ]
+    said = "Accuracy in % of the n images whose factor lies in the range; a range of one value is that value."
+    return Table("factors", f"{said} {INTERVALS}", columns, rows)
+
+
+def _answers(run: PageRun) -> dict[str, list[breakdowns.Answer]]:
+    units = by_unit(run.lines)
+    return {
+        model["name"]: breakdowns.answers(
+            units.get(model["name"], {}), [attack["name"] for attack in model["attacks"]], run.numbers["eps"]
+        )
+        for model in run.models
+    }
+
+
+def _signed(count: int) -> str:
+    return f"{'+' if count > 0 else MINUS if count < 0 else ''}{abs(count):,}"
+
+
+TABLES: dict[str, Build] = {
+    "verdict": verdict,
+    "differences": differences,
+    "attacks": attacks,
+    "curve": curve,
+    "confusion": confusion,
+    "factors": factors,
+}
+# why a table has no row
+EMPTY = {
+    "differences": "it has one model. Give a run of two models, or two comparable runs.",
+    "attacks": "no attack was run.",
+    "curve": "it has no security curve. Run `robustlab attack` with a suite that has an attack of several steps.",
+    "factors": "its data have no factors, or they do not vary.",
+}
+FORMATS = {"markdown": markdown, "latex": latex, "csv": as_csv}
+
+
+def written(run: PageRun, name: str, format: str) -> str:
+    """The table `name` of TABLES in one of FORMATS. UserError where the run has no such numbers."""
+    if not run.models:
+        raise UserError(f"{run.name} is no attack run: it has no tables. Give a folder that `robustlab attack` wrote.")
+    table = TABLES[name](run)
+    if not table.rows:
+        raise UserError(f"{run.name} has nothing for the table {name}: {EMPTY[name]}")
+    return FORMATS[format](table._replace(caption=f"{table.caption} {_about(run)}"))
+
+
+def _about(run: PageRun) -> str:
+    """Data, number of images and threat: a number without them says nothing."""
+    labels = ", labels: each model's own clean answers" if run.info["config"].get("labels") == "predicted" else ""
+    return f"{run.data['name']}, {run.data['split']} split, n = {run.models[0]['n']:,}{labels}; {run.threat}."

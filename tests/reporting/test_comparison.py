@@ -1,0 +1,252 @@
+"""Several runs on one page: comparable ones as one, the others apart and said to be so."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from robustlab.cli import main
+from robustlab.errors import UserError
+from robustlab.reporting import report
+from robustlab.reporting.comparison import compare, one_group, read_runs
+from robustlab.reporting.source import PageRun
+from robustlab.runs import read_run
+
+Json = dict[str, Any]
+Write = Callable[..., Path]
+PLAIN, ROBUST = {"road-signs/cnn": (0.97, 1.2)}, {"road-signs/cnn-robust": (0.93, 12.0)}
+
+
+@pytest.fixture(scope="module")
+def plain(write_run: Write, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "plain", n=120, models=PLAIN)
+
+
+@pytest.fixture(scope="module")
+def robust(write_run: Write, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "robust", n=120, models=ROBUST)
+
+
+def changed(folder: Path, copy: Path, change: Callable[[Json], None]) -> Path:
+    """A copy of a run whose run.json says something else."""
+    shutil.copytree(folder, copy)
+    info = msgspec.json.decode((folder / "run.json").read_bytes())
+    info["name"] = copy.name
+    change(info)
+    (copy / "run.json").write_bytes(msgspec.json.encode(info))
+    return copy
+
+
+def test_two_runs_have_the_numbers_that_one_run_of_both_models_has(
+    plain: Path, robust: Path, write_run: Write, tmp_path: Path
+) -> None:
+    both = PageRun.read(write_run(tmp_path / "both", n=120, models=PLAIN | ROBUST))
+    (merged,), notices = compare(read_runs([plain, robust]))
+    assert notices == [] and merged.name == "plain and robust"
+    assert merged.numbers == both.numbers and len(merged.numbers["pairs"]) == 1
+    assert merged.lines == both.lines and merged.data_lines == both.data_lines
+    for part in ("passes", "eps_typed", "seed"):
+        assert str(merged.info[part]) == str(both.info[part])
+    assert [m["name"] for m in merged.info["models"]] == [*PLAIN, *ROBUST]
+
+
+def test_images_come_from_their_own_folders(plain: Path, robust: Path) -> None:
+    runs = read_runs([plain, robust])
+    (merged,), _ = compare(runs)
+    images = merged.info["images"]
+    assert len(images) == sum(len(run.info["images"]) for run in runs) > 10
+    for image in images:
+        run = runs[image["model"] in ROBUST]
+        (own,) = [i for i in run.info["images"] if (i["id"], i["attack"]) == (image["id"], image["attack"])]
+        for kind in ("clean", "adv", "delta"):
+            assert merged.picture(image[kind]) == run.picture(own[kind]) is not None
+    assert merged.picture(None) is None
+
+
+def test_one_run_stays_as_it_is(plain: Path) -> None:
+    (run,), notices = compare(read_runs([plain]))
+    assert notices == [] and run.info == read_run(plain).info
+
+
+def test_a_model_that_occurs_twice_is_told_by_its_run(plain: Path, tmp_path: Path) -> None:
+    other = changed(plain, tmp_path / "again", lambda info: None)
+    run, _ = one_group([plain, other])
+    names = ["road-signs/cnn (plain)", "road-signs/cnn (again)"]
+    assert [model["name"] for model in run.models] == names
+    assert {line.model for line in run.lines} == {image["model"] for image in run.info["images"]} == set(names)
+    (pair,) = run.numbers["pairs"]
+    assert (pair["first"], pair["second"]) == tuple(names) and pair["robust"]["only_first"] == 0 == pair["clean"][
+        "value"
+    ]
+
+
+def test_runs_of_the_same_name_are_numbered(plain: Path, tmp_path: Path) -> None:
+    twin = shutil.copytree(plain, tmp_path / "twin")  # run.json still calls it plain
+    runs = read_runs([plain, twin])
+    assert [run.name for run in runs] == ["plain #1", "plain #2"]
+    (merged,), _ = compare(runs)
+    assert [model["name"] for model in merged.models] == ["road-signs/cnn (plain #1)", "road-signs/cnn (plain #2)"]
+
+
+def _hash(info: Json) -> None:
+    info["config"]["data"]["hash"] = info["data"]["hash"] = "0" * 16
+    info["config"]["data"]["name"] = info["data"]["name"] = "gtsrb"
+    info["data"]["classes"] = ["other"]
+
+
+def _eps(info: Json) -> None:
+    info["config"]["threat"]["eps"] = info["aggregates"]["eps"] = 4 / 255
+    info["eps_typed"] = "4/255"
+
+
+def _norm(info: Json) -> None:
+    info["config"]["threat"]["norm"] = info["aggregates"]["norm"] = "l2"
+
+
+def _targeted(info: Json) -> None:
+    info["config"]["threat"] |= {"targeted": True, "target": "least-likely"}
+
+
+UNLIKE: dict[str, tuple[Callable[[Json], None], str]] = {
+    "data": (_hash, "data: gtsrb, test split instead of road-signs, test split)"),
+    "ids": (lambda info: info["config"]["data"].update(ids="abc"), "samples: both n = 120, but not the same"),
+    "shape": (lambda info: info["data"].update(shape=[1, 8, 8]), "image size: 1 × 8 × 8 instead of 3 × 32 × 32"),
+    "classes": (lambda info: info["data"].update(classes=["a", "b"]), "classes: 2 instead of 8"),
+    "labels": (lambda info: info["config"].update(labels="predicted"), "labels: predicted instead of given"),
+    "eps": (_eps, "threat: L∞ ε = 4/255 instead of L∞ ε = 8/255"),
+    "norm": (_norm, "threat: L2 ε = 8/255 instead of L∞ ε = 8/255"),
+    "target": (_targeted, "threat: L∞ ε = 8/255, targeted (least-likely) instead of L∞ ε = 8/255"),
+}
+
+
+@pytest.mark.parametrize("what", UNLIKE)
+def test_what_is_not_comparable_stands_apart_and_is_said_to(
+    what: str, plain: Path, robust: Path, tmp_path: Path
+) -> None:
+    change, why = UNLIKE[what]
+    other = changed(robust, tmp_path / "other", change)
+    groups, notices = compare(read_runs([plain, other, robust]))
+    assert [group.name for group in groups] == ["plain and robust", "other"]
+    (notice,) = (notice.replace("\u00a0", " ") for notice in notices)
+    assert notice.startswith("other cannot be compared with plain (") and why in notice
+    with pytest.raises(UserError, match="other cannot be compared with plain .* Give runs of the same data"):
+        one_group([plain, other])
+
+
+def _suite(info: Json) -> None:
+    del info["config"]["attacks"][2]
+    del info["aggregates"]["models"][0]["attacks"][2]
+
+
+def _steps(info: Json) -> None:
+    info["config"]["attacks"][1]["parameters"] = {"steps": 100}
+
+
+CAUTIONS: dict[str, tuple[Callable[[Json], None], str]] = {
+    "suite": (_suite, r"not attacked as plain was \(fgsm, pgd instead of fgsm, pgd, pgd-margin\)"),
+    "parameters": (_steps, r"not attacked as plain was \(pgd with steps 100 instead of the default\)"),
+    "seed": (
+        lambda info: info["config"].update(seed=7) or info.update(seed=7),
+        "other was attacked with seed 7, plain",
+    ),
+    "full": (lambda info: info["config"].update(full=True), "In other every attack ran on every image, in plain only"),
+    "curve": (lambda info: info["config"]["curve"].update(attack="apgd"), "curve of other is from apgd, that of plain"),
+}
+
+
+@pytest.mark.parametrize("what", CAUTIONS)
+def test_another_attack_is_allowed_and_said(what: str, plain: Path, robust: Path, tmp_path: Path) -> None:
+    change, said = CAUTIONS[what]
+    other = changed(robust, tmp_path / "other", change)
+    (merged,), (notice,) = compare(read_runs([plain, other]))
+    assert re.search(said, notice)
+    page = report([plain, other], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count('class="alarm"') == 1 and notice.replace("'", "&#39;") in page
+    # the suite of each model is its own
+    views = {model["name"]: [attack["name"] for attack in model["attacks"]] for model in merged.models}
+    assert views["road-signs/cnn"] == ["fgsm", "pgd", "pgd-margin"]
+    assert len(views["road-signs/cnn-robust"]) == (2 if what == "suite" else 3)
+
+
+def test_a_run_without_a_curve_leaves_the_others_theirs(plain: Path, robust: Path, tmp_path: Path) -> None:
+    def bare(info: Json) -> None:
+        del info["config"]["curve"]
+        info["aggregates"]["models"][0]["curve"] = []
+
+    other = changed(plain, tmp_path / "bare", bare)
+    page = report([other, robust], tmp_path / "page.html").read_text(encoding="utf-8")
+    (drawing,) = re.findall(r'<svg class="curve".*?</svg>', page, re.S)
+    assert drawing.count('class="line"') == 1 and 'd="MZ"' not in drawing
+
+
+def test_the_same_folders_give_the_same_bytes_wherever_they_lie(plain: Path, robust: Path, tmp_path: Path) -> None:
+    first = report([plain, robust], tmp_path / "a.html").read_bytes()
+    moved = [shutil.copytree(folder, tmp_path / "moved" / folder.name) for folder in (plain, robust)]
+    assert report(moved, tmp_path / "b.html").read_bytes() == first
+    assert report([robust, plain], tmp_path / "c.html").read_bytes() != first
+
+
+def test_models_named_by_path_keep_their_lines_and_stay_two(write_run: Write, tmp_path: Path) -> None:
+    models = {"/home/ann/old/net.py:make": (0.9, 1.0), "/home/ann/new/net.py:make": (0.9, 9.0)}
+    run = PageRun.read(write_run(tmp_path / "run", n=40, models=models))
+    names = ["net.py:make #1", "net.py:make #2"]
+    assert [model["name"] for model in run.models] == [m["name"] for m in run.info["config"]["models"]] == names
+    assert [image["model"] for image in run.info["images"]] and "ann" not in str(run.info)
+    old = [line.adv for line in run.stored.lines if "old" in line.model]
+    assert [line.adv for line in run.lines if line.model == names[0]] == old
+    twin = shutil.copytree(run.folder, tmp_path / "twin")
+    merged, _ = one_group([run.folder, twin])
+    assert [model["name"] for model in merged.models] == [f"{n} (run #{i})" for i in (1, 2) for n in names]
+    assert len(merged.lines) == 2 * len(run.lines) and {m["name"] for m in merged.models} == {
+        line.model for line in merged.lines
+    }
+
+
+def test_a_folder_given_twice_is_an_error(plain: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(plain)
+    with pytest.raises(UserError, match="link is given twice"):
+        read_runs([plain, link])
+
+
+def test_what_somebody_wrote_is_not_overwritten(
+    plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path / "notes.html"
+    notes.write_text("<!DOCTYPE html><title>mine</title>")
+    assert main(["report", str(plain), "--output", str(notes)]) == 2
+    assert "Add --overwrite to replace it" in capsys.readouterr().err
+    assert notes.read_text() == "<!DOCTYPE html><title>mine</title>"
+    for flags in (["--overwrite"], []):  # the second time it is our own page
+        assert main(["report", str(plain), "--output", str(notes), *flags]) == 0
+    assert capsys.readouterr().out == f"{notes}\n" * 2
+    assert main(["report", str(plain), "--output", "/dev/null"]) == 2
+    assert Path("/dev/null").is_char_device()
+    assert main(["report", str(plain), "--output", str(notes / "page.html")]) == 1
+    assert "Cannot write" in capsys.readouterr().err
+
+
+def test_the_page_of_a_run_is_rebuilt_in_place(robust: Path) -> None:
+    (robust / "report.html").write_text("torn")
+    assert main(["report", str(robust)]) == 0
+    assert (robust / "report.html").read_bytes().startswith(b"<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "Give at least one run folder"),
+        (["plain", "robust"], "--output is needed for a page of several runs (2 were given)"),
+        (["nowhere"], "nowhere is not a run folder"),
+    ],
+)
+def test_a_command_that_cannot_work_says_why(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", *words]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("robustlab: ") and said in err
