@@ -1,0 +1,75 @@
+"""`robustlab verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from robustlab.cli.app import Words, app
+from robustlab.errors import RunError, UserError
+
+
+@app.command
+def verify(
+    run: str,
+    /,
+    *,
+    model: Words | None = None,
+    weights: Words | None = None,
+    data: str | None = None,
+    data_root: Path | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+) -> int:
+    """Recompute every number of a run from its stored adversarials, with the models and the data loaded again.
+
+    Exits with 0 if all agree, with 1 if some do not or could not be recomputed. It runs FILE.py of a model that was
+    given as FILE.py:function.
+
+    Parameters
+    ----------
+    run
+        A run folder, written by `robustlab attack --save-adversarial`.
+    model
+        NAME=MODEL: where a model of the run is now, as in `robustlab attack`; may be given several times.
+    weights
+        NAME=FILE: where the weights are now that were given as --weights.
+    data
+        Where the data are now, as --data of `robustlab attack`.
+    data_root
+        Where torchvision's data sets lie (default: the variable ROBUSTLAB_DATA).
+    device
+        auto, cpu, cuda or cuda:N.
+    batch_size
+        Images judged at a time.
+    """
+    from robustlab.verification import verify
+
+    found = verify(
+        run,
+        models=_named("--model", model),
+        weights=_named("--weights", weights),
+        data=data,
+        data_root=data_root,
+        device=device,
+        batch_size=batch_size,
+    )
+    print(found)
+    if found.disagreements:
+        raise RunError(f"{run} does not agree with its models and data: {found.disagreements:,} disagreements, above.")
+    if not found.complete:
+        raise RunError(
+            f"{run} was verified in part: it stores no adversarials, so what the attacks found was not recomputed."
+            " Attack again with --save-adversarial."
+        )
+    return 0
+
+
+def _named(flag: str, texts: list[str] | None) -> dict[str, str]:
+    """NAME=PATH texts as a table."""
+    pairs = [text.partition("=") for text in texts or []]
+    wrong = next((name + equals + path for name, equals, path in pairs if not (name and path)), None)
+    if wrong is not None:
+        raise UserError(
+            f"{flag} expects NAME=PATH, NAME as in the run, such as road-signs/cnn=mine/model.toml; got {wrong!r}."
+        )
+    return {name: path for name, _, path in pairs}

@@ -1,0 +1,155 @@
+"""The models and the data of a run, loaded again as its run.json says, and compared with what it recorded of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+from robustlab.data import Data, load_data
+from robustlab.errors import UserError, did_you_mean
+from robustlab.models import load_model
+from robustlab.models.classifier import Classifier
+from robustlab.runs import StoredRun
+
+T = TypeVar("T")
+
+
+class _Model(msgspec.Struct):
+    name: str
+    weights: str | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    shape: tuple[int, int, int] | None = None
+
+
+class _Data(msgspec.Struct):
+    name: str
+    split: str
+    limit: int | None = None
+    ids: list[int] = []
+    classes: list[str] = []
+    seed: int = 0
+    size: int | tuple[int, int] | None = None
+    channels: int | None = None
+    skip_bad: bool = False
+
+
+def models_again(
+    run: StoredRun,
+    given: Mapping[str, str | Path | nn.Module],
+    weights: Mapping[str, str | Path],
+    device: torch.device,
+) -> list[Classifier]:
+    """The run's models in its order. given: modules, or names to load in place of the recorded ones; weights: files."""
+    names = [str(record["name"]) for record in run.info["models"]]
+    for name in (*given, *weights):
+        if name not in names:
+            raise UserError(
+                f"{run.folder} has no model {name!r}.{did_you_mean(name, names)} Its models: {', '.join(names)}."
+            )
+    found = []
+    for name, record in zip(names, run.info["models"], strict=True):
+        model = given.get(name)
+        if not isinstance(model, nn.Module):
+            model = _load_model(run, name, record.get("source"), model, weights.get(name))
+        if not isinstance(model, Classifier):
+            model = Classifier(model)
+        wanted = next(m["hash"] for m in run.info["config"]["models"] if m["name"] == name)
+        if model.hash() != wanted:
+            raise UserError(
+                f"{name} is not the model that was attacked: the hash of its weights is {model.hash()}, in"
+                f" {run.folder} it is {wanted}. Give the one that was attacked: --model {name}=MODEL, or --weights"
+                f" {name}=FILE."
+            )
+        found.append(model.to(device))
+    return found
+
+
+def _load_model(
+    run: StoredRun, name: str, recorded: Any, given: str | Path | None, weights: str | Path | None
+) -> Classifier:
+    if recorded is None and given is None:
+        raise UserError(
+            f"{run.folder} does not say how to load {name}: it was a module. Name a factory that returns it,"
+            f" --model {name}=FILE.py:function, or verify in Python, with"
+            f" robustlab.verify(RUN, models={{{name!r}: module}})."
+        )
+    source = _struct(run, recorded, _Model) if recorded else _Model(name="")
+    if given is not None:
+        source.name = str(given)
+    elif _within(source.name, run.folder):
+        raise UserError(
+            f"{name} lies inside the run folder, and loading it can run code of whoever made that. If you trust it:"
+            f" --model {name}={source.name}."
+        )
+    if weights is not None:
+        source.weights = str(weights)
+    try:
+        return load_model(**msgspec.structs.asdict(source))
+    except UserError as error:
+        raise UserError(
+            f"{name} cannot be loaded again: {error} Say where it is: --model {name}=MODEL, or --weights {name}=FILE."
+        ) from error
+
+
+def _within(name: str, folder: Path) -> bool:
+    """Is it a file in this folder, or a function in one? A run folder may come from a stranger."""
+    files = [Path(part) for part in (name, name.rpartition(":")[0])]
+    return any(file.is_file() and file.resolve().is_relative_to(folder.resolve()) for file in files)
+
+
+def data_again(run: StoredRun, given: Data | str | None, data_root: str | Path | None) -> Data:
+    """What the run chose its samples from. given: the data, or the name to load in place of the recorded one."""
+    recorded = run.info["data"].get("source")
+    if isinstance(given, Data):
+        data = given
+    elif recorded is None:
+        raise UserError(
+            f"{run.folder} does not say how to load its data: they came from Python. Verify there:"
+            " robustlab.verify(RUN, data=(images, labels))."
+        )
+    else:
+        source = _struct(run, recorded, _Data)
+        if given is not None:
+            source.name = given
+        try:
+            data = load_data(**msgspec.structs.asdict(source), data_root=data_root)
+        except UserError as error:
+            raise UserError(
+                f"The data cannot be loaded again: {error} Say where they are: --data NAME or --data-root FOLDER."
+            ) from error
+    wanted = run.info["config"]["data"]["hash"]
+    if data.hash != wanted:
+        raise UserError(
+            f"{data.name} ({data.split}) is not the data that was attacked: its hash is {data.hash}, in {run.folder} it"
+            f" is {wanted}. Give the data that were attacked: --data NAME or --data-root FOLDER."
+        )
+    return data
+
+
+def positions(run: StoredRun, data: Data) -> Tensor:
+    """Where the run's samples are in the data, in the run's order; their ids must be those that run.json hashed."""
+    ids = torch.tensor([line["id"] for line in run.data_lines], dtype=torch.int64)
+    if hashlib.sha256(ids.numpy().tobytes()).hexdigest()[:16] != run.info["config"]["data"]["ids"]:
+        raise UserError(
+            f"{run.folder / 'data.jsonl'} does not list the samples that were attacked: the hash of its ids is not that"
+            " of run.json. Restore the file, or run again."
+        )
+    at = {id: position for position, id in enumerate(data.ids.tolist())}
+    missing = [id for id in ids.tolist() if id not in at]
+    if missing:
+        raise UserError(f"{data.name} ({data.split}) has no sample with id {missing[0]}, which {run.folder} attacked.")
+    return torch.tensor([at[id] for id in ids.tolist()], dtype=torch.int64)
+
+
+def _struct(run: StoredRun, value: Any, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{run.folder / 'run.json'} is damaged: a source says {value} ({error}).") from error

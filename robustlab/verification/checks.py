@@ -1,0 +1,122 @@
+"""What was compared, how often it agreed, and where it did not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# confidences: absolute; other batches, devices and versions of torch round logits differently
+CONFIDENCE = 1e-4
+# every other number that is not a whole one: relative; they follow from stored float32 values in float64
+RELATIVE = 1e-6
+_SHOWN = 5
+
+
+@dataclass
+class Check:
+    """n things of one kind that were compared; `wrong` says of each that disagrees what and how."""
+
+    what: str
+    n: int = 0
+    wrong: list[str] = field(default_factory=list)
+
+    def record(self, which: str, differences: list[str]) -> None:
+        """Count one thing; it disagrees if there are differences."""
+        self.n += 1
+        if differences:
+            self.wrong.append(f"{which}: {'; '.join(differences)}")
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found. As a text: the table that `robustlab verify` prints.
+
+    complete: the run stored its adversarials; without them attacked numbers were not recomputed. errors: attacked
+    samples that ended in an error of the model, which count as not robust. warnings: of the check of the models.
+    """
+
+    folder: Path
+    checks: list[Check]
+    complete: bool
+    errors: int
+    warnings: list[str]
+
+    @property
+    def disagreements(self) -> int:
+        return sum(len(check.wrong) for check in self.checks)
+
+    def __str__(self) -> str:
+        rows = [("checked", "n", "agree", "disagree")]
+        rows += [(c.what, f"{c.n:,}", f"{c.n - len(c.wrong):,}", f"{len(c.wrong):,}") for c in self.checks]
+        wide = [max(len(row[i]) for row in rows) for i in range(4)]
+        lines = [row[0].ljust(wide[0]) + "".join("  " + row[i].rjust(wide[i]) for i in (1, 2, 3)) for row in rows]
+        for check in self.checks:
+            if check.wrong:
+                lines += ["", f"{check.what}:", *(f"  {text}" for text in check.wrong[:_SHOWN])]
+            if len(check.wrong) > _SHOWN:
+                lines.append(f"  and {len(check.wrong) - _SHOWN:,} more")
+        lines += [
+            "",
+            f"Agree: confidences within {CONFIDENCE:g}, other fractions within one in a million, the rest exactly.",
+        ]
+        lines.append(
+            "Taken as stored, only the search knows them: passes, ranks, seconds, refused hits; also heatmaps."
+        )
+        if self.errors:
+            lines.append(
+                f"{self.errors:,} attacked samples ended in an error of the model: nothing to recompute there."
+            )
+        if not self.complete:
+            lines.append(
+                "Not verified: what the attacks found. The run stores no adversarials; lines were taken as stored."
+            )
+        lines += [f"Warning: {text}" for text in self.warnings]
+        total = sum(check.n for check in self.checks)
+        verdict = f"{self.disagreements:,} of {total:,} disagree." if self.disagreements else f"All {total:,} agree."
+        return "\n".join([*lines, verdict])
+
+
+def differences(stored: Any, again: Any, at: str = "") -> Iterator[str]:
+    """Where two JSON values differ by more than their tolerance: dotted field, what is stored, what comes out now.
+
+    >>> list(differences({"n": 3, "left": [0.5, 1.0]}, {"n": 4, "left": [0.5, 1.0000001]}))
+    ['n is 3, recomputed 4']
+    """
+    if isinstance(stored, dict) and isinstance(again, dict):
+        for key in sorted(stored.keys() | again.keys()):
+            yield from differences(stored.get(key, "missing"), again.get(key, "missing"), f"{at}.{key}" if at else key)
+    elif isinstance(stored, list) and isinstance(again, list) and len(stored) == len(again):
+        for index, (a, b) in enumerate(zip(stored, again, strict=True)):
+            yield from differences(a, b, f"{at}[{index}]")
+    elif not _same(stored, again, at.endswith("confidence")):
+        yield f"{at} is {_shown(stored)}, recomputed {_shown(again)}"
+
+
+def leaves(value: Any) -> int:
+    """How many numbers, texts and nulls a JSON value holds.
+
+    >>> leaves({"n": 3, "left": [0.5, None]})
+    3
+    """
+    if isinstance(value, dict | list):
+        return sum(leaves(item) for item in (value.values() if isinstance(value, dict) else value))
+    return 1
+
+
+def _same(a: Any, b: Any, is_confidence: bool) -> bool:
+    numbers: Callable[[Any], bool] = lambda v: isinstance(v, int | float) and not isinstance(v, bool)  # noqa: E731
+    if not numbers(a) or not numbers(b):
+        return bool(a == b)
+    if is_confidence:
+        return math.isclose(a, b, rel_tol=0, abs_tol=CONFIDENCE)
+    return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=1e-12)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.7g}"
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

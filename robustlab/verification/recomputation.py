@@ -1,0 +1,206 @@
+"""A run, recomputed: every line from its stored adversarial, every number of run.json from the recomputed lines."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from robustlab.cascade import CLEAN, class_names, targets_of
+from robustlab.data import Data, Loaded
+from robustlab.data.matching import matched
+from robustlab.evaluation import CHECKED, default_batch_size, full_float32
+from robustlab.judging import logits_of
+from robustlab.memory import machine_failures
+from robustlab.models.classifier import Classifier, check
+from robustlab.oracle import undisturbed
+from robustlab.provenance import data_lines
+from robustlab.reporting.text import budget
+from robustlab.runs import StoredRun, config_hash
+from robustlab.runs.aggregates import Line, aggregate
+from robustlab.runs.kept import chosen_images
+from robustlab.runs.units import unit_name
+from robustlab.threat import ThreatModel
+from robustlab.verification.again import positions
+from robustlab.verification.checks import Check, Verification, differences, leaves
+from robustlab.verification.kept import compare_attacked, compare_clean, without_heatmaps
+from robustlab.verification.units import judge_again, read_adversarials, tied
+
+Key = tuple[str, str, float]  # model, attack, eps
+
+
+class Recomputation:
+    """One call of `verify`: the stored lines, those that come out now, and how the two compare."""
+
+    def __init__(self, stored: StoredRun, data: Data, device: torch.device, batch_size: int | None) -> None:
+        self.stored, self.info, self.config = stored, stored.info, stored.info["config"]
+        self.data, self.device = data, device
+        self.batch_size = batch_size or default_batch_size(math.prod(data.images.shape[1:]), device)
+        self.threat = ThreatModel(**self.config["threat"])
+        self.complete = bool(self.config["save_adversarial"])
+        self.predicted = self.config.get("labels") == "predicted"
+        self.lines: dict[Key, dict[int, Line]] = defaultdict(dict)
+        self.again: dict[Key, dict[int, Line]] = defaultdict(dict)
+        self.counted: dict[Key, dict[str, int]] = {}  # of run.json's `passes`, what can be counted
+        self.checks: dict[str, Check] = {}
+        self.pixels = Check("kept images: pixels")
+
+    def run(self, models: Sequence[Classifier]) -> Verification:
+        warnings, outputs = [], []
+        with ExitStack() as left_as_found:
+            left_as_found.enter_context(full_float32())
+            left_as_found.enter_context(machine_failures())
+            for model in models:
+                left_as_found.enter_context(undisturbed(model))
+                warnings += check(model, self.data.images[:CHECKED].to(self.device), None)
+                outputs.append(logits_of(model, self.data.images[:1].to(self.device), 1).shape[1])
+            self.samples([(model.name, model.classes, k) for model, k in zip(models, outputs, strict=True)])
+            self.table()
+            for record, model in zip(self.config["models"], models, strict=True):
+                for number, where in enumerate(torch.arange(len(self.data)).split(self.config["chunk_size"])):
+                    self.chunk(str(record["name"]), model, number, self.data.take(where).loaded())
+        self.numbers()
+        return Verification(
+            folder=self.stored.folder,
+            checks=[*self.checks.values(), self.pixels],
+            complete=self.complete,
+            errors=sum(line.error is not None for line in self.stored.lines),
+            warnings=warnings,
+        )
+
+    def check(self, what: str) -> Check:
+        return self.checks.setdefault(what, Check(what))
+
+    def units(self) -> list[tuple[str, float]]:
+        """(attack, eps) of the units of a chunk after the clean pass."""
+        suite = [(str(attack["name"]), self.threat.eps) for attack in self.config["attacks"]]
+        curve = self.config.get("curve", {"eps": []})
+        return suite + [(str(curve["attack"]), eps) for eps in curve["eps"] if eps != self.threat.eps]
+
+    def samples(self, models: Sequence[tuple[str, Sequence[str] | None, int]]) -> None:
+        """data.jsonl against the data, whose labels become those of the models' outputs."""
+        check = self.check("data: classes, pixels, labels")
+        classes = tuple(self.info["data"]["classes"])
+        if self.predicted:
+            self.data = replace(self.data, classes=classes)
+        else:
+            self.data = matched(self.data, models)
+            check.record("classes", list(differences(list(classes), list(self.data.classes), "names")))
+        self.data = self.data.take(positions(self.stored, self.data))
+        for stored, again in zip(self.stored.data_lines, data_lines(self.data), strict=True):
+            check.record(f"id {stored['id']}", list(differences(stored, again)))
+
+    def table(self) -> None:
+        """samples.jsonl, by unit: a clean line for every sample, and no line that no unit of the run can have."""
+        check = self.check("lines: each of a sample and a unit")
+        names = [str(model["name"]) for model in self.config["models"]]
+        known = {(name, *unit) for name in names for unit in [(CLEAN, 0.0), *self.units()]}
+        ids = set(self.data.ids.tolist())
+        for line in self.stored.lines:
+            key = line.model, line.attack, line.eps
+            wrong = [] if key in known else ["the run has no such unit"]
+            wrong += [] if line.id in ids else ["the run has no such sample"]
+            wrong += ["it is there twice"] if line.id in self.lines[key] else []
+            check.record(f"{line.model}, {line.attack} at {line.eps:g}, id {line.id}", wrong)
+            self.lines[key][line.id] = line
+        for name in names:
+            for id in sorted(ids - self.lines[name, CLEAN, 0.0].keys()):
+                check.record(f"{name}, clean, id {id}", ["the line is missing"])
+
+    def chunk(self, name: str, model: Classifier, number: int, chunk: Loaded) -> None:
+        """The clean pass of a chunk, and the units that follow it."""
+        x, ids = chunk.images.to(self.device), chunk.ids.tolist()
+        logits = logits_of(model, x, self.batch_size).cpu()
+        answers = logits.argmax(1)
+        if self.predicted:
+            chunk = replace(chunk, labels=answers)
+        check, close = self.check(f"{name}: clean pass"), tied(logits).tolist()
+        columns = (ids, chunk.labels.tolist(), answers.tolist(), logits.softmax(1).amax(1).tolist())
+        for i, (id, label, answer, confidence) in enumerate(zip(*columns, strict=True)):
+            stored = self.lines[name, CLEAN, 0.0].get(id)
+            if stored:  # a missing one is counted in `table`
+                again = {"label": label, "clean": answer, "adv": answer, "confidence": confidence}
+                self.compare(check, stored, msgspec.structs.replace(stored, **again), close[i])
+        kept = [image for image in self.stored.images if image["model"] == name]
+        compare_clean(self.pixels, self.stored.folder, kept, chunk)
+        if not self.complete:
+            for key in ((name, *unit) for unit in self.units()):
+                self.again[key].update({id: self.lines[key][id] for id in ids if id in self.lines[key]})
+            return
+        targets = targets_of(
+            model,
+            self.threat,
+            x,
+            chunk.labels.to(self.device),
+            chunk.ids.to(self.device),
+            class_names(chunk, logits.shape[1]),
+            seed=self.config["seed"],
+            batch_size=self.batch_size,
+        )
+        for attack, eps in self.units():
+            self.unit((name, attack, eps), model, number, chunk, dict(zip(ids, answers.tolist(), strict=True)), targets)
+
+    def unit(
+        self, key: Key, model: Classifier, number: int, chunk: Loaded, answers: dict[int, int], targets: Tensor | None
+    ) -> None:
+        """One attack on one chunk, from its file."""
+        name, attack, eps = key
+        check = self.check(f"{name}: {attack} at {budget(eps, self.threat.norm)}")
+        lines = {id: self.lines[key][id] for id in chunk.ids.tolist() if id in self.lines[key]}
+        self.again[key].update(lines)
+        expected = {id for id, line in lines.items() if line.error is None}
+        path = self.stored.folder / "adversarial" / f"{unit_name(*key, number)}.safetensors"
+        if not expected and not path.exists():
+            return
+        stored, problem = read_adversarials(path, tuple(chunk.images.shape[1:]))
+        for id in sorted(stored.keys() - lines.keys()):
+            check.record(f"id {id}", ["its adversarial is stored, and its line is missing"])
+        for id in sorted(expected - stored.keys()):
+            check.record(f"id {id}", [problem or f"its adversarial is not in {path.name}"])
+        points = {id: stored[id] for id in sorted(expected & stored.keys())}
+        if not points:
+            return
+        threat = replace(self.threat, eps=eps)
+        found = judge_again(model, lines, points, chunk, answers, targets, threat, self.batch_size, self.device)
+        for line in found.lines:
+            self.compare(check, lines[line.id], line, line.id in found.tied)
+        total = self.counted.setdefault(key, {"unverified": 0, "leaves_8bit": 0})
+        total["unverified"] += found.unverified
+        total["leaves_8bit"] += found.leaves_8bit
+        if eps == self.threat.eps:
+            kept = [image for image in self.stored.images if (image["model"], image["attack"]) == (name, attack)]
+            compare_attacked(self.pixels, self.stored.folder, kept, chunk, points, self.info["perturbation_scale"])
+
+    def compare(self, check: Check, stored: Line, again: Line, close: bool) -> None:
+        """A line against what comes out now."""
+        found = list(differences(msgspec.structs.asdict(stored), msgspec.structs.asdict(again)))
+        if found and close:
+            found.append("its two highest logits nearly tie: rounding on another device or in another batch swaps them")
+        check.record(f"id {stored.id}", found)
+        self.again[again.model, again.attack, again.eps][again.id] = again
+
+    def numbers(self) -> None:
+        """run.json against the recomputed lines."""
+        lines = [line for unit in self.again.values() for line in unit.values()]
+        passes = []
+        for entry in self.info["passes"]:
+            key = entry["model"], entry["attack"], entry["eps"]
+            passes.append({**entry, "lines": len(self.again[key]), **self.counted.get(key, {})})
+        again: dict[str, Any] = {
+            "config_hash": config_hash(self.config),
+            "passes": passes,
+            "aggregates": aggregate(self.config, lines, passes=passes, classes=self.info["data"]["classes"]),
+            "images": chosen_images(self.config, lines, self.stored.folder / "images"),
+        }
+        stored = {key: self.info[key] for key in again}
+        stored["images"] = [without_heatmaps(image) for image in self.stored.images]
+        check = self.check("run.json: aggregates, kept images")
+        check.n = leaves(again)
+        check.wrong += differences(stored, msgspec.to_builtins(again))

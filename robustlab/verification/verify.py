@@ -1,0 +1,59 @@
+"""`verify`: read a run, load its models and its data again, and recompute its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from robustlab.data import Data
+from robustlab.environment import resolve_device
+from robustlab.errors import UserError
+from robustlab.evaluation import as_data
+from robustlab.runs import read_run
+from robustlab.verification.again import data_again, models_again
+from robustlab.verification.checks import Verification
+from robustlab.verification.recomputation import Recomputation
+
+
+def verify(
+    run: str | Path,
+    *,
+    models: Mapping[str, str | Path | nn.Module] | None = None,
+    weights: Mapping[str, str | Path] | None = None,
+    data: Data | str | tuple[Tensor, Tensor] | None = None,
+    data_root: str | Path | None = None,
+    device: str = "auto",
+    batch_size: int | None = None,
+) -> Verification:
+    """Recompute a run's numbers from its stored adversarials, and compare them with what its folder says.
+
+    run: the folder of a finished run. Without stored adversarials (`save_adversarial`) only the clean pass, and what
+    follows from the lines, is recomputed. models: by name, a module or what to load, where it is not to be loaded as
+    recorded; weights (by name) and data likewise. FILE.py of a model is run. Raises UserError where the folder cannot
+    be read, or where model or data are not those that were attacked.
+
+    >>> import tempfile, torch
+    >>> from robustlab.evaluation import Listener, evaluate
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    >>> pair = torch.rand(8, 3, 2, 2), torch.zeros(8, dtype=torch.long)
+    >>> folder, quiet = tempfile.mkdtemp() + "/run", Listener(say=lambda text: None)
+    >>> run = evaluate({"net": net}, pair, "fgsm", output=folder, listener=quiet, save_adversarial=True)
+    >>> verify(folder, models={"net": net}, data=pair).disagreements
+    0
+    """
+    stored = read_run(run)
+    if stored.info.get("kind") != "attack":
+        raise UserError(f"{run} is no run of `robustlab attack` (its kind is {stored.info.get('kind')!r}).")
+    lacking = [key for key in ("models", "data", "passes", "aggregates") if key not in stored.info]
+    if lacking:
+        raise UserError(
+            f"{Path(run) / 'run.json'} is damaged: it has no {', '.join(lacking)}. Restore it, or run again."
+        )
+    if batch_size is not None and batch_size < 1:
+        raise UserError(f"batch-size must be at least 1, got {batch_size}.")
+    where = resolve_device(device)
+    classifiers = models_again(stored, models or {}, weights or {}, where)
+    samples = data_again(stored, as_data(data, None) if isinstance(data, tuple) else data, data_root)
+    return Recomputation(stored, samples, where, batch_size).run(classifiers)
