@@ -1,0 +1,51 @@
+"""Images and heatmaps as the bytes of PNG files."""
+
+from __future__ import annotations
+
+import io
+from functools import cache
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+# Dark violet over red and orange to pale yellow, in steps of 11 of the CIE lightness L* from 8 to 96: the order of the
+# colours is that of their lightness, so colour-blind readers and a grey print see the same order.
+_ANCHORS = ("171237", "411b61", "771b7e", "ac2d71", "d94954", "f2743d", "fea132", "f9cf74", "faf6b8")
+
+
+def to_picture(image: Tensor) -> Image.Image:
+    """An image (C, H, W) in [0, 1] in 8 bits: one channel is grey, three are RGB, others are shown as their mean."""
+    shown = image if len(image) in (1, 3) else image.mean(0, keepdim=True)
+    pixels = shown.clamp(0, 1).mul(255).round().byte().cpu().permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(pixels[:, :, 0] if len(shown) == 1 else pixels)
+
+
+def png(image: Tensor) -> bytes:
+    """An image (C, H, W) in [0, 1] as a PNG; see `to_picture`."""
+    return _bytes(to_picture(image))
+
+
+def heat_png(heat: Tensor, scale: float) -> bytes:
+    """A heatmap (H, W) of values >= 0 as a PNG in colour: dark is 0, pale yellow is `scale` and more.
+
+    A scale of 0 (a map that is zero everywhere) is all dark.
+    """
+    share = heat.clamp(0, scale) / scale if scale > 0 else heat * 0
+    shown = Image.fromarray(share.mul(255).round().byte().cpu().numpy())
+    shown.putpalette(palette().tobytes())  # the colours of a palette image: a third of the size of RGB
+    return _bytes(shown)
+
+
+@cache
+def palette() -> np.ndarray:
+    """The (256, 3) uint8 colours of heatmaps, from dark to light."""
+    anchors = np.array([list(bytes.fromhex(anchor)) for anchor in _ANCHORS])
+    at, places = np.linspace(0, 1, 256), np.linspace(0, 1, len(anchors))
+    return np.stack([np.interp(at, places, channel) for channel in anchors.T], 1).round().astype(np.uint8)
+
+
+def _bytes(shown: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    shown.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
