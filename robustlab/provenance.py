@@ -43,6 +43,10 @@ def configuration(
         "keep": options.keep,
         "save_adversarial": options.save_adversarial,
     }
+    if options.labels == "predicted":
+        config["labels"] = "predicted"
+    if data.relabelled:  # which output a class stands for follows from names that no other hash covers
+        config["data"]["labels"] = hashlib.sha256(data.labels.numpy().tobytes()).hexdigest()[:16]
     if threat.targeted:
         config["threat"] |= {"targeted": True, "target": threat.target}
     if curve:
@@ -53,7 +57,7 @@ def configuration(
 def about(
     models: Sequence[Classifier], copies: Sequence[SearchCopy], data: Data, suite: Suite, device: torch.device
 ) -> dict[str, Any]:
-    """What run.json says beside the configuration: where the numbers come from."""
+    """What run.json says beside the configuration: where the numbers come from, and how to load it all again."""
     return {
         "kind": "attack",
         "suite": suite.name,
@@ -69,6 +73,7 @@ def about(
             "n": len(data),
             "shape": list(data.images.shape[1:]),
             "classes": list(data.classes),
+            **({"source": data.source} if data.source else {}),
         },
         "models": [
             {
@@ -76,6 +81,7 @@ def about(
                 "hash": model.hash(),
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "search_copy": copy.describe(),
+                **({"source": model.source} if model.source else {}),
             }
             for model, copy in zip(models, copies, strict=True)
         ],
@@ -84,14 +90,16 @@ def about(
 
 def data_lines(data: Data) -> list[dict[str, Any]]:
     lines = []
-    for i in range(len(data)):
-        image = data.images[i].contiguous().numpy().tobytes()
-        lines.append(
-            {
-                "id": int(data.ids[i]),
-                "label": int(data.labels[i]),
-                "hash": hashlib.sha256(image).hexdigest()[:16],
-                "factors": {name: float(values[i]) for name, values in data.factors.items()},
-            }
-        )
+    for where in torch.arange(len(data)).split(128):  # not all images at once
+        part = data.take(where).loaded()
+        for i in range(len(part)):
+            image = part.images[i].contiguous().numpy().tobytes()
+            lines.append(
+                {
+                    "id": int(part.ids[i]),
+                    "label": int(part.labels[i]),
+                    "hash": hashlib.sha256(image).hexdigest()[:16],
+                    "factors": {name: float(values[i]) for name, values in part.factors.items()},
+                }
+            )
     return lines

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from robustlab.data import parse_size
 from robustlab.errors import UserError
 from robustlab.training import recipe_for, train
 
@@ -51,6 +52,9 @@ def train_command(
     device: str,
     data_root: Path | None,
     download: bool,
+    size: str | None,
+    workers: int | None,
+    skip_bad: bool,
     resume: bool,
     overwrite: bool,
     command: str,
@@ -72,6 +76,9 @@ def train_command(
         overwrite=overwrite,
         data_root=data_root,
         download=download,
+        size=None if size is None else parse_size(size),
+        workers=workers,
+        skip_bad=skip_bad,
         command=command,
         on_epoch=lambda entry: print(_line(entry), file=sys.stderr),
     )

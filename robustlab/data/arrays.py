@@ -31,15 +31,21 @@ def holdout(split: str, labels: Integers, tracks: Integers | None = None) -> Int
     """
     held = np.zeros(len(labels), dtype=bool)
     if tracks is None:
-        order = _keyed_order(np.arange(len(labels)))
+        order = keyed_order(np.arange(len(labels)))
         held[order[: _tenth(len(labels))]] = True
     else:
         for label in np.unique(labels):
             own = np.unique(tracks[labels == label])
-            chosen = own[_keyed_order(own, int(label))][: _tenth(len(own)) if len(own) > 1 else 0]
+            chosen = own[keyed_order(own, int(label))][: _tenth(len(own)) if len(own) > 1 else 0]
             held |= (labels == label) & np.isin(tracks, chosen)
     chosen = np.flatnonzero(held if split == "val" else ~held)
-    return chosen[_keyed_order(chosen)]
+    return chosen[keyed_order(chosen)]
+
+
+def keyed_order(values: npt.NDArray[np.integer], *parts: int) -> Integers:
+    """The order of `values` by a key drawn for each."""
+    key = keys(0, torch.from_numpy(values.astype(np.int64)), *parts, "holdout").numpy()
+    return np.argsort(key, kind="stable").astype(np.int64)
 
 
 def content_hash(parts: Iterable[bytes | Bytes | Integers]) -> str:
@@ -93,9 +99,3 @@ def from_arrays(
 
 def _tenth(count: int) -> int:
     return -(-count // 10)
-
-
-def _keyed_order(values: npt.NDArray[np.integer], *parts: int) -> Integers:
-    """The order of `values` by a key drawn for each."""
-    key = keys(0, torch.from_numpy(values.astype(np.int64)), *parts, "holdout").numpy()
-    return np.argsort(key, kind="stable").astype(np.int64)

@@ -58,8 +58,8 @@ def _open(path: str) -> Iterator[NpzFile]:
         raise UserError("npz needs a path: npz:PATH, for instance npz:data/signs.npz.")
     place = Path(path).expanduser()
     if not place.is_file():
-        what = "is a folder" if place.is_dir() else "does not exist"
-        raise UserError(f"npz:PATH names an .npz file; {path} {what}.")
+        what = f"is a folder. Did you mean 'folder:{path}'?" if place.is_dir() else "does not exist."
+        raise UserError(f"npz:PATH names an .npz file; {path} {what}")
     try:
         handle = place.open("rb")
     except OSError as error:

@@ -6,14 +6,16 @@ import csv
 import math
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+import torch
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from robustlab.data import Data
 from robustlab.errors import UserError
+from robustlab.pictures import to_picture
 
 _COLUMNS = 12
 _CELL = 80  # pixels of the sheet for one image, about
+_LARGEST = 2 * _CELL
 _GAP = 3
 _PAPER, _INK, _FAINT = (250, 250, 248), (30, 30, 34), (120, 120, 126)
 
@@ -21,9 +23,10 @@ _PAPER, _INK, _FAINT = (250, 250, 248), (30, 30, 34), (120, 120, 126)
 def write_sheet(data: Data, output: Path, *, images: bool = False, count: int) -> list[Path]:
     """Show the first `count` samples of `data` in the folder `output`; returns what was written, the sheet first.
 
-    `sheet.png` has the samples by class, enlarged without smoothing. With `images`, every sample also becomes
-    `images/NNNNN.png` (its id, true size) and a line of `factors.csv` (id, label, class, factors). The folder is made;
-    UserError if anything would be overwritten. One channel is shown grey, three as RGB, others as their mean.
+    `sheet.png` has the samples by class, enlarged without smoothing, or reduced to 160 pixels. With `images`, every
+    sample also becomes `images/NNNNN.png` (its id, true size) and a line of `factors.csv` (id, label, class, factors).
+    The folder is made; UserError if anything would be overwritten. One channel is shown grey, three as RGB, others as
+    their mean.
 
     >>> from robustlab.data import load_data
     >>> import tempfile
@@ -46,28 +49,24 @@ def write_sheet(data: Data, output: Path, *, images: bool = False, count: int) -
     except (FileExistsError, NotADirectoryError):
         raise UserError(f"'{output}' must be a folder, and a file of that name is in the way.") from None
 
-    pictures = [_picture(image) for image in data.images[:count]]
-    _sheet(data, pictures).save(targets[0])
+    shown = []
+    for where in torch.arange(count).split(8):  # photographs may be large
+        for i, image in zip(where.tolist(), data.images[where], strict=True):
+            picture = to_picture(image)
+            if images:
+                picture.save(targets[2 + i])
+            shown.append(ImageOps.contain(picture, (_LARGEST, _LARGEST)) if max(picture.size) > _LARGEST else picture)
     if images:
         _factors(data, count, targets[1])
-        for picture, path in zip(pictures, targets[2:], strict=True):
-            picture.save(path)
+    _sheet(data, shown).save(targets[0])
     return targets
-
-
-def _picture(image: Tensor) -> Image.Image:
-    """(C, H, W) in [0, 1] as 8 bits."""
-    if len(image) not in (1, 3):
-        image = image.mean(0, keepdim=True)
-    pixels = (image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels[:, :, 0] if len(image) == 1 else pixels)
 
 
 def _sheet(data: Data, pictures: list[Image.Image]) -> Image.Image:
     """One or more rows for each class that occurs, its name to the left."""
     labels = data.labels[: len(pictures)].tolist()
     rows: list[tuple[str, list[Image.Image]]] = []
-    for label, name in enumerate(data.classes):
+    for label, name in [*enumerate(data.classes), (-1, "no label")]:
         mine = [p for p, own in zip(pictures, labels, strict=True) if own == label]
         for start in range(0, len(mine), _COLUMNS):
             rows.append((name if start == 0 else "", mine[start : start + _COLUMNS]))
@@ -79,7 +78,8 @@ def _sheet(data: Data, pictures: list[Image.Image]) -> Image.Image:
     margin = math.ceil(max(font.getlength(name) for name, _ in rows)) + 24
     head = 34
     columns = max(len(row) for _, row in rows)
-    title = f"{data.name}, {data.split}: {len(pictures)} of {len(data)} images, {width} x {height} px, hash {data.hash}"
+    true = f"{data.images.shape[3]} x {data.images.shape[2]} px"
+    title = f"{data.name}, {data.split}: {len(pictures)} of {len(data)} images, {true}, hash {data.hash}"
     sheet_width = max(margin + columns * cell_w, math.ceil(small.getlength(title)) + 24) + 9
     sheet = Image.new("RGB", (sheet_width, head + len(rows) * cell_h + 9), _PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -100,4 +100,5 @@ def _factors(data: Data, count: int, path: Path) -> None:
         table.writerow(["id", "label", "class", *data.factors])
         for i, label in enumerate(data.labels[:count].tolist()):
             row = (f"{column[i]:.6g}" for column in columns)
-            table.writerow([int(data.ids[i]), label, data.classes[label], *row])
+            name = data.classes[label] if label >= 0 else ""
+            table.writerow([int(data.ids[i]), label, name, *row])

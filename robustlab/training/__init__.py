@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from robustlab.lazy import exports
 from robustlab.training.recipe import DefenseCard, Plan, Recipe, read_recipe, recipe_for
 
 if TYPE_CHECKING:
@@ -12,8 +12,4 @@ if TYPE_CHECKING:
 
 __all__ = ["DefenseCard", "Plan", "Recipe", "Trained", "read_recipe", "recipe_for", "train"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in ("Trained", "train"):
-        return getattr(import_module("robustlab.training.loop"), name)
-    raise AttributeError(f"module 'robustlab.training' has no attribute '{name}'")
+__getattr__ = exports(__name__, ["robustlab.training.loop:Trained", "robustlab.training.loop:train"])

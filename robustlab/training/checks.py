@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustlab.data import Data
+from robustlab.data.streamed import LazyImages
 from robustlab.models.classifier import Classifier
 from robustlab.oracle import undisturbed
 
@@ -17,12 +18,13 @@ PGD_STEPS = 10
 BATCH = 250
 
 
-def loss_and_accuracy(model: Classifier, images: Tensor, labels: Tensor) -> tuple[float, float]:
+def loss_and_accuracy(model: Classifier, images: Tensor | LazyImages, labels: Tensor) -> tuple[float, float]:
     """Mean cross-entropy and share of correct predictions, in eval mode. images: (N, C, H, W) in [0, 1]."""
     loss, right = 0.0, 0
     with torch.no_grad(), undisturbed(model):
-        for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            logits = model(x)
+        for start in range(0, len(labels), BATCH):
+            y = labels[start : start + BATCH]
+            logits = model(images[start : start + BATCH].to(y.device))
             loss += float(F.cross_entropy(logits, y, reduction="sum"))
             right += int((logits.argmax(1) == y).sum())
     return loss / len(labels), right / len(labels)
@@ -36,7 +38,8 @@ def under_attack(model: Classifier, data: Data, eps: float, seed: int) -> tuple[
     from robustlab.attacks import PGD
 
     attack = PGD(eps=eps, steps=PGD_STEPS, restarts=1)
-    adversarial = attack(model, data.images, data.labels, ids=data.ids, seed=seed, batch_size=BATCH)
+    images = data.loaded().images.to(data.labels.device)
+    adversarial = attack(model, images, data.labels, ids=data.ids, seed=seed, batch_size=BATCH)
     return loss_and_accuracy(model, adversarial, data.labels)
 
 

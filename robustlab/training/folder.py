@@ -41,9 +41,7 @@ class TrainFolder:
         self.folder, self.config, self.hash = folder, config, config_hash(config)
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--output {folder} is a file; give the name of a folder.")
-        with disk(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._lock = Lock(folder)
+        self._lock = Lock(folder, resume=resume, overwrite=overwrite)
         try:
             self._open(resume, overwrite)
         except BaseException:
@@ -52,6 +50,8 @@ class TrainFolder:
 
     def _open(self, resume: bool, overwrite: bool) -> None:
         there = [name for name in OURS[:-1] if (self.folder / name).exists()]
+        if (self.folder / "data.jsonl").exists():
+            raise UserError(f"{self.folder} holds a run of `robustlab attack`, no training. Choose another --output.")
         if overwrite and not resume:
             for name in ("run.json", *there):  # run.json first: without it nothing here counts as finished
                 (self.folder / name).unlink(missing_ok=True)
@@ -62,8 +62,8 @@ class TrainFolder:
             )
         self.finished = (self.folder / "run.json").is_file()
         saved = self._json("run.json") if self.finished else self.checkpoint()
-        found = None if saved is None else saved["config_hash"]
-        if found is not None and found != self.hash:
+        found = None if saved is None else saved.get("config_hash")
+        if saved is not None and found != self.hash:
             raise UserError(
                 f"{self.folder} holds a training with another configuration (data, recipe, architecture, seed or"
                 " starting weights), so it cannot be resumed. Use the same options, --overwrite, or another --output."
@@ -82,7 +82,10 @@ class TrainFolder:
         path = self.folder / "last.pt"
         if not path.is_file():
             return None
-        return cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
+        try:
+            return cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch.load raises whatever the damaged part makes it raise
+            raise UserError(f"{path} is damaged ({type(error).__name__}). Train again with --overwrite.") from error
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()
@@ -91,7 +94,10 @@ class TrainFolder:
             file.write(buffer.getbuffer())
 
     def _json(self, name: str) -> dict[str, Any]:
-        return cast("dict[str, Any]", msgspec.json.decode((self.folder / name).read_bytes()))
+        try:
+            return cast("dict[str, Any]", msgspec.json.decode((self.folder / name).read_bytes()))
+        except ValueError as error:
+            raise UserError(f"{self.folder / name} is damaged ({error}). Train again with --overwrite.") from error
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         with disk(self.folder), replacing(self.folder / name) as file:

@@ -55,12 +55,16 @@ def train(
     overwrite: bool = False,
     data_root: str | Path | None = None,
     download: bool = False,
+    size: int | tuple[int, int] | None = None,
+    workers: int | None = None,
+    skip_bad: bool = False,
     command: str = "",
     on_epoch: Callable[[Entry], None] | None = None,
 ) -> Trained:
     """Train a registered architecture and write model, card, history and curve into the folder `output`.
 
-    data: a name for `load_data`, or (training data, validation data). The kept checkpoint is that of the epoch with the
+    data: a name for `load_data` (which also takes data_root, download, size, workers and skip_bad), or (training data,
+    validation data). The kept checkpoint is that of the epoch with the
     best validation accuracy: under PGD where the recipe has a defense, else on clean images. on_epoch: is shown each
     entry of the history. With the same seed, machine and number of threads a resumed run ends with the same weights as
     an uninterrupted one. CUDA trains in bfloat16 autocast. Raises UserError, RunError.
@@ -72,15 +76,24 @@ def train(
     (1, ['curve.png', 'curve.svg', 'history.json', 'model.safetensors', 'model.toml', 'run.json'])
     """
     recipe = recipe or Recipe()
+    if seed < 0:
+        raise UserError(f"seed must be at least 0, got {seed}.")
     place = resolve_device(device)
     if recipe.defense:
         make_defense(recipe.defense)  # a bad table is said before data are read
     if isinstance(data, str):
         options: dict[str, Any] = {"data_root": data_root, "download": download}
+        options |= {"size": size, "workers": workers, "skip_bad": skip_bad}
         train_data = load_data(data, "train", recipe.train_size, **options)
+        if not isinstance(train_data.images, Tensor):  # files of any kind: as those that are trained on
+            options |= {"size": tuple(train_data.images.shape[2:]), "channels": train_data.images.shape[1]}
         val_data = load_data(data, "val", recipe.val_size, **options)
     else:
         train_data, val_data = (_first(d, n) for d, n in zip(data, (recipe.train_size, recipe.val_size), strict=True))
+    if bool((train_data.labels < 0).any()):
+        raise UserError(
+            f"{train_data.name} has no class folders, and so nothing to learn: put images into one a class."
+        )
     if len(train_data) < 2:
         raise UserError(f"Training needs at least 2 images, got {len(train_data)}.")
     threat = train_data.threat
@@ -128,7 +141,9 @@ def _first(data: Data, limit: int | None) -> Data:
 
 
 def _on(data: Data, device: torch.device) -> Data:
-    return replace(data, images=data.images.to(device), labels=data.labels.to(device), ids=data.ids.to(device))
+    """The data on a device; images that lie on the disk stay there."""
+    images = data.images.to(device) if isinstance(data.images, Tensor) else data.images
+    return replace(data, images=images, labels=data.labels.to(device), ids=data.ids.to(device))
 
 
 def _fresh(architecture: str, data: Data, recipe: Recipe, seed: int) -> tuple[Classifier, dict[str, Any]]:
@@ -137,8 +152,10 @@ def _fresh(architecture: str, data: Data, recipe: Recipe, seed: int) -> tuple[Cl
     shape = (channels, high, wide)
     options = {"dropout": recipe.dropout} if recipe.dropout else {}
     module = build(architecture, len(data.classes), shape, options, seed)
-    mean = [round(float(v), 4) for v in data.images.mean((0, 2, 3))]
-    std = [round(max(float(v), 1e-3), 4) for v in data.images.std((0, 2, 3))]
+    # of a set that lies on the disk, the first thousand say enough
+    images = data.images if isinstance(data.images, Tensor) else data.images[:1000]
+    mean = [round(float(v), 4) for v in images.mean((0, 2, 3))]
+    std = [round(max(float(v), 1e-3), 4) for v in images.std((0, 2, 3))]
     if recipe.init:
         start = load_model(recipe.init)
         try:
@@ -180,7 +197,7 @@ class _Session:
             nesterov=recipe.momentum > 0,
         )
         self.history: list[Entry] = []
-        self.warnings: list[str] = []
+        self.warnings: list[str] = [*train_data.notes, *val_data.notes]
         self.best_entry: Entry = {}
         self.best_state: dict[str, Tensor] = {}
         self.seconds = 0.0
@@ -231,7 +248,7 @@ class _Session:
     def _step(self, index: Tensor, epoch: int, progress: float) -> Tensor:
         """One step of the optimiser; (summed loss, number right) on the batch as it was trained on."""
         recipe, ids = self.recipe, self.train_data.ids[index]
-        x, y = self.train_data.images[index], self.train_data.labels[index]
+        x, y = self.train_data.images[index].to(self.device), self.train_data.labels[index]
         x = augmented(x, ids, self.seed, epoch, recipe.shift, recipe.flip)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):

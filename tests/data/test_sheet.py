@@ -57,6 +57,14 @@ def test_the_sheet_shows_every_image_enlarged(signs: Data, tmp_path: Path) -> No
     assert any(line in row.tobytes() for row in sheet)
 
 
+def test_large_images_are_reduced_on_the_sheet_only(tmp_path: Path) -> None:
+    data = _plain(torch.full((2, 3, 300, 600), 0.2))
+    sheet, _, one, _ = write_sheet(data, tmp_path, images=True, count=2)
+    assert _read(one).shape == (300, 600, 3)
+    red = _read(sheet)[:, :, 0] == 51
+    assert red.sum() == 2 * 80 * 160
+
+
 def test_count_limits_what_is_written(signs: Data, tmp_path: Path) -> None:
     assert len(write_sheet(signs, tmp_path, images=True, count=5)) == 2 + 5
 

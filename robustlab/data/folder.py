@@ -1,0 +1,169 @@
+"""`folder:PATH`: image files in class folders, decoded when they are needed.
+
+PATH/<class>/**/*.png (or .jpg, .bmp, .webp, .tif, .ppm, .pgm, .gif), or the same under PATH/train, PATH/val (also
+valid, validation) and PATH/test. Hidden files are passed over. Classes are the names of the class folders of all
+splits, sorted, by value where all are integers.
+
+- Without split folders everything is the test split: what is trained on must not be what is measured on.
+- `val` without a folder of its own is a keyed tenth of train. Without a test folder the val folder is the test split,
+  as in ImageNet, and `val` comes out of train.
+- Images without class folders are taken, too, with the label -1: they can be attacked with the model's own answers.
+
+Ids are indices in the sorted relative names of the split; the order is keyed, so that the first N are a fair sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robustlab.data import Data
+from robustlab.data.arrays import Integers, content_hash
+from robustlab.data.decoding import decode
+from robustlab.data.layout import Split, counted, find_split, root_of, shown, some
+from robustlab.data.selection import class_index
+from robustlab.data.streamed import LazyImages, default_workers
+from robustlab.errors import UserError
+from robustlab.threat import ThreatModel
+
+
+def load(
+    path: str,
+    split: str,
+    limit: int | None,
+    *,
+    ids: Sequence[int] = (),
+    classes: Sequence[str] = (),
+    size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    workers: int | None = None,
+    skip_bad: bool = False,
+) -> Data:
+    """The first `limit` samples of a split, of these ids and classes; see `robustlab.data.load_data`. Raises UserError.
+
+    Every selected file is read and decoded once, to know that it can be, and then again whenever it is needed. The hash
+    covers the relative names and sizes of all files of the split, the bytes of the selected ones, and the shape that
+    they are brought to; it does not depend on where the folder lies. The default threat is linf 8/255.
+    """
+    name = f"folder:{path}"
+    root = root_of(path)
+    found = find_split(root, split, name)
+    order = _selected(found, split, ids, classes, limit, name)
+    looks = _looked_at([root / found.folder / found.files[i] for i in order], workers or default_workers())
+    notes, good = list(found.notes), [look for look in looks if not look.problem]
+    if len(good) < len(looks):
+        bad = sorted(f"{shown(found.files[i])} ({k.problem})" for i, k in zip(order, looks, strict=True) if k.problem)
+        if not skip_bad or not good:
+            what = "Mend or remove them, or leave them out with --skip-bad." if good else "Nothing is left."
+            raise UserError(f"{name}: {counted(bad, 'file')} cannot be read as an image: {some(bad)}. {what}")
+        notes.append(f"{name}: left out {counted(bad, 'file')} that cannot be read as an image: {some(bad)}.")
+    order = order[np.array([not look.problem for look in looks])]
+    files = [found.files[i] for i in order]
+    shape = _shape(name, files, good, size, channels)
+    labels = np.array([found.labels[i] for i in order], dtype=np.int64)
+    return Data(
+        name=name,
+        split=split,
+        images=LazyImages([root / found.folder / file for file in files], shape, workers),
+        labels=torch.from_numpy(labels),
+        ids=torch.from_numpy(order),
+        classes=tuple(shown(name) for name in found.classes),
+        hash=_fingerprint(root, found, order, good, shape),
+        threat=ThreatModel("linf", 8 / 255),
+        notes=tuple(notes),
+    )
+
+
+def _selected(
+    found: Split, split: str, ids: Sequence[int], classes: Sequence[str], limit: int | None, name: str
+) -> Integers:
+    """The ids of the split that were asked for, in its order."""
+    order = found.ids
+    if not len(order):
+        raise UserError(f"{name}, split {split}, has no images in class folders: nothing to select from.")
+    if ids:
+        missing = sorted(set(ids) - set(order.tolist()))
+        if missing:
+            raise UserError(f"{name} ({split}) has no sample with id {missing[0]}; it has {len(order)}.")
+        order = order[np.isin(order, list(ids))]
+    if classes:
+        wanted = [class_index(each, found.classes) for each in classes]
+        order = order[np.isin(np.array(found.labels)[order], wanted)]
+    if not len(order):
+        raise UserError("No sample is left: the selection of ids and classes is empty.")
+    return order[:limit]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What reading one file showed: its bytes' SHA-256, whether it is grey, (height, width), or what is wrong."""
+
+    digest: bytes = b""
+    grey: bool = False
+    size: tuple[int, int] = (0, 0)
+    problem: str = ""
+
+
+def _looked_at(files: Sequence[Path], workers: int) -> list[_Look]:
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(_look, files))
+
+
+def _look(file: Path) -> _Look:
+    content = b""
+    try:
+        content = file.read_bytes()
+        image = decode(content)
+    except MemoryError:
+        raise
+    except OSError as error:  # Pillow's own message repeats the address of a buffer
+        return _Look(problem=error.strerror or ("empty" if not content else _short(error)))
+    except Exception as error:  # Pillow's readers raise many kinds on broken files
+        return _Look(problem=_short(error))
+    return _Look(hashlib.sha256(content).digest(), image.mode == "L", (image.height, image.width))
+
+
+def _short(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return "no image" if text.startswith("cannot identify image file") else text
+
+
+def _shape(
+    name: str, files: list[str], looks: list[_Look], size: int | tuple[int, int] | None, channels: int | None
+) -> tuple[int, int, int]:
+    """(C, H, W) for all: 1 channel if every file is grey or the model wants it."""
+    if channels not in (1, 3):
+        channels = 1 if all(look.grey for look in looks) else 3
+    if size is None:
+        size = looks[0].size
+        other = next((k for k, look in enumerate(looks) if look.size != size), None)
+        if other is not None:
+            one, two = (f"{shown(files[k])} has {_wide(looks[k].size)}" for k in (0, other))
+            raise UserError(
+                f"{name}: its images differ in size ({one}, {two}; width x height). Choose one with --size N or HxW:"
+                " each is scaled until it covers it, and cropped around its centre."
+            )
+    high, wide = (size, size) if isinstance(size, int) else size
+    return channels, high, wide
+
+
+def _fingerprint(root: Path, found: Split, order: Integers, looks: list[_Look], shape: tuple[int, ...]) -> str:
+    def parts() -> Iterator[bytes | Integers]:
+        yield np.array(shape, dtype=np.int64)
+        for i in sorted(found.ids.tolist()):
+            file = found.files[i]
+            yield f"{file}\0{(root / found.folder / file).stat().st_size}\n".encode(errors="surrogateescape")
+        for k in np.argsort(order):
+            yield looks[k].digest
+
+    return content_hash(parts())
+
+
+def _wide(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"

@@ -1,0 +1,170 @@
+"""Which files of a folder are the images of a split, and of what class: see `robustlab.data.folder`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robustlab.data.arrays import Integers, holdout, keyed_order
+from robustlab.data.decoding import ENDINGS
+from robustlab.errors import UserError
+
+SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SHOWN = 3  # files that a message names
+
+
+@dataclass(frozen=True)
+class Split:
+    """folder: of the split, under the root. files: relative to it, sorted. labels: one a file. ids: of the split."""
+
+    folder: str
+    files: list[str]
+    labels: list[int]
+    ids: Integers
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def root_of(path: str) -> Path:
+    if not path:
+        raise UserError("folder needs a path: folder:PATH, for instance folder:photos, with photos/<class>/*.png.")
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        hint = f" Did you mean 'npz:{path}'?" if path.endswith(".npz") else ""
+        what = "is a file" if root.exists() else "does not exist"
+        raise UserError(f"folder:PATH names a folder with images; {path} {what}.{hint}")
+    return root
+
+
+def find_split(root: Path, split: str, name: str) -> Split:
+    """The files of a split, their labels, and the class names of the whole set."""
+    files, others = _files(root)
+    if not files:
+        kinds = ", ".join(sorted(ENDINGS))
+        saw = f"; it holds {counted(others, 'other file')} ({some(others)})" if others else ", and no other files"
+        raise UserError(f"{name} holds no images ({kinds}){saw}.")
+    tops = {file.partition("/")[0] for file in files if "/" in file}
+    if not tops or not tops <= SPLIT_FOLDERS.keys():
+        return _whole(root, files, others, split, name)
+
+    by_split = {SPLIT_FOLDERS[top]: top for top in sorted(tops)}
+    if len(by_split) < len(tops):
+        raise UserError(f"{name} has more than one folder for its validation: {', '.join(sorted(tops))}. Keep one.")
+    if "test" not in by_split and "val" in by_split:
+        by_split["test"] = by_split.pop("val")
+    source = "train" if split == "val" and "val" not in by_split else split
+    if source not in by_split:
+        raise UserError(
+            f"{name} has no folder {source}, only {', '.join(sorted(tops))}. Add it, or name one of them:"
+            f" {name}/{min(tops)}."
+        )
+    folder = by_split[source]
+    mine = [file.partition("/")[2] for file in files if file.startswith(f"{folder}/")]
+    # a class that only another split has is a class, too: labels must mean the same in all of them
+    names = _class_names({file.split("/")[1] for file in files if file.count("/") > 1})
+    labels, beside = _labels(mine, names)
+    mine, labels = _without(mine, labels, beside)
+    held_out = source == "train" and "val" not in by_split
+    ids = holdout(split, np.array(labels)) if held_out else np.arange(len(mine), dtype=np.int64)
+    if not held_out:
+        ids = ids[keyed_order(ids)]
+    beside += [file for file in files if "/" not in file]
+    notes = _notes(name, beside, [file for file in others if file.startswith(f"{folder}/")])
+    return Split(folder, mine, labels, ids, names, notes)
+
+
+def _whole(root: Path, files: list[str], others: list[str], split: str, name: str) -> Split:
+    """A folder without split folders."""
+    if split != "test":
+        raise UserError(
+            f"{name} has no folders train and test, so all of it is the test split, and there is nothing to train on:"
+            " what is trained on must not be measured on. Make PATH/train/<class> and PATH/test/<class>"
+            " (PATH/val/<class> where you want)."
+        )
+    tops = {file.partition("/")[0] for file in files if "/" in file}
+    elsewhere = {file.partition("/")[0] for file in others if "/" in file}
+    empty = {entry.name for entry in os.scandir(root) if entry.is_dir() and not _hidden(entry.name)} - elsewhere
+    names = _class_names(tops | empty) if tops else ()
+    labels, beside = _labels(files, names)
+    files, labels = _without(files, labels, beside)
+    ids = np.arange(len(files), dtype=np.int64)
+    return Split("", files, labels, ids[keyed_order(ids)], names, _notes(name, beside, others))
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def _class_names(folders: set[str]) -> tuple[str, ...]:
+    """Sorted; integers by value.
+
+    >>> _class_names({"10", "9"}), _class_names({"stop", "10"})
+    (('9', '10'), ('10', 'stop'))
+    """
+    numbers = all(folder.isdecimal() for folder in folders)
+    return tuple(sorted(folders, key=lambda folder: (int(folder), folder) if numbers else (0, folder)))
+
+
+def _labels(files: Sequence[str], names: tuple[str, ...]) -> tuple[list[int], list[str]]:
+    """The class number of each file, -1 without class folders; and the files beside the class folders."""
+    number = {name: k for k, name in enumerate(names)}
+    labels = [number.get(file.partition("/")[0], -1) if "/" in file else -1 for file in files]
+    return labels, [file for file, label in zip(files, labels, strict=True) if label < 0] if names else []
+
+
+def _without(files: list[str], labels: list[int], beside: list[str]) -> tuple[list[str], list[int]]:
+    gone = set(beside)
+    kept = [(file, label) for file, label in zip(files, labels, strict=True) if file not in gone]
+    return [file for file, _ in kept], [label for _, label in kept]
+
+
+def _notes(name: str, beside: list[str], others: list[str]) -> tuple[str, ...]:
+    notes = []
+    if beside:
+        notes.append(f"{name}: left out {counted(beside, 'image')} beside the class folders: {some(beside)}.")
+    if others:
+        notes.append(f"{name}: left out {counted(others, 'file')} without the ending of an image: {some(others)}.")
+    return tuple(notes)
+
+
+def _files(root: Path) -> tuple[list[str], list[str]]:
+    """The images below a folder, and the other files: sorted, relative, with `/`. Links are followed once."""
+    images: list[str] = []
+    others: list[str] = []
+
+    def walk(folder: Path, prefix: str, above: frozenset[str]) -> None:
+        real = os.path.realpath(folder)
+        if real in above:
+            return
+        try:
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            raise UserError(f"The folder {folder} cannot be read ({error.strerror}).") from error
+        for entry in entries:
+            if _hidden(entry.name):
+                continue
+            if entry.is_dir():
+                walk(folder / entry.name, f"{prefix}{entry.name}/", above | {real})
+            else:
+                known = os.path.splitext(entry.name)[1].lower() in ENDINGS
+                (images if known else others).append(prefix + entry.name)
+
+    walk(root, "", frozenset())
+    return sorted(images), sorted(others)
+
+
+def counted(things: Sequence[str], what: str) -> str:
+    return f"{len(things):,} {what}{'s' * (len(things) != 1)}"
+
+
+def some(names: Sequence[str]) -> str:
+    return ", ".join(shown(name) for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def shown(name: str) -> str:
+    """A file's name as text that can be stored: bytes that are not UTF-8 are replaced."""
+    return name.encode(errors="surrogateescape").decode(errors="replace")
