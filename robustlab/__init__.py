@@ -5,8 +5,9 @@ The public functions are imported when first used, so that `import robustlab` co
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from robustlab.lazy import exports
 
 if TYPE_CHECKING:
     from robustlab.data import load_data
@@ -14,24 +15,23 @@ if TYPE_CHECKING:
     from robustlab.models import load_model
     from robustlab.reporting import report
     from robustlab.training import train
+    from robustlab.verification import verify
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load_data", "load_model", "report", "train"]
+__all__ = ["__version__", "evaluate", "load_data", "load_model", "report", "train", "verify"]
 
-_HOMES = {
-    "evaluate": "robustlab.evaluation",
-    "load_data": "robustlab.data",
-    "load_model": "robustlab.models",
-    "report": "robustlab.reporting",
-    "train": "robustlab.training",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'robustlab' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+__getattr__ = exports(
+    __name__,
+    [
+        "robustlab.evaluation:evaluate",
+        "robustlab.data:load_data",
+        "robustlab.models:load_model",
+        "robustlab.reporting:report",
+        "robustlab.training:train",
+        "robustlab.verification:verify",
+    ],
+)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *__all__})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -73,7 +74,16 @@ def convert(content: Any, kind: type[T], where: str) -> T:
     try:
         return msgspec.convert(content, kind, strict=True)
     except msgspec.ValidationError as error:
-        raise UserError(f"{where}: {str(error).rstrip('.')}.") from error
+        raise UserError(f"{where}: {_mistake(str(error))}") from error
+
+
+def _mistake(text: str) -> str:
+    """msgspec's message as a sentence about the key."""
+    if found := re.fullmatch(r"Expected `(.+)`, got `(.+)` - at `\$\.(.+)`", text):
+        return f"{found[3]} must be of the type {found[1]}, got {found[2]}."
+    if found := re.fullmatch(r"Object missing required field `(.+)`", text):
+        return f"the key '{found[1]}' is missing."
+    return text if text.endswith(("?", ".")) else f"{text}."
 
 
 def read_card(path: Path, kind: type[T]) -> T:

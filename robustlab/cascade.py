@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import math
-import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,20 +12,21 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from robustlab.attacks.base import INVALID, Outcome, RowAttack
+from robustlab.attacks.base import INVALID, Outcome
 from robustlab.attacks.suite import Member, Suite
-from robustlab.data import Data
+from robustlab.data import Data, Loaded
 from robustlab.data.selection import class_index
 from robustlab.draws import keys, uniform
 from robustlab.errors import RunError, UserError
 from robustlab.judging import Verdict, judge, logits_of
+from robustlab.memory import Batches, of_the_machine
+from robustlab.options import Options
+from robustlab.pictures import png
 from robustlab.runs import Run
 from robustlab.runs.kept import image_name, keep_candidates
 from robustlab.threat import ThreatModel
 
 CLEAN = "clean"
-# errors of the machine, not of the model: they say nothing about the samples
-_RESOURCES = re.compile("CUDA error|CUBLAS|CUDNN|out of memory|can't allocate memory", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,9 @@ class Task:
     data: Data
     suite: Suite
     curve: tuple[float, ...]
-    seed: int
-    batch_size: int
+    options: Options
     chunk_size: int
-    full: bool
-    keep: int
-    save_adversarial: bool
+    batches: Batches
     device: torch.device
     told: Callable[[str], None]
 
@@ -63,17 +59,20 @@ class Task:
 def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
     """Do the units of one chunk that are not done yet, in order; yields the name of each when it is finished."""
     run, suite, eps = task.run, task.suite, task.suite.threat.eps
-    chunk = task.data.take(where)
+    chunk = task.data.take(where).loaded()
     if not run.has_unit(task.name, CLEAN, 0.0, number):
         _clean_unit(task, number, chunk)
     yield CLEAN
     lines = run.unit_lines(task.name, CLEAN, 0.0, number)
     right = {line.id for line in lines if line.error is None and line.clean == line.label}
+    if task.options.labels == "predicted":  # as they were written: a resumed run attacks the same answers
+        label = {line.id: line.label for line in lines}
+        chunk = replace(chunk, labels=torch.tensor([label[id] for id in chunk.ids.tolist()]))
 
     standing, on_curve = set(right), set(right)
     before_curve_ends = True
     for member in suite.members:
-        fallen = _attack_unit(task, member, eps, number, chunk, right if task.full else standing)
+        fallen = _attack_unit(task, member, eps, number, chunk, right if task.options.full else standing)
         standing -= fallen
         if before_curve_ends:
             on_curve -= fallen
@@ -90,7 +89,7 @@ def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
         yield f"{suite.curve_member.name} at {e:.4g}"
 
 
-def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Data, ids: set[int]) -> set[int]:
+def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Loaded, ids: set[int]) -> set[int]:
     """Do one unit if it is not done; returns the ids that no longer stand: broken, or failed with an error."""
     name = (task.name, member.name, eps, number)
     done = task.run.unit_lines(*name) if task.run.has_unit(*name) else None
@@ -100,10 +99,10 @@ def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Dat
         start = time.perf_counter()
         try:
             lines, info = _attack(task, member, eps, number, attempted)
-        except (RunError, RuntimeError, ValueError, TypeError, IndexError) as error:
-            if isinstance(error, UserError | torch.OutOfMemoryError) or _RESOURCES.search(str(error)):
+        except Exception as error:  # a model raises what it likes
+            if isinstance(error, UserError | RunError) or of_the_machine(error):
                 raise
-            text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            text = _what(error)
             task.told(f"{task.name}, {member.name}, chunk {number}: {text}")
             lines = [{**_line(task, member.name, eps, id, label), "error": text} for id, label in _pairs(attempted)]
             info = {"errors": len(lines)}
@@ -113,12 +112,25 @@ def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Dat
     return {line.id for line in done if line.broken or line.error is not None}
 
 
-def _clean_unit(task: Task, number: int, chunk: Data) -> None:
+def _clean_unit(task: Task, number: int, chunk: Loaded) -> None:
     start = time.perf_counter()
-    logits = logits_of(task.model, chunk.images.to(task.device), task.batch_size).cpu()
+    try:
+        logits = task.batches.fit(lambda size: logits_of(task.model, chunk.images.to(task.device), size)).cpu()
+    except Exception as error:
+        if isinstance(error, UserError | RunError) or of_the_machine(error):
+            raise
+        raise RunError(
+            f"{task.name} failed on clean images (chunk {number}): {_what(error)}. Nothing can be said about it without"
+            " them. What is finished is kept: mend the model and go on with --resume."
+        ) from error
     if not bool(torch.isfinite(logits).all()):
-        raise RunError(f"{task.name} returns NaN or infinite values on clean images; nothing can be measured on it.")
+        raise RunError(
+            f"{task.name} returns NaN or infinite values on clean images (chunk {number}); nothing can be measured on"
+            " it. Check its weights, and its mean and std."
+        )
     confidence, prediction = logits.softmax(1).amax(1), logits.argmax(1)
+    if task.options.labels == "predicted":
+        chunk = replace(chunk, labels=prediction)
     lines = [
         {**_line(task, CLEAN, 0.0, id, label), "clean": c, "adv": c, "confidence": p, "forwards": 1}
         for (id, label), c, p in zip(_pairs(chunk), prediction.tolist(), confidence.tolist(), strict=True)
@@ -127,23 +139,31 @@ def _clean_unit(task: Task, number: int, chunk: Data) -> None:
 
 
 def _attack(
-    task: Task, member: Member, eps: float, number: int, chunk: Data
+    task: Task, member: Member, eps: float, number: int, chunk: Loaded
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """One attack on the attempted samples of a chunk: its lines, and the numbers of the unit."""
     if not len(chunk):
         return [], {}
     threat = replace(task.suite.threat, eps=eps)
     x, y, ids = (each.to(task.device) for each in (chunk.images, chunk.labels, chunk.ids))
-    targets = _targets(task, threat, x, y, ids)
-    outcome = _run_attack(task, task.suite.at(member, eps), x, y, targets, ids)
-    verdict = judge(task.model, outcome.images, x, y, outcome.target, threat, task.batch_size)
+    names = class_names(task.data, task.outputs)
+    attack = task.suite.at(member, eps)
+
+    def attempt(size: int) -> tuple[Outcome, Verdict]:
+        targets = targets_of(task.model, threat, x, y, ids, names, seed=task.options.seed, batch_size=size)
+        outcome = attack.run(
+            task.model, x, y, targets=targets, ids=ids, seed=task.options.seed, batch_size=size, search=task.search
+        )
+        return outcome, judge(task.model, outcome.images, x, y, outcome.target, threat, size)
+
+    outcome, verdict = task.batches.fit(attempt)
     verified = outcome.success & verdict.fooled & verdict.inside & ~outcome.invalid
     lines = _lines(task, member.name, eps, chunk, outcome, verdict, verified)
     if eps == task.suite.threat.eps:
-        _keep_images(task, member.name, chunk, outcome.images.cpu(), verified.tolist(), threat)
-        if task.save_adversarial:
-            tensors = {"ids": chunk.ids.contiguous(), "images": outcome.images.cpu().contiguous()}
-            task.run.write_adversarial(task.name, member.name, eps, number, save_safetensors(tensors))
+        _keep_images(task, member.name, number, chunk, outcome, verified)
+    if task.options.save_adversarial:
+        tensors = {"ids": chunk.ids.contiguous(), "images": outcome.images.cpu().contiguous()}
+        task.run.write_adversarial(task.name, member.name, eps, number, save_safetensors(tensors))
     unverified = int((outcome.success & ~verified).sum())
     left = int((verdict.leaves_8bit & verified).sum())
     info = {"refused": outcome.refused, "unverified": unverified, "leaves_8bit": left}
@@ -151,32 +171,26 @@ def _attack(
     return lines, info | ({"errors": errors} if errors else {})
 
 
-def _run_attack(task: Task, attack: RowAttack, x: Tensor, y: Tensor, targets: Tensor | None, ids: Tensor) -> Outcome:
-    """The attack, with the batch halved as often as memory runs out."""
-    batch_size = task.batch_size
-    while True:
-        try:
-            return attack.run(
-                task.model, x, y, targets=targets, ids=ids, seed=task.seed, batch_size=batch_size, search=task.search
-            )
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
-                raise RunError(
-                    "Memory runs out with a batch of one image. Use smaller images or another device."
-                ) from None
-            batch_size //= 2
-            torch.cuda.empty_cache()
-            task.told(f"Out of memory: going on with batches of {batch_size}.")
-
-
-def _targets(task: Task, threat: ThreatModel, x: Tensor, y: Tensor, ids: Tensor) -> Tensor | None:
+def targets_of(
+    model: Callable[[Tensor], Tensor],
+    threat: ThreatModel,
+    x: Tensor,
+    y: Tensor,
+    ids: Tensor,
+    names: Sequence[str],
+    *,
+    seed: int,
+    batch_size: int,
+) -> Tensor | None:
+    """(n,) the class that each sample is to be taken for, None in an untargeted threat. names: of the outputs."""
     if not threat.targeted:
         return None
     if threat.target == "least-likely":
-        return logits_of(task.model, x, task.batch_size).argmin(1)
+        logits = logits_of(model, x, batch_size)
+        return logits.scatter(1, y[:, None], torch.inf).argmin(1)  # where all logits tie, another class all the same
     if threat.target == "random":
-        return random_targets(task.seed, ids, y, task.outputs)
-    return torch.full_like(y, class_index(threat.target, class_names(task.data, task.outputs)))
+        return random_targets(seed, ids, y, len(names))
+    return torch.full_like(y, class_index(threat.target, names))
 
 
 def class_names(data: Data, outputs: int) -> list[str]:
@@ -188,6 +202,10 @@ def random_targets(seed: int, ids: Tensor, labels: Tensor, classes: int) -> Tens
     """(n,) a class other than the label, uniform, keyed by seed and id."""
     shift = 1 + (uniform(keys(seed, ids, "target"), (1,))[:, 0] * (classes - 1)).long()
     return (labels + shift) % classes
+
+
+def _what(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
 def _pairs(chunk: Data) -> list[tuple[int, int]]:
@@ -235,25 +253,19 @@ def perturbation_scale(threat: ThreatModel, values: int) -> float:
     return min(1.0, 8 * threat.eps / math.sqrt(values)) if threat.norm == "l2" and threat.eps > 0 else 0.5
 
 
-def _keep_images(
-    task: Task, attack: str, chunk: Data, adversarial: Tensor, broken: list[bool], threat: ThreatModel
-) -> None:
-    ids, labels = chunk.ids.tolist(), chunk.labels.tolist()
+def _keep_images(task: Task, attack: str, number: int, chunk: Loaded, outcome: Outcome, verified: Tensor) -> None:
+    """Store the pictures of the unit's kept examples, and their adversarials as floats for the heatmaps."""
+    threat, adversarial = task.suite.threat, outcome.images.cpu()
+    ids, valid = chunk.ids.tolist(), (~outcome.invalid).cpu()
+    members = (each.cpu()[valid].tolist() for each in (chunk.ids, chunk.labels, verified))
+    kept = [ids.index(id) for id in keep_candidates(task.options.seed, task.options.keep, *members)]
+    if not kept:
+        return
     scale = perturbation_scale(threat, chunk.images[0].numel())
-    for id in keep_candidates(task.seed, task.keep, ids, labels, broken):
-        i = ids.index(id)
+    for i in kept:
         clean, adv = chunk.images[i], adversarial[i]
-        task.run.write_image(image_name("clean", id), png(clean))
-        task.run.write_image(image_name("adv", id, task.name, attack), png(adv))
-        task.run.write_image(image_name("delta", id, task.name, attack), png(0.5 + (adv - clean) / (2 * scale)))
-
-
-def png(image: Tensor) -> bytes:
-    """An image (C, H, W) in [0, 1] with 1 or 3 channels as the bytes of a PNG; other channel counts show the first."""
-    from PIL import Image
-
-    array = (image if len(image) == 3 else image[0]).clamp(0, 1).mul(255).round().byte().cpu()
-    picture = Image.fromarray((array.permute(1, 2, 0) if array.ndim == 3 else array).contiguous().numpy())
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue()
+        task.run.write_image(image_name("clean", ids[i]), png(clean))
+        task.run.write_image(image_name("adv", ids[i], task.name, attack), png(adv))
+        task.run.write_image(image_name("delta", ids[i], task.name, attack), png(0.5 + (adv - clean) / (2 * scale)))
+    tensors = {"ids": chunk.ids[kept], "images": adversarial[kept]}
+    task.run.write_kept(task.name, attack, threat.eps, number, save_safetensors(tensors))

@@ -13,16 +13,19 @@ from robustlab.errors import UserError
 
 
 def resolve_device(name: str = "auto") -> torch.device:
-    """`auto` is CUDA where there is one, otherwise the CPU; anything else is a torch device that must be there."""
+    """`auto` is CUDA where there is one, otherwise the CPU; anything else is cpu, cuda or cuda:N and must be there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("robustlab computes on cpu and cuda")
         torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
+        what = "auto, cpu, cuda or cuda:N was expected" if first.startswith("Expected one of") else first.rstrip(".")
         raise UserError(
-            f"The device {name!r} cannot be used here ({first}). Use --device cpu, or leave it out."
+            f"The device {name!r} cannot be used here: {what}. Use --device cpu, or leave it out."
         ) from error
     return device
 

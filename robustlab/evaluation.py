@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,15 @@ from robustlab.attacks import FGSM
 from robustlab.attacks.suite import Suite, load_suite
 from robustlab.cascade import Task, class_names, evaluate_chunk
 from robustlab.data import Data, load_data
+from robustlab.data.matching import matched
 from robustlab.data.selection import class_index
 from robustlab.distributed import World
 from robustlab.draws import pixel_ids
 from robustlab.environment import resolve_device
 from robustlab.errors import RunError, UserError
+from robustlab.explain.kept import explain_kept
 from robustlab.judging import logits_of
+from robustlab.memory import Batches, machine_failures
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier, check
 from robustlab.models.search_copy import SearchCopy, make_search_copy
@@ -32,7 +37,7 @@ from robustlab.options import Options
 from robustlab.oracle import undisturbed
 from robustlab.provenance import about, configuration, data_lines
 from robustlab.runs import StoredRun, read_run
-from robustlab.threat import ThreatModel, parse_eps
+from robustlab.threat import ThreatModel, check_range, diameter, parse_eps
 
 CHECKED = 64  # samples of the first batch, on which models and search copies are checked
 
@@ -79,25 +84,41 @@ def evaluate(
     if not world.first:
         listener = Listener(say=lambda text: None)
     device = world.device(resolve_device(chosen.device) if chosen.device != "auto" else _home(models))
-    selected = _data(data, limit)
-    _check_data(selected)
+    selected = as_data(data, limit)
+    _check_data(selected, chosen.labels)
     if not isinstance(suite, Suite):
         suite = load_suite(suite, default=selected.threat)
     classifiers = _classifiers(models, device)
     folder = Path(output) if output is not None else world.agree(default_output(selected.name))
-    batch_size = chosen.batch_size or (128 if device.type == "cpu" else 512)
-    curve = _curve(chosen, suite.threat)
+    values = math.prod(selected.images.shape[1:])
+    chunk_size = chosen.chunk_size or default_chunk_size(values)
+    batch_size = chosen.batch_size or default_batch_size(values, device)
+    curve = _curve(chosen, suite.threat, math.prod(selected.images.shape[1:]))
 
     with ExitStack() as left_as_found:
         for model in classifiers:
             left_as_found.enter_context(undisturbed(model))
-        left_as_found.enter_context(_full_float32())
-        warnings = [w for model in classifiers for w in _checked(model, selected, device)]
+        left_as_found.enter_context(full_float32())
+        left_as_found.enter_context(machine_failures())
+        batches = [Batches(batch_size, listener.say) for _ in classifiers]
+        together = list(zip(classifiers, batches, strict=True))
+        warnings = list(selected.notes)
+        warnings += [w for model, b in together for w in b.fit(partial(_checked, model, selected, device))]
         outputs = [logits_of(model, selected.images[:1].to(device), 1).shape[1] for model in classifiers]
-        selected, dropped = _without_target_class(selected, suite.threat, min(outputs))
+        if chosen.labels == "given":
+            selected = matched(selected, [(m.name, m.classes, k) for m, k in zip(classifiers, outputs, strict=True)])
+            warnings += [w for model in classifiers for w in _named_alike(model, selected)]
+        truths = [selected.labels]
+        if chosen.labels == "predicted":
+            selected = replace(selected, classes=_answers(classifiers, selected, max(outputs)))
+            if suite.threat.target_class is not None:  # what any model sees as the target already, all leave out
+                truths = [b.fit(partial(_predictions, model, selected, device)) for model, b in together]
+        selected, dropped = _without_target_class(selected, truths, suite.threat, min(outputs))
         if dropped:
             warnings.append(f"{dropped} samples of the target class {suite.threat.target!r} were left out.")
-        copies = [_search_copy(model, selected, chosen, device) for model in classifiers]
+        copies = [b.fit(partial(_search_copy, model, selected, chosen, device)) for model, b in together]
+        for model in classifiers:
+            left_as_found.enter_context(_kept_in_eval(model))
         for text in warnings:
             listener.say(f"Warning: {text}")
         for model, copy in zip(classifiers, copies, strict=True):
@@ -105,7 +126,7 @@ def evaluate(
                 listener.say(
                     f"{model.name}: no search copy, {copy.reason}; attacks search on the model itself (slower)."
                 )
-        config = configuration(classifiers, selected, suite, chosen, curve)
+        config = configuration(classifiers, selected, suite, replace(chosen, chunk_size=chunk_size), curve)
         facts = about(classifiers, copies, selected, suite, device)
         facts |= {"name": folder.name, "command": command, "warnings": warnings}
         facts["operational"] = {"device": str(device), "batch_size": batch_size, "processes": world.size}
@@ -126,22 +147,19 @@ def evaluate(
                         data=selected,
                         suite=suite,
                         curve=curve,
-                        seed=chosen.seed,
-                        batch_size=batch_size,
-                        chunk_size=chosen.chunk_size,
-                        full=chosen.full,
-                        keep=chosen.keep,
-                        save_adversarial=chosen.save_adversarial,
+                        options=chosen,
+                        chunk_size=chunk_size,
+                        batches=b,
                         device=device,
                         told=listener.say,
                     )
-                    for model, copy, k in zip(classifiers, copies, outputs, strict=True)
+                    for (model, b), copy, k in zip(together, copies, outputs, strict=True)
                 ]
                 listener.say(_estimate(tasks, selected, device))
                 _work(tasks, world, listener)
                 world.wait()
                 if world.first:
-                    run.finish()
+                    run.finish(explain=partial(explain_kept, run, together, selected, device, listener.say))
                 world.wait()
     stored = read_run(folder)
     failed = sum(line.error is not None for line in stored.lines)
@@ -153,9 +171,31 @@ def evaluate(
     return stored
 
 
+def default_batch_size(values: int, device: torch.device) -> int:
+    """Rows in the working batch for images of so many values: 128 (GPU: 512) up to 3x64x64, then fewer, at least 8.
+
+    An attack keeps what a network computes on the way, for its gradient: some 100 MB an image of 3x224x224 in a
+    ResNet-50.
+
+    >>> default_batch_size(3 * 32 * 32, torch.device("cpu")), default_batch_size(3 * 224 * 224, torch.device("cpu"))
+    (128, 10)
+    """
+    most = 128 if device.type == "cpu" else 512
+    return max(8, min(most, most * 3 * 64 * 64 // max(1, values)))
+
+
+def default_chunk_size(values: int) -> int:
+    """Samples in a unit of work: 512, or what 100 MB hold of larger images, of which a unit keeps a few copies.
+
+    >>> default_chunk_size(3 * 32 * 32), default_chunk_size(3 * 224 * 224)
+    (512, 167)
+    """
+    return max(8, min(512, 512 * 3 * 128 * 128 // max(1, values)))
+
+
 def default_output(data_name: str) -> Path:
     """reports/<data>-<date-time>, in the current folder."""
-    name = Path(data_name.partition(":")[2]).stem if ":" in data_name else data_name
+    name = Path(data_name.partition(":")[2]).resolve().stem if ":" in data_name else data_name
     return Path("reports") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
@@ -169,7 +209,8 @@ def _work(tasks: Sequence[Task], world: World, listener: Listener) -> None:
                 listener.advance(done, total, f"{task.name}: {unit}")
 
 
-def _data(data: Data | str | tuple[Tensor, Tensor], limit: int | None) -> Data:
+def as_data(data: Data | str | tuple[Tensor, Tensor], limit: int | None) -> Data:
+    """Data of any form that `evaluate` takes."""
     if isinstance(data, str):
         return load_data(data, "test", limit)
     if isinstance(data, Data):
@@ -190,18 +231,32 @@ def _data(data: Data | str | tuple[Tensor, Tensor], limit: int | None) -> Data:
     )
 
 
-def _without_target_class(data: Data, threat: ThreatModel, outputs: int) -> tuple[Data, int]:
-    """The data without the samples that are of the target class already, and how many there were."""
-    if not threat.targeted or threat.target in ("random", "least-likely"):
+def _answers(models: Sequence[Classifier], data: Data, outputs: int) -> tuple[str, ...]:
+    """The names of the classes that models answer with: their own where all agree, the data's, or numbers."""
+    named = {model.classes for model in models}
+    own = named.pop() if len(named) == 1 else None
+    return own or (data.classes if len(data.classes) == outputs else tuple(str(k) for k in range(outputs)))
+
+
+def _predictions(model: nn.Module, data: Data, device: torch.device, batch_size: int) -> Tensor:
+    """(n,) the classes that a model answers with on the clean images."""
+    parts = [data.images[i : i + batch_size] for i in range(0, len(data), batch_size)]
+    return torch.cat([logits_of(model, part.to(device), batch_size).argmax(1).cpu() for part in parts])
+
+
+def _without_target_class(data: Data, truths: Sequence[Tensor], threat: ThreatModel, outputs: int) -> tuple[Data, int]:
+    """The data without the samples that are of the target class already by any of `truths`, and how many there were."""
+    if threat.target_class is None:
         return data, 0
-    other = data.labels != class_index(threat.target, class_names(data, outputs))
+    target = class_index(threat.target_class, class_names(data, outputs))
+    other = torch.stack([labels != target for labels in truths]).all(0)
     if not bool(other.any()):
         raise UserError(f"Every selected sample is of the target class {threat.target!r}; nothing is left to attack.")
     return data.take(other), int((~other).sum())
 
 
 @contextmanager
-def _full_float32() -> Iterator[None]:
+def full_float32() -> Iterator[None]:
     """Convolutions and matrix products in float32, not in TF32, which GPUs round to by default; put back afterwards."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
@@ -251,7 +306,7 @@ def _classifiers(models: Any, device: torch.device) -> list[Classifier]:
     return found
 
 
-def _check_data(data: Data) -> None:
+def _check_data(data: Data, labels: str) -> None:
     if not len(data):
         raise UserError("There is no sample to attack: the selection is empty.")
     if len(data.images) != len(data.labels) or len(data.ids) != len(data.labels):
@@ -259,38 +314,75 @@ def _check_data(data: Data) -> None:
         raise UserError(f"{data.name} has {counts}; every sample needs one of each.")
     if len(data.ids.unique()) != len(data.ids):
         raise UserError(f"{data.name} has ids that occur twice; every sample needs an id of its own.")
-    low, high = data.images.min().item(), data.images.max().item()
-    if not (low >= 0 and high <= 1):
+    unlabelled = int((data.labels == -1).sum())
+    if labels == "given" and unlabelled:
         raise UserError(
-            f"{data.name}: images must lie in [0, 1], got [{low:.3g}, {high:.3g}]. Give the raw images, and the"
-            " normalisation to the classifier as mean and std."
+            f"{unlabelled} of the {len(data)} selected samples of {data.name} have no label. Give labels (a folder for"
+            " each class, or an array of labels), or attack the models' own answers: --labels predicted."
         )
+    if not isinstance(data.images, Tensor):
+        return  # decoded from 8 bits
+    check_range(data.images, f"the images of {data.name}")
 
 
-def _checked(model: Classifier, data: Data, device: torch.device) -> list[str]:
+def _checked(model: Classifier, data: Data, device: torch.device, batch_size: int) -> list[str]:
     """The warnings of the boundary check on the first batch; what cannot be attacked is a UserError."""
-    warnings = check(model, data.images[:CHECKED].to(device), data.labels.to(device))
-    if model.classes is not None and data.name != "tensors" and len(model.classes) == len(data.classes):
-        moved = [(a, b) for a, b in zip(model.classes, data.classes, strict=True) if a != b]
-        if moved:
-            first = f"first: {moved[0][0]!r}, {moved[0][1]!r}"
-            warnings.insert(0, f"{model.name} and {data.name} name their classes differently ({first})")
-    return warnings
+    first = data.images[: min(CHECKED, batch_size)].to(device)
+    try:
+        return [f"{model.name}: {text}" for text in check(model, first, None)]  # labels: see `matched`
+    except UserError as error:
+        raise UserError(f"{model.name}: {error}") from error
 
 
-def _search_copy(model: Classifier, data: Data, options: Options, device: torch.device) -> SearchCopy:
+def _named_alike(model: Classifier, data: Data) -> list[str]:
+    """A warning where model and data call the same classes by other names."""
+    if model.classes is None or data.name == "tensors" or len(model.classes) != len(data.classes):
+        return []
+    differ = [f"{a!r}, {b!r}" for a, b in zip(model.classes, data.classes, strict=True) if a != b]
+    return [f"{model.name} and {data.name} name their classes differently (first: {differ[0]})"] if differ else []
+
+
+def _search_copy(model: Classifier, data: Data, options: Options, device: torch.device, batch_size: int) -> SearchCopy:
     if not options.search_copy:
         return SearchCopy(None, "turned off")
-    return make_search_copy(model, data.images[:CHECKED].to(device), options.precision, options.compile)
+    first = data.images[: min(CHECKED, batch_size)].to(device)
+    return make_search_copy(model, first, options.precision, options.compile)
 
 
-def _curve(options: Options, threat: ThreatModel) -> tuple[float, ...]:
+@contextmanager
+def _kept_in_eval(model: Classifier) -> Iterator[None]:
+    """Stop where the model puts a part of itself into training mode: what follows would not be its answers."""
+    quiet = [(name, part) for name, part in model.module.named_modules() if not part.training]
+
+    def look(*_: object) -> None:
+        if turned := [name for name, part in quiet if part.training]:
+            raise RunError(
+                f"{model.name} went into training mode during the run ({turned[0] or 'the whole module'}): its forward"
+                " calls train(). Remove that call, and go on with --resume."
+            )
+
+    hook = model.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _curve(options: Options, threat: ThreatModel, values: int) -> tuple[float, ...]:
+    """The budgets of the security curve. values: in an image; no budget may be larger than the way across the box."""
+    most = diameter(threat.norm, values)
+    given = [replace(threat, eps=parse_eps(e)).eps for e in options.curve or ()]
+    for eps in (threat.eps, *given):
+        if eps > most:
+            raise UserError(
+                f"{threat.norm} eps = {eps:g} is larger than the distance between any two images of this size, at most"
+                f" {most:.4g}: every image could become every other. Did you mean {eps:g}/255?"
+            )
     if threat.eps == 0:
         return ()
     if options.curve is None:
-        return tuple(f * threat.eps for f in (0.25, 0.5, 1.0, 1.5, 2.0) if threat.norm != "linf" or f * threat.eps <= 1)
-    given = {replace(threat, eps=parse_eps(e)).eps for e in options.curve} - {0.0}
-    return tuple(sorted(given | {threat.eps})) if given else ()
+        return tuple(f * threat.eps for f in (0.25, 0.5, 1.0, 1.5, 2.0) if f * threat.eps <= most)
+    return tuple(sorted({*given, threat.eps} - {0.0})) if given else ()
 
 
 def _home(models: Any) -> torch.device:
@@ -312,10 +404,12 @@ def _estimate(tasks: Sequence[Task], data: Data, device: torch.device) -> str:
     )
     seconds = 0.0
     for task in tasks:
-        x, y = data.images[: task.batch_size].to(device), data.labels[: task.batch_size].to(device)
+        size = task.batches.size
+        x = data.images[:size].to(device)
         once = FGSM(norm=suite.threat.norm, eps=suite.threat.eps)
         try:
-            for part in (8, task.batch_size):  # the first call only warms up
+            y = logits_of(task.model, x, size).argmax(1)
+            for part in (8, size):  # the first call only warms up
                 start = time.perf_counter()
                 once.run(task.model, x[:part], y[:part], search=task.search, batch_size=part)
         except Exception:  # the run itself will meet it and say so, sample by sample

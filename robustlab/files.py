@@ -43,13 +43,23 @@ def disk(folder: Path) -> Iterator[None]:
 
 
 class Lock:
-    """An exclusive flock on folder/.lock, held until `release` or until the process dies."""
+    """An exclusive flock on folder/.lock, held until `release` or until the process dies; makes the folder.
 
-    def __init__(self, folder: Path) -> None:
+    resume, overwrite: what is meant to be done with what is there; both at once is a `UserError`.
+    """
+
+    def __init__(self, folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+        if resume and overwrite:
+            raise UserError("--resume goes on with what is there and --overwrite removes it: give one of them.")
         self.path = folder / ".lock"
         while True:
-            with disk(folder):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
                 self._file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o644)
+            except OSError as error:
+                raise UserError(
+                    f"--output {folder} cannot be written to: {error.strerror}. Give a folder that can, or mend that."
+                ) from error
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -72,13 +72,28 @@ def judge(
     batch_size: int,
 ) -> Verdict:
     """Look at n finished points once more. points, clean: (n, C, H, W) in [0, 1]; targets: (n,), read when targeted."""
+    parts = zip(*(each.split(batch_size) for each in (points, clean, labels, targets)), strict=True)
+    verdicts = [_judge(model, x, x0, y, t, threat) for x, x0, y, t in parts]
+    joined = {f.name: torch.cat([getattr(v, f.name) for v in verdicts]) for f in fields(Verdict) if f.name != "sizes"}
+    return Verdict(**joined, sizes={norm: torch.cat([v.sizes[norm] for v in verdicts]) for norm in NORMS})
+
+
+def _judge(
+    model: Callable[[Tensor], Tensor],
+    points: Tensor,
+    clean: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    threat: ThreatModel,
+) -> Verdict:
+    """`judge` for one batch: distances are summed in float64, which a whole chunk of large images has no room for."""
 
     def fooled(logits: Tensor) -> Tensor:
         predicted = logits.argmax(1)
         wrong = predicted == targets if threat.targeted else predicted != labels
         return wrong & torch.isfinite(logits).all(1)
 
-    logits = logits_of(model, points, batch_size)
+    logits = logits_of(model, points, len(points))
     sizes = {norm: distance(points - clean, norm) for norm in NORMS}
     allowed = _allowed(threat)
     flat = points.flatten(1)
@@ -89,7 +104,7 @@ def judge(
         confidence=logits.softmax(1).amax(1),
         fooled=fooled(logits),
         inside=(sizes[threat.norm] <= allowed) & (flat.amin(1) >= 0) & (flat.amax(1) <= 1),
-        fooled_8bit=fooled(logits_of(model, rounded, batch_size)) & ~leaves,
+        fooled_8bit=fooled(logits_of(model, rounded, len(points))) & ~leaves,
         leaves_8bit=leaves,
         sizes=sizes,
     )

@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 
 from robustlab.attacks.suite import load_suite
-from robustlab.data import load_data
-from robustlab.data.selection import select
+from robustlab.data import SQUARE, load_data, parse_size
 from robustlab.distributed import World
 from robustlab.environment import resolve_device
 from robustlab.errors import UserError
@@ -37,13 +36,16 @@ class Request:
     data: str | None
     threat: dict[str, Any]
     limit: str
-    ids: Sequence[int]
-    classes: Sequence[str]
+    ids: Sequence[int] | None
+    classes: Sequence[str] | None
     weights: Path | None
     mean: Sequence[float] | None
     std: Sequence[float] | None
     data_root: Path | None
     download: bool
+    size: str | None
+    workers: int | None
+    skip_bad: bool
     output: Path | None
     resume: bool
     overwrite: bool
@@ -55,6 +57,9 @@ class Request:
 def attack(request: Request, options: Options, command: str) -> int:
     """Do it; returns the exit code."""
     limit = parse_limit(request.limit)
+    for flag in ("ids", "classes", "mean", "std"):
+        if getattr(request, flag) == []:
+            raise UserError(f"--{flag} was given without a value.")
     names = list(request.models) or list(DEFAULT_MODELS)
     if len(names) > 1 and (request.weights or request.mean or request.std):
         raise UserError(f"--weights, --mean and --std belong to exactly one model; {len(names)} were given.")
@@ -66,19 +71,25 @@ def attack(request: Request, options: Options, command: str) -> int:
         raise UserError("--target needs --targeted.")
     world = World.join()
     options = replace(options, device=str(resolve_device(options.device)))
-    models = [load_model(name, weights=request.weights, mean=request.mean, std=request.std) for name in names]
+    models = [
+        load_model(name, weights=request.weights, mean=request.mean, std=request.std, download=request.download)
+        for name in names
+    ]
     wanted = request.data or models[0].data or "road-signs"
-    # a choice by id or class looks at the whole split; the first N alone need not be read beyond N
-    full = load_data(
+    chosen = load_data(
         wanted,
         "test",
-        None if request.ids or request.classes else limit,
+        limit,
+        ids=request.ids or (),
+        classes=request.classes or (),
         data_root=request.data_root,
         download=request.download,
-        size=_size(wanted, models),
+        size=_size(wanted, models) if request.size is None else parse_size(request.size),
+        channels=None if models[0].shape is None else models[0].shape[0],
+        workers=request.workers,
+        skip_bad=request.skip_bad,
     )
-    chosen = select(full, ids=request.ids, classes=request.classes, limit=limit)
-    suite = load_suite(request.suite, attacks=request.attacks, default=full.threat, **request.threat)
+    suite = load_suite(request.suite, attacks=request.attacks, default=chosen.threat, **request.threat)
 
     with _listener(request.quiet or not world.first) as listener:
         run = evaluate(
@@ -116,12 +127,12 @@ def parse_limit(text: str) -> int | None:
     return int(text)
 
 
-def _size(data: str, models: Sequence[Classifier]) -> int | None:
-    """The side at which to render or scale, where the set can be had at any and the model wants a square."""
+def _size(data: str, models: Sequence[Classifier]) -> int | tuple[int, int] | None:
+    """The size at which to render or scale: what the model expects, where the set can be had at that."""
     shape = models[0].shape
-    if data not in ("road-signs", "gtsrb") or shape is None or shape[1] != shape[2]:
-        return None
-    return shape[1]
+    if shape is not None and data.startswith("folder:"):
+        return shape[1:]
+    return shape[1] if shape is not None and data in SQUARE and shape[1] == shape[2] else None
 
 
 def _threshold(found: dict[str, Any], least: float | None) -> int:

@@ -13,7 +13,10 @@ from robustlab.errors import UserError
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Options:
-    """Seed, precision, search_copy, compile, chunk_size, full, curve and keep decide what comes out, the rest not."""
+    """All but device and batch_size are part of the configuration, which decides what comes out."""
+
+    labels: Literal["given", "predicted"] = "given"
+    """What counts as right: the labels of the data, or each model's own answers on the clean images."""
 
     seed: int = 0
     """Key of all random draws."""
@@ -22,10 +25,10 @@ class Options:
     """auto, cpu, cuda or cuda:N."""
 
     batch_size: int | None = None
-    """Rows in the working batch (default: 128 on a CPU, 512 on a GPU; halved where memory runs out)."""
+    """Rows in the working batch (default: 128, on a GPU 512, fewer of large images; halved where memory runs out)."""
 
-    chunk_size: int = 512
-    """Samples in a unit of work, the smallest piece that --resume need not repeat."""
+    chunk_size: int | None = None
+    """Samples in a unit of work, the smallest piece that --resume need not repeat (default: 512, or fewer if large)."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the search copy; what it finds is always judged by the given model in float32."""
@@ -43,10 +46,10 @@ class Options:
     """Budgets of the security curve (default: 1/4, 1/2, 1, 3/2 and 2 times eps; --no-curve for none)."""
 
     keep: int = 1
-    """Kept example images for each model, attack, class and outcome."""
+    """Kept example images for each model, attack, class and outcome; at most 64 of an outcome."""
 
     save_adversarial: bool = False
-    """Store every adversarial image, as safetensors."""
+    """Store every adversarial image, the curve's too, for `robustlab verify` (float32: 12 KB for one of 3x32x32)."""
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("chunk_size", 1), ("keep", 0), ("seed", 0)):

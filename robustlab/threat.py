@@ -22,8 +22,8 @@ NORMS: tuple[str, ...] = get_args(Norm)
 BUDGET_NORMS = ("linf", "l2", "l1")  # those with a projection
 
 
-def parse_eps(text: str | float) -> float:
-    """A budget as typed (`"8/255"`, `"0.5"` or a number) as a finite float >= 0.
+def parse_eps(text: str | float, name: str = "eps") -> float:
+    """A budget as typed (`"8/255"`, `"0.5"` or a number) as a finite float >= 0. name: what an error calls it.
 
     >>> parse_eps("8/255") == 8 / 255
     True
@@ -34,9 +34,9 @@ def parse_eps(text: str | float) -> float:
             raise ValueError
         value = float(match[1]) / float(match[2] or 1)
     except (ValueError, ZeroDivisionError):
-        raise UserError(f"eps must be a number or a fraction such as 8/255, got {text!r}.") from None
+        raise UserError(f"{name} must be a number or a fraction such as 8/255, got {text!r}.") from None
     if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"eps must be finite and not negative, got {text!r}.")
+        raise UserError(f"{name} must be finite and not negative, got {text!r}.")
     return value
 
 
@@ -67,6 +67,30 @@ class ThreatModel:
                 f"eps = {self.eps:g} is larger than the whole range of an image, which is [0, 1]."
                 f" Did you mean {self.eps:g}/255?"
             )
+
+    @property
+    def target_class(self) -> str | None:
+        """The class that every sample is to reach, where the target is one class."""
+        return self.target if self.targeted and self.target not in ("random", "least-likely") else None
+
+
+def check_range(images: Tensor, what: str = "images") -> None:
+    """A `UserError` unless all values lie in [0, 1]."""
+    low, high = images.min().item(), images.max().item()
+    if not (low >= 0 and high <= 1):
+        raise UserError(
+            f"{what} must lie in [0, 1], got [{low:.3g}, {high:.3g}]. If they are normalised, give the raw images, and"
+            " the normalisation to the model: --mean and --std, or robustlab.models.Classifier(module, mean, std)."
+        )
+
+
+def diameter(norm: str, values: int) -> float:
+    """The distance between the two images of `values` values in [0, 1] that are farthest apart.
+
+    >>> diameter("linf", 9), diameter("l2", 9), diameter("l1", 9)
+    (1.0, 3.0, 9.0)
+    """
+    return {"linf": 1.0, "l2": math.sqrt(values)}.get(norm, float(values))
 
 
 def column(v: Tensor, like: Tensor) -> Tensor:

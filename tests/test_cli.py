@@ -266,57 +266,6 @@ def test_save_adversarial(place: Path) -> None:
     assert sum(len(s["ids"]) for s in stored) == len(attacked) > 0
 
 
-BAD = {
-    "unknown flag": (["attack", "--epz", "1"], "--eps"),
-    "unknown command": (["atack"], "attack"),
-    "unknown model": (["attack", "road-signs/cn"], "road-signs/cnn"),
-    "missing file": (["attack", "gone.py:net"], "no file"),
-    "missing function": (["attack", "model.py:nett"], "net"),
-    "unknown data": (["attack", "model.py:net", "--data", "mnits"], "mnist"),
-    "missing npz": (["attack", "model.py:net", "--data", "npz:gone.npz"], "gone.npz"),
-    "no data root": (["attack", "model.py:net", "--data", "mnist", "--data-root", "nowhere"], "--download"),
-    "unknown suite": ([*ARGS, "--suite", "linf-standart"], "linf-standard"),
-    "unknown attack": ([*ARGS, "--attack", "pdg"], "pgd"),
-    "suite and attack": ([*ARGS, "--suite", "pgd", "--attack", "pgd"], "not both"),
-    "eps in pixels": ([*ARGS[:-1], "8"], "8/255"),
-    "negative eps": ([*ARGS[:-1], "-1"], "eps"),
-    "limit": ([*ARGS, "--limit", "0"], "--limit"),
-    "batch size": ([*ARGS, "--batch-size", "0"], "batch-size"),
-    "ids": ([*ARGS, "--ids", "99"], "99"),
-    "class": ([*ARGS, "--classes", "x"], "no class 'x'"),
-    "target without targeted": ([*ARGS, "--target", "1"], "--targeted"),
-    "target class": ([*ARGS, "--targeted", "--target", "7"], "no class '7'"),
-    "weights for two": ([*ARGS, "model.py:net", "--weights", "w.pth"], "exactly one"),
-    "missing weights": ([*ARGS, "--weights", "w.pth"], "w.pth"),
-    "device": ([*ARGS, "--device", "cuda:99"], "--device"),
-    "fail under": ([*ARGS, "--fail-under", "40"], "between 0 and 1"),
-    "shape": (["attack", "model.py:net", "--data", "road-signs"], "shape"),
-    "twice": ([*ARGS, "model.py:other"], "named"),
-    "mean without std": ([*ARGS, "--mean", "0.5"], "std"),
-    "a run that is no run": (["report", "nowhere"], "nowhere"),
-    "zoo name": (["zoo", "road-signs/cn"], "road-signs/cnn"),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_message_and_leaves_nothing(
-    case: str, place: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    args, message = BAD[case]
-    before = sorted(p.name for p in place.iterdir())
-    output = ["--output", "run"] if args[0] == "attack" else []
-    assert main([*args, *output]) == 2
-    err = capsys.readouterr().err
-    assert message in err and err.startswith("robustlab: ") and "Traceback" not in err
-    assert [name for name in sorted(p.name for p in place.iterdir()) if name != "__pycache__"] == before
-
-
-def test_resume_with_another_configuration_names_the_field(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*ARGS, "--output", "run", "--no-curve"]) == 0
-    assert main([*ARGS, "--output", "run", "--no-curve", "--resume", "--seed", "3"]) == 2
-    assert "seed" in capsys.readouterr().err
-
-
 def test_help_is_quick_and_imports_no_torch() -> None:
     code = "import sys, robustlab.cli as c; c.main(['attack', '--help']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

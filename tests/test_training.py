@@ -54,7 +54,9 @@ def without_times(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "defense"), [("cnn", {}), ("cnn", DEFENSE), ("resnet20", {})], ids=["plain", "n-fgsm", "resnet20"]
+    ("architecture", "defense"),
+    [("cnn", {}), ("cnn", DEFENSE), ("resnet20", {}), ("vit", DEFENSE)],
+    ids=["plain", "n-fgsm", "resnet20", "vit"],
 )
 def test_end_to_end(tmp_path: Path, architecture: str, defense: dict[str, Any]) -> None:
     recipe = replace(SMALL, epochs=4, defense=defense)

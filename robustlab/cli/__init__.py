@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from robustlab.cli import attack, look, reports, train  # noqa: F401, each adds its commands, in this order
+from robustlab.cli import attack, look, reports, train, verify  # noqa: F401, each adds its commands, in this order
 from robustlab.cli.app import app
 from robustlab.errors import RunError, UserError
 

@@ -29,6 +29,9 @@ def attack(
     std: Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())] = None,
     data_root: Path | None = None,
     download: Flag = False,
+    size: str | None = None,
+    workers: int | None = None,
+    skip_bad: Flag = False,
     output: Path | None = None,
     resume: Flag = False,
     overwrite: Flag = False,
@@ -42,13 +45,15 @@ def attack(
     Parameters
     ----------
     models
-        Zoo names (`robustlab zoo`), cards (.toml), or FILE.py:function; default road-signs/cnn and its robust twin.
+        Zoo names (`robustlab zoo`), torchvision:NAME, cards (.toml), exported programs (.pt2), or FILE.py:function;
+        default road-signs/cnn and its robust twin.
     suite
         A card in attacks/, by name or path (default linf-standard).
     attack
         Attacks without a card: name:key=value,...; may be given several times.
     data
-        road-signs, mnist, fashion-mnist, cifar10, cifar100, svhn, gtsrb or npz:PATH; default: what the model is for.
+        road-signs, mnist, fashion-mnist, cifar10, cifar100, svhn, gtsrb, npz:PATH or folder:PATH (images in class
+        folders); default: what the model is for.
     norm
         Norm of the threat model; overrides the card.
     eps
@@ -64,7 +69,7 @@ def attack(
     classes
         Only samples of these classes.
     weights
-        Weights for one model: .safetensors or .pth.
+        Weights for one model: .safetensors or .pth; for torchvision:NAME also random, or a name such as IMAGENET1K_V1.
     mean
         Normalisation of one model, one value or one a channel.
     std
@@ -72,7 +77,14 @@ def attack(
     data_root
         Where torchvision's data sets lie (default: the variable ROBUSTLAB_DATA).
     download
-        Let torchvision download what is missing.
+        Let torchvision download the data and the weights that are missing.
+    size
+        Side in pixels, or HEIGHTxWIDTH: of road-signs and gtsrb (a side); of folder:PATH, whose images are scaled until
+        they cover it and cropped around their centre (default: what the model expects).
+    workers
+        Threads that decode the images of folder:PATH (default: as many as processors, at most 4).
+    skip_bad
+        Leave out files of folder:PATH that are no images, and say which.
     output
         The run folder (default reports/<data>-<date-time>).
     resume
@@ -96,13 +108,16 @@ def attack(
             data=data,
             threat={"norm": norm, "eps": eps, "targeted": targeted or None, "target": target},
             limit=limit,
-            ids=ids or [],
-            classes=classes or [],
+            ids=ids,
+            classes=classes,
             weights=weights,
             mean=mean,
             std=std,
             data_root=data_root,
             download=download,
+            size=size,
+            workers=workers,
+            skip_bad=skip_bad,
             output=output,
             resume=resume,
             overwrite=overwrite,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -35,7 +36,9 @@ def data(
     data_root: Path | None = None,
     download: Flag = False,
     seed: int = 0,
-    size: int | None = None,
+    size: str | None = None,
+    workers: int | None = None,
+    skip_bad: Flag = False,
 ) -> int:
     """Look at a data set: a contact sheet, and on request the images with a CSV of their factors.
 
@@ -58,12 +61,29 @@ def data(
     seed
         Of a rendered world.
     size
-        Side in pixels, for road-signs and gtsrb.
+        Side in pixels, or HEIGHTxWIDTH: of road-signs and gtsrb (a side); of folder:PATH, whose images are scaled until
+        they cover it and cropped around their centre.
+    workers
+        Threads that decode the images of folder:PATH (default: as many as processors, at most 4).
+    skip_bad
+        Leave out files of folder:PATH that are no images, and say which.
     """
-    from robustlab.data import load_data
+    from robustlab.data import load_data, parse_size
     from robustlab.data.sheet import write_sheet
 
-    chosen = load_data(name, split, count, data_root=data_root, download=download, seed=seed, size=size)
+    chosen = load_data(
+        name,
+        split,
+        count,
+        data_root=data_root,
+        download=download,
+        seed=seed,
+        size=None if size is None else parse_size(size),
+        workers=workers,
+        skip_bad=skip_bad,
+    )
+    for note in chosen.notes:
+        print(f"Warning: {note}", file=sys.stderr)
     write_sheet(chosen, output, images=images, count=count)
     print(output / "sheet.png")
     return 0

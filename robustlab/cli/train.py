@@ -26,6 +26,9 @@ def train(
     device: str = "auto",
     data_root: Path | None = None,
     download: Flag = False,
+    size: str | None = None,
+    workers: int | None = None,
+    skip_bad: Flag = False,
     resume: Flag = False,
     overwrite: Flag = False,
 ) -> int:
@@ -34,7 +37,7 @@ def train(
     Parameters
     ----------
     model
-        An architecture (cnn, resnet20), or a zoo name to train again by its card.
+        An architecture (cnn, resnet18, resnet20, vit), or a zoo name to train again by its card.
     data
         As --data of `robustlab attack`; default: the zoo entry's, or road-signs.
     recipe
@@ -57,6 +60,13 @@ def train(
         Where torchvision's data sets lie (default: the variable ROBUSTLAB_DATA).
     download
         Let torchvision download what is missing.
+    size
+        Side in pixels, or HEIGHTxWIDTH: of road-signs and gtsrb (a side); of folder:PATH, whose images are scaled until
+        they cover it and cropped around their centre.
+    workers
+        Threads that decode the images of folder:PATH (default: as many as processors, at most 4).
+    skip_bad
+        Leave out files of folder:PATH that are no images, and say which.
     resume
         Go on with the training in --output.
     overwrite
@@ -74,6 +84,9 @@ def train(
         device=device,
         data_root=data_root,
         download=download,
+        size=size,
+        workers=workers,
+        skip_bad=skip_bad,
         resume=resume,
         overwrite=overwrite,
         command=command_line(),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from robustlab.cards import convert
 from robustlab.errors import UserError, did_you_mean
+from robustlab.lazy import exports, locate
 
 if TYPE_CHECKING:
     from robustlab.defenses.n_fgsm import NFGSM as NFGSM
@@ -26,8 +26,7 @@ def defense_class(method: object) -> Any:
     if method not in DEFENSES:
         hint = did_you_mean(str(method), DEFENSES)
         raise UserError(f"defense needs a method out of {', '.join(DEFENSES)}; got {method!r}.{hint}")
-    module, name = DEFENSES[str(method)].split(":")
-    return getattr(import_module(module), name)
+    return locate(DEFENSES[str(method)])
 
 
 def make_defense(table: Mapping[str, Any]) -> Any:
@@ -43,9 +42,4 @@ def make_defense(table: Mapping[str, Any]) -> Any:
     return convert(parameters, defense_class(method), f"the defense {method!r}")
 
 
-def __getattr__(name: str) -> Any:
-    for path in DEFENSES.values():
-        module, cls = path.split(":")
-        if cls == name:
-            return getattr(import_module(module), cls)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = exports(__name__, DEFENSES.values())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robustlab.draws import uniform
 from robustlab.errors import UserError
 from robustlab.oracle import undisturbed
-from robustlab.threat import parse_eps
+from robustlab.threat import ThreatModel
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class NFGSM:
     ramp: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eps", parse_eps(self.eps))
+        object.__setattr__(self, "eps", ThreatModel("linf", self.eps).eps)
         for key in ("k", "alpha", "ramp"):
             if not getattr(self, key) >= 0:
                 raise UserError(f"n-fgsm needs {key} of at least 0, got {getattr(self, key)!r}.")

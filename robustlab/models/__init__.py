@@ -7,9 +7,10 @@ user types.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from robustlab.lazy import exports
 
 if TYPE_CHECKING:
     from robustlab.models.classifier import Classifier, check
@@ -18,7 +19,9 @@ __all__ = ["ARCHITECTURES", "Classifier", "check", "load_model"]
 
 ARCHITECTURES: dict[str, str] = {
     "cnn": "robustlab.models.cnn:cnn",
+    "resnet18": "robustlab.models.resnet:resnet18",
     "resnet20": "robustlab.models.resnet:resnet20",
+    "vit": "robustlab.models.vit:vit",
 }
 
 
@@ -30,13 +33,17 @@ def load_model(
     std: Sequence[float] | None = None,
     classes: Sequence[str] | None = None,
     shape: tuple[int, int, int] | None = None,
+    download: bool = False,
     device: str = "cpu",
 ) -> Classifier:
     """The classifier that a name means, in eval mode: images in [0, 1] (N, C, H, W) -> logits (N, K).
 
-    name: a zoo name (`road-signs/cnn`), the path of a model card (`runs/mine/model.toml`), or `FILE.py:function`, a
-    factory that returns a module. weights: a `.safetensors` or `.pth` file with the module's parameters. mean, std: the
-    normalisation, one value or one a channel; a card's own is used where they are left out. Raises UserError.
+    name: a zoo name (`road-signs/cnn`), the path of a model card (`mine/model.toml`, see `ModelCard`),
+    `torchvision:resnet18`, an exported program (`FILE.pt2`), or `FILE.py:function`, a factory that returns a module.
+    The last two run what is in the file: take them only from people whose code you would run. weights: a `.safetensors`
+    or `.pth` file with the module's parameters, which can hold no code; for torchvision also `random`, or the name of
+    weights of its own, in torch's cache or fetched there with `download`. mean, std: the normalisation, one value or
+    one a channel. What is left out is what the name brings along. Raises UserError.
 
     >>> model = load_model("road-signs/cnn")
     >>> model.shape, len(model.classes)
@@ -44,10 +51,9 @@ def load_model(
     """
     from robustlab.models.loading import load
 
-    return load(name, weights=weights, mean=mean, std=std, classes=classes, shape=shape, device=device)
+    return load(
+        name, weights=weights, mean=mean, std=std, classes=classes, shape=shape, download=download, device=device
+    )
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("Classifier", "check"):
-        return getattr(import_module("robustlab.models.classifier"), name)
-    raise AttributeError(f"module 'robustlab.models' has no attribute '{name}'")
+__getattr__ = exports(__name__, ["robustlab.models.classifier:Classifier", "robustlab.models.classifier:check"])

@@ -1,4 +1,4 @@
-"""Model cards: the TOML file beside a checkpoint, in the zoo and in what `robustlab train` writes. Imports no torch."""
+"""Model cards: a TOML file that says how to build a classifier. `robustlab train` and people write them. No torch."""
 
 from __future__ import annotations
 
@@ -29,22 +29,32 @@ class Measured:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What it takes to build a classifier again, and what is known of it.
+    """What it takes to build a classifier again, and what is known of it. A short one, written by hand:
 
-    architecture: a name in `ARCHITECTURES`. weights: a file beside the card. shape: channels, height, width.
-    recipe: how it was trained (see `robustlab.training.Recipe`). hash: of the classifier that the card describes.
-    seconds, hardware: of the training.
+        architecture = "resnet20"
+        weights = "mine.safetensors"
+        mean = [0.49, 0.48, 0.45]
+        std = [0.25, 0.24, 0.26]
+        classes = ["cat", "dog"]
+        shape = [3, 32, 32]
+
+    architecture: a name in `ARCHITECTURES`, `torchvision:NAME`, `FILE.py:function` or `FILE.pt2`; files are looked for
+    beside the card. weights: a file beside the card, or what `torchvision:NAME` may take. mean, std: of the
+    normalisation; left out: none, or what the architecture brings along. classes: names, or their number. shape:
+    channels, height, width. The registered architectures need weights, classes and shape. options: keyword arguments
+    of the architecture. recipe: how it was trained (see `robustlab.training.Recipe`). hash: of the classifier that the
+    card describes. seconds, hardware: of the training.
     """
 
-    name: str
+    name: str = ""
     architecture: str
-    weights: str
-    mean: list[float]
-    std: list[float]
-    classes: list[str]
-    shape: tuple[int, int, int]
+    weights: str = ""
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    classes: list[str] | int | None = None
+    shape: tuple[int, int, int] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     summary: str = ""
     data: str = ""
@@ -56,6 +66,22 @@ class ModelCard:
     command: str = ""
     recipe: dict[str, Any] = field(default_factory=dict)
     measured: list[Measured] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.outputs is not None and self.outputs < 2:
+            raise UserError(f"A model card needs at least 2 classes, got {self.outputs}.")
+        if self.shape is not None and min(self.shape) < 1:
+            raise UserError(f"A model card's shape is [channels, height, width] in pixels, got {list(self.shape)}.")
+
+    @property
+    def outputs(self) -> int | None:
+        """The number of classes, where the card says it."""
+        return len(self.classes) if isinstance(self.classes, list) else self.classes
+
+    @property
+    def names(self) -> list[str] | None:
+        """The names of the classes, where the card has them."""
+        return self.classes if isinstance(self.classes, list) else None
 
 
 def read_model_card(path: str | Path) -> ModelCard:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from robustlab.errors import UserError
+from robustlab.memory import of_the_machine
+from robustlab.threat import check_range
 
 
 class Classifier(nn.Module):
@@ -56,6 +58,7 @@ class Classifier(nn.Module):
         self.shape = shape
         self.name = name
         self.data = data
+        self.source: dict[str, Any] | None = None  # how `load_model` can load it again; set there
 
     def forward(self, x: Tensor) -> Tensor:
         if self.normalised:
@@ -71,22 +74,32 @@ class Classifier(nn.Module):
         return digest.hexdigest()[:32]
 
 
-def check(classifier: nn.Module, images: Tensor, labels: Tensor) -> list[str]:
+def check(classifier: nn.Module, images: Tensor, labels: Tensor | None) -> list[str]:
     """Look at one batch before a run: what is wrong is a `UserError`, what is suspicious comes back as a warning.
 
     Errors: shape or range of the images, a module that raises, outputs that are not (N, K) finite logits, labels or
     class names that do not fit K. Warnings: outputs that look like probabilities; two evaluations that differ.
-    images: (N, C, H, W) float in [0, 1]. labels: (N,) int64. The module is evaluated in eval mode and left as it was.
+    images: (N, C, H, W) float in [0, 1]. labels: (N,) int64, or None where the model's own answers count. The module
+    is evaluated in eval mode and left as it was.
     """
     shape = getattr(classifier, "shape", None)
     _check_images(images, shape)
+    for key in ("mean", "std"):
+        values = getattr(classifier, key, None)
+        if isinstance(values, Tensor) and values.numel() not in (1, images.shape[1]):
+            raise UserError(
+                f"{key} has {values.numel()} values, and the images have {images.shape[1]} channels: give one value, or"
+                " one a channel."
+            )
     modes = [(m, m.training) for m in classifier.modules()]
     devices = [images.device] if images.is_cuda else []
     try:
         # a module may draw random numbers: under a forked generator, so that the caller's is not moved on
         with torch.no_grad(), torch.random.fork_rng(devices):
             classifier.eval()
+            quiet = [(name, m) for name, m in classifier.named_modules() if not m.training]
             first, second = _logits(classifier, images), _logits(classifier, images)
+            _check_modes(quiet)
     finally:
         for module, training in modes:
             module.training = training
@@ -117,18 +130,15 @@ def _check_images(images: Tensor, shape: tuple[int, int, int] | None) -> None:
             f"The model expects images of shape {tuple(shape)} (channels, height, width), the data has"
             f" {tuple(images.shape[1:])}. Choose the data or the size that the model was trained on."
         )
-    low, high = images.min().item(), images.max().item()
-    if not (low >= 0 and high <= 1):
-        raise UserError(
-            f"images must lie in [0, 1], got [{low:.3g}, {high:.3g}]. Give the raw images, and the normalisation to the"
-            " classifier as mean and std."
-        )
+    check_range(images)
 
 
 def _logits(classifier: nn.Module, images: Tensor) -> Tensor:
     try:
         logits = classifier(images)
     except Exception as error:
+        if of_the_machine(error):
+            raise
         raise UserError(
             f"The model cannot take images of shape {tuple(images.shape)}: {type(error).__name__}: {error}"
         ) from error
@@ -147,11 +157,21 @@ def _logits(classifier: nn.Module, images: Tensor) -> Tensor:
     return logits
 
 
-def _check_labels(labels: Tensor, outputs: int, classes: tuple[str, ...] | None) -> None:
-    low, high = int(labels.min()), int(labels.max())
+def _check_modes(quiet: Sequence[tuple[str, nn.Module]]) -> None:
+    if turned := [name or "the model" for name, module in quiet if module.training]:
+        raise UserError(
+            f"The model's forward puts parts of it into training mode ({turned[0]}), so that dropout and BatchNorm"
+            " would decide its answers. Remove train() from forward. Where randomness is meant, write it there:"
+            " torch.nn.functional.dropout(x, p, training=True)."
+        )
+
+
+def _check_labels(labels: Tensor | None, outputs: int, classes: tuple[str, ...] | None) -> None:
+    low, high = (0, 0) if labels is None else (int(labels.min()), int(labels.max()))
     if low < 0 or high >= outputs:
         raise UserError(
-            f"The labels go from {low} to {high}, but the model has {outputs} classes. Choose a model for this data."
+            f"The labels go from {low} to {high}, but the model has {outputs} classes. Choose a model for this data, or"
+            " attack the model's own answers: --labels predicted."
         )
     if classes is not None and len(classes) != outputs:
         raise UserError(f"The model has {outputs} outputs, but {len(classes)} class names.")

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import sys
-import traceback
-from collections.abc import Sequence
-from importlib import import_module
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from robustlab.errors import UserError, did_you_mean
+from robustlab.lazy import locate
 from robustlab.models import ARCHITECTURES
 from robustlab.models.card import read_model_card
 from robustlab.models.classifier import Classifier
+from robustlab.models.factories import from_file
 from robustlab.models.weights import load_weights
 from robustlab.models.zoo import zoo_names, zoo_path
 
 Shape = tuple[int, int, int]
+FORMS = "torchvision:NAME, a model card (FILE.toml), an exported program (FILE.pt2), or FILE.py:function"
 
 
 def load(
@@ -33,133 +31,138 @@ def load(
     std: Sequence[float] | None,
     classes: Sequence[str] | None,
     shape: Shape | None,
+    download: bool,
     device: str,
 ) -> Classifier:
     """See `robustlab.models.load_model`."""
-    file, colon, function = name.rpartition(":")
     if name in zoo_names():
-        model = _from_card(zoo_path(name), name, weights, mean, std)
+        model = _from_card(zoo_path(name), weights, download)
     elif name.endswith(".toml"):
-        model = _from_card(Path(name), None, weights, mean, std)
-    elif colon and file.endswith(".py"):
-        module = from_file(Path(file), function)
-        inner = module.module if isinstance(module, Classifier) else module
-        if weights is not None:
-            load_weights(inner, weights)
-        if isinstance(module, Classifier) and mean is None and std is None:
-            model = module
-            model.classes, model.shape = tuple(classes or model.classes or ()) or None, shape or model.shape
-        else:
-            model = Classifier(inner, mean, std, classes=classes, shape=shape)
-        model.name = name
+        model = _from_card(Path(name), weights, download)
     else:
-        raise UserError(unknown_model(name))
+        model = _from_name(name, Path(), weights, download)
+    model = _adjusted(model, mean, std, classes, shape)
+    model.name = name
+    model.source = {
+        "name": name,
+        "weights": None if weights is None else str(weights),
+        "mean": None if mean is None else list(mean),
+        "std": None if std is None else list(std),
+    }
     return model.eval().to(device)
+
+
+def _from_card(path: Path, weights: str | Path | None, download: bool) -> Classifier:
+    card = read_model_card(path)
+    if weights is None and card.weights:
+        beside = path.parent / card.weights
+        # torchvision's own weights have names; whatever else is named is a file
+        weights = card.weights if card.architecture.startswith("torchvision:") and not beside.exists() else beside
+    if card.architecture in ARCHITECTURES:
+        if card.outputs is None or card.shape is None or weights is None:
+            needed = (("classes", card.outputs), ("shape", card.shape), ("weights", weights))
+            missing = ", ".join(key for key, value in needed if value is None)
+            raise UserError(f"{path} lacks {missing}: the architecture {card.architecture!r} cannot do without.")
+        module = build(card.architecture, card.outputs, card.shape, card.options)
+        load_weights(module, weights)
+        model = Classifier(module, shape=card.shape)
+    else:
+        model = _from_name(card.architecture, path.parent, weights, download, card.outputs, card.shape, card.options)
+    model.data = card.data
+    return _adjusted(model, card.mean, card.std, card.names, card.shape)
+
+
+def _from_name(
+    name: str,
+    folder: Path,
+    weights: str | Path | None,
+    download: bool,
+    outputs: int | None = None,
+    shape: Shape | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Classifier:
+    """What is neither a card nor in a registry. folder: what the paths in the name are relative to."""
+    file, colon, function = name.rpartition(":")
+    if file == "torchvision":
+        from robustlab.models.torchvision_models import load_torchvision
+
+        return load_torchvision(function, weights, download, outputs=outputs, shape=shape, options=options)
+    if name.endswith(".pt2"):
+        from robustlab.models.exported import load_exported
+
+        if weights is not None or options:
+            raise UserError(f"{name} is an exported program, which holds its own weights and takes no options.")
+        return load_exported(folder / name)
+    if colon and file.endswith(".py"):
+        made = from_file(folder / file, function, options)
+        model = made if isinstance(made, Classifier) else Classifier(made)
+        if weights is not None:
+            load_weights(model.module, weights)
+        return model
+    raise UserError(unknown_model(name))
+
+
+def _adjusted(
+    model: Classifier,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    classes: Sequence[str] | None,
+    shape: Shape | None,
+) -> Classifier:
+    """The classifier with what is given in place of its own."""
+    if mean is not None or std is not None:
+        if model.normalised:
+            mean = model.mean.flatten().tolist() if mean is None else mean
+            std = model.std.flatten().tolist() if std is None else std
+        old, model = model, Classifier(model.module, mean, std, shape=shape or model.shape)
+        model.classes, model.data = old.classes, old.data
+    model.classes = model.classes if classes is None else tuple(classes)
+    model.shape = shape or model.shape
+    return model
 
 
 def unknown_model(name: str) -> str:
     """The message for a name that means nothing."""
-    forms = f"a zoo name ({', '.join(zoo_names())}), a model card (FILE.toml), or FILE.py:function"
+    forms = f"a zoo name ({', '.join(zoo_names())}), {FORMS}"
+    path = Path(name)
     if name in ARCHITECTURES:
         return (
             f"{name!r} is an architecture, not a trained model. Train it with: robustlab train {name} --data DATA;"
             f" or give {forms}."
         )
-    if name.endswith(".py"):
+    if path.suffix == ".py":
         return f"{name!r} names a file but no function in it: write {name}:FUNCTION, a factory that returns a module."
-    return f"There is no model {name!r}.{did_you_mean(name, zoo_names())} Give {forms}."
+    if path.is_file() and zipfile.is_zipfile(path) and any("/code/" in n for n in zipfile.ZipFile(path).namelist()):
+        return (
+            f"{name!r} is a TorchScript module, which is not supported. Export the model (torch.export.save, FILE.pt2),"
+            " or give FILE.py:function with --weights."
+        )
+    if path.suffix in (".pt", ".pth", ".safetensors", ".ckpt", ".bin"):
+        return (
+            f"{name!r} looks like weights, which alone do not say what network they belong to. Give the network and"
+            f" --weights {name}: FILE.py:function or torchvision:NAME; or name both in a model card (FILE.toml)."
+        )
+    return f"There is no model {name!r}.{_of_torchvision(name) or did_you_mean(name, zoo_names())} Give {forms}."
 
 
-def build(architecture: str, classes: int, shape: Shape, options: dict[str, Any], seed: int = 0) -> nn.Module:
+def _of_torchvision(name: str) -> str:
+    from robustlab.models.torchvision_models import torchvision_names
+
+    return f" Did you mean 'torchvision:{name}'?" if name in torchvision_names() else ""
+
+
+def build(architecture: str, classes: int, shape: Shape, options: Mapping[str, Any], seed: int = 0) -> nn.Module:
     """A fresh module of a registered architecture, its initial weights a function of the seed alone."""
     if architecture not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise UserError(
             f"There is no architecture {architecture!r}.{did_you_mean(architecture, ARCHITECTURES)} Known: {known}."
         )
-    path, _, function = ARCHITECTURES[architecture].partition(":")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return cast(nn.Module, getattr(import_module(path), function)(classes, shape, **options))
+            return cast(nn.Module, locate(ARCHITECTURES[architecture])(classes, shape, **options))
         except TypeError as error:
             raise UserError(
                 f"The architecture {architecture!r} does not take the options {options}: {error}."
             ) from error
-
-
-def _from_card(
-    path: Path,
-    name: str | None,
-    weights: str | Path | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> Classifier:
-    card = read_model_card(path)
-    module = build(card.architecture, len(card.classes), card.shape, card.options)
-    load_weights(module, weights if weights is not None else path.parent / card.weights)
-    return Classifier(
-        module,
-        card.mean if mean is None else mean,
-        card.std if std is None else std,
-        classes=card.classes,
-        shape=card.shape,
-        name=name or str(path),
-        data=card.data,
-    )
-
-
-def from_file(path: Path, function: str) -> nn.Module:
-    """What a factory in a user's file returns; anything that goes wrong there is a `UserError` with the line.
-
-    The file is run as a module of its own name, with its folder first on the import path, so that it can import its
-    neighbours; random initial weights are the same each time.
-    """
-    if not path.is_file():
-        raise UserError(f"There is no file {str(path)!r} (for FILE.py:function).")
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            factory = _function(_module(path), path, function)
-            try:
-                made = factory()
-            except Exception as error:
-                raise UserError(f"{path}:{function} raised {_what(error, path)}") from error
-    finally:
-        sys.path.remove(folder)
-    if not isinstance(made, nn.Module):
-        raise UserError(f"{path}:{function} must return a torch.nn.Module, it returned a {type(made).__name__}.")
-    return made
-
-
-def _module(path: Path) -> ModuleType:
-    unique = f"robustlab_file_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(unique, path)
-    assert spec is not None and spec.loader is not None  # true of every file whose name ends in .py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[unique] = module  # dataclasses and pickle look a class's module up there
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[unique]
-        raise UserError(f"{path} cannot be imported: {_what(error, path)}") from error
-    return module
-
-
-def _function(module: ModuleType, path: Path, function: str) -> Any:
-    factory = getattr(module, function, None)
-    if not callable(factory):
-        own = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        is_what = "has no function" if factory is None else "has something that cannot be called named"
-        raise UserError(
-            f"{path} {is_what} {function!r}.{did_you_mean(function, own)} It defines: {', '.join(own) or 'none'}."
-        )
-    return factory
-
-
-def _what(error: Exception, path: Path) -> str:
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    place = f" (line {lines[-1]})" if lines else ""
-    return f"{type(error).__name__}: {error}{place}"

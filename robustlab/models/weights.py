@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,22 +59,27 @@ def _is_state(content: Mapping[Any, Any]) -> bool:
 def _read_pickle(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds Python objects, and reading those could run code, so it was not read. Where you trust it,"
-            " load it yourself and save the tensors: torch.save(model.state_dict(), FILE) or"
-            " safetensors.torch.save_file(model.state_dict(), FILE)."
-        ) from error
     except Exception as error:  # torch.load raises whatever the damaged part of a file makes it raise
+        if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
+            raise UserError(
+                f"{path} holds Python objects, and reading those could run code, so it was not read. Where you trust"
+                " it, load it yourself and save the tensors: torch.save(model.state_dict(), FILE) or"
+                " safetensors.torch.save_file(model.state_dict(), FILE)."
+            ) from error
         raise UserError(
-            f"{path} cannot be read as weights ({type(error).__name__}: {error}). Expected .safetensors, or what"
-            " torch.save(model.state_dict(), FILE) writes."
+            f"{path} cannot be read as weights: it is damaged, cut off, or of another kind ({type(error).__name__})."
+            " Expected .safetensors, or what torch.save(model.state_dict(), FILE) writes."
         ) from error
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Fill a module from a file; every name and shape that does not fit is named in one `UserError`."""
-    given, wanted = read_weights(path), module.state_dict()
+    load_state(module, read_weights(path), path)
+
+
+def load_state(module: nn.Module, given: Mapping[str, Tensor], path: str | Path) -> None:
+    """Fill a module with tensors by name, which were read from `path`; see `load_weights`."""
+    wanted = module.state_dict()
     # files written before PyTorch 0.4.1 lack BatchNorm's counter, which no prediction depends on
     missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in given if key not in wanted]
@@ -89,7 +95,10 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
             f"{path} does not fit the model ({len(wanted)} tensors). {'; '.join(lines)}. Are architecture, its options"
             " and the number of classes those it was trained with?"
         )
-    module.load_state_dict(given, strict=False)
+    whole = OrderedDict(given)
+    # some modules ask which version of theirs wrote the names; they are those of the present one
+    whole._metadata = wanted._metadata  # type: ignore[attr-defined]
+    module.load_state_dict(whole, strict=False)
 
 
 def save_weights(module: nn.Module, path: Path, *, half: bool = False) -> None:

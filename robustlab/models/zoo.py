@@ -90,8 +90,8 @@ def describe(name: str | None = None) -> str:
     facts = {
         "architecture": card.architecture,
         "data": card.data,
-        "classes": ", ".join(card.classes),
-        "shape": " x ".join(map(str, card.shape)),
+        "classes": ", ".join(card.names or []),
+        "shape": " x ".join(map(str, card.shape or ())),
         "trained with": ", ".join(f"{key} {value}" for key, value in card.recipe.items()),
         "seed": card.seed,
         "took": f"{card.seconds:.0f} s on {card.hardware}",

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from robustlab.errors import UserError
-from robustlab.models.weights import load_weights, read_weights, save_weights
+from robustlab.models.weights import load_state, load_weights, read_weights, save_weights
 
 
 def net(seed: int = 0) -> nn.Sequential:
@@ -105,9 +106,22 @@ def test_a_pickled_module_is_not_read(tmp_path: Path) -> None:
 def test_damaged_and_missing_files(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="no weights file"):
         read_weights(tmp_path / name)
-    (tmp_path / name).write_bytes(b"\xff" * 100)
-    with pytest.raises(UserError, match=name):
-        read_weights(tmp_path / name)
+    if name == "w.pth":
+        torch.save(net().state_dict(), tmp_path / name)
+    else:
+        save_weights(net(), tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    for content in (b"\xff" * 100, b"", b"<html>", whole[: len(whole) // 2], whole[:-100]):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name} (is not a whole safetensors file|cannot be read as weights)"):
+            read_weights(tmp_path / name)
+
+
+def test_a_state_without_versions_fills_modules_that_ask_for_one() -> None:
+    with torch.random.fork_rng():
+        model, other = (torchvision.models.mnasnet0_5(num_classes=2) for _ in range(2))
+    load_state(other, dict(model.state_dict()), "here")
+    assert same(model, other)
 
 
 def test_a_file_without_weights(tmp_path: Path) -> None:
