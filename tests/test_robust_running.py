@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import robustlab
+from robustlab.attacks.suite import load_suite
 from robustlab.cli import main
 from robustlab.errors import RunError, UserError
 from robustlab.evaluation import Listener
@@ -47,7 +48,8 @@ def run(net: nn.Module, data: Any, folder: Path, **options: Any) -> tuple[Any, l
     told: list[str] = []
     options = {"chunk_size": 16, "search_copy": False, "curve": ["2/255"], **options}
     listener = Listener(say=told.append)
-    return robustlab.evaluate({"net": net}, data, "linf-standard", output=folder, listener=listener, **options), told
+    suite = load_suite(attacks=["fgsm", "pgd:steps=6"])
+    return robustlab.evaluate({"net": net}, data, suite, output=folder, listener=listener, **options), told
 
 
 def whole(folder: Path) -> dict[str, bytes]:

@@ -54,7 +54,17 @@ class Exported(nn.Module):
 def load_exported(path: Path) -> Classifier:
     """The classifier in a `.pt2` file; its image size is read from the program, where that is fixed. Raises UserError.
 
-    Needs a program of one input, the images, that was exported in eval mode. Its class names are not known.
+    Needs a program of one input, the images, that was exported in eval mode; its class names are not known. One that is
+    bound to a single image is several times slower than one exported with
+    `dynamic_shapes=({0: torch.export.Dim("n")},)`.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "net.pt2"
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).eval()
+    >>> torch.export.save(torch.export.export(net, (torch.rand(1, 3, 2, 2),)), path)
+    >>> model = load_exported(path)
+    >>> model.shape, model(torch.rand(5, 3, 2, 2)).shape
+    ((3, 2, 2), torch.Size([5, 3]))
     """
     program = _read(path)
     signature = program.graph_signature

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
 from torch import fx, nn
 
 from robustlab.errors import UserError
+from robustlab.evaluation import Listener, evaluate
 from robustlab.models import ARCHITECTURES
 from robustlab.models.classifier import Classifier
 from robustlab.models.loading import build
@@ -70,6 +73,19 @@ def test_resnet18_is_torchvisions_behind_another_stem() -> None:
     ours.load_state_dict(dict(zip(ours.state_dict(), values, strict=True)))
     x = torch.rand(2, 3, 32, 32)
     assert torch.allclose(ours.eval()(x), theirs.eval()(x), atol=1e-5)
+
+
+def test_a_vit_is_attacked(tmp_path: Path) -> None:
+    """Nothing on the way from PGD to the run folder wants convolutions or BatchNorm."""
+    model = Classifier(build("vit", 5, (3, 16, 24), {}), [0.5], [0.25]).eval()
+    images = torch.rand(6, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+    quiet = Listener(say=lambda text: None)
+    run = evaluate({"vit": model}, (images, labels), "pgd", output=tmp_path / "run", curve=[], listener=quiet)
+    found = run.info["aggregates"]["models"][0]
+    assert found["clean_accuracy"]["value"] == 1 and found["robust_accuracy"]["value"] < 1
+    assert run.info["models"][0]["search_copy"]["used"]
 
 
 def test_vit_sees_where_a_patch_is_and_all_patches_at_once() -> None:
