@@ -13,7 +13,7 @@ help:
 	@echo "make test     install, run the tests"
 	@echo "make slow     run the tests that take long"
 	@echo "make lint     ruff and mypy"
-	@echo "make reports  build the pages of all runs in reports/ again"
+	@echo "make reports  make the example in reports/ again (its picture needs Chromium)"
 	@echo "make clean    remove .venv, build leftovers and caches"
 
 demo: $(VENV)/.installed
@@ -32,10 +32,9 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-reports: $(VENV)/.installed
-	@for run in reports/*/run.json; do \
-		if [ -e "$$run" ]; then $(BIN)/robustlab report "$$(dirname "$$run")" || exit 1; fi; \
-	done
+reports: $(VENV)/.installed-test
+	$(BIN)/robustlab attack --limit 80 --output reports/example --overwrite
+	$(BIN)/python reports/picture.py reports/example/report.html reports/example/page.png
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

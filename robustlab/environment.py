@@ -33,7 +33,7 @@ def resolve_device(name: str = "auto") -> torch.device:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that compute."""
     found = {"python": platform.python_version()}
-    for package in ("robustlab", "torch", "torchvision", "numpy"):
+    for package in ("robustlab", "torch", "torchvision", "numpy", "captum"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

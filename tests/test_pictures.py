@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from importlib.resources import files
 
 import numpy as np
 import torch
@@ -42,3 +44,11 @@ def test_heatmaps() -> None:
     assert np.array_equal(pixels(heat_png(heat, 4.0)), palette()[[[0, 64, 128], [191, 255, 96]]])
     assert np.array_equal(pixels(heat_png(heat, 2.0))[1, :2], palette()[[255, 255]])  # more than full is full
     assert (pixels(heat_png(heat * 0, 0.0)) == palette()[0]).all()
+
+
+def test_the_pages_legend_has_the_colours_of_the_maps() -> None:
+    """The page is built without torch, so its style sheet says them again."""
+    css = files("robustlab.reporting").joinpath("page.css").read_text()
+    stops = re.findall(r"#([0-9a-f]{6})", re.search(r"\.ramp {.*?}", css, re.DOTALL)[0])  # type: ignore[index]
+    places = np.linspace(0, 255, len(stops)).round().astype(int)
+    assert (np.abs(palette()[places].astype(int) - [list(bytes.fromhex(stop)) for stop in stops]) <= 1).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +59,8 @@ def _is_state(content: Mapping[Any, Any]) -> bool:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # what torch warns of, the messages below say
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises whatever the damaged part of a file makes it raise
         if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
             raise UserError(
