@@ -1,4 +1,4 @@
-"""A picture of a page: python reports/picture.py PAGE.html PICTURE.png (needs Chromium, and playwright from the tests)."""
+"""A picture of a page, by Chromium and playwright: python reports/picture.py PAGE.html PICTURE.png"""
 
 import shutil
 import sys
