@@ -157,6 +157,8 @@ def _attack(
         return outcome, judge(task.model, outcome.images, x, y, outcome.target, threat, size)
 
     outcome, verdict = task.batches.fit(attempt)
+    # a model may return NaN to the judge alone
+    outcome.invalid = outcome.invalid | ~torch.isfinite(verdict.confidence)
     verified = outcome.success & verdict.fooled & verdict.inside & ~outcome.invalid
     lines = _lines(task, member.name, eps, chunk, outcome, verdict, verified)
     if eps == task.suite.threat.eps:

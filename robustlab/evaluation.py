@@ -110,7 +110,7 @@ def evaluate(
             warnings += [w for model in classifiers for w in _named_alike(model, selected)]
         truths = [selected.labels]
         if chosen.labels == "predicted":
-            selected = replace(selected, classes=_answers(classifiers, selected, max(outputs)))
+            selected = replace(selected, classes=answer_names(classifiers, selected, max(outputs)))
             if suite.threat.target_class is not None:  # what any model sees as the target already, all leave out
                 truths = [b.fit(partial(_predictions, model, selected, device)) for model, b in together]
         selected, dropped = _without_target_class(selected, truths, suite.threat, min(outputs))
@@ -231,11 +231,17 @@ def as_data(data: Data | str | tuple[Tensor, Tensor], limit: int | None) -> Data
     )
 
 
-def _answers(models: Sequence[Classifier], data: Data, outputs: int) -> tuple[str, ...]:
-    """The names of the classes that models answer with: their own where all agree, the data's, or numbers."""
+def answer_names(models: Sequence[Classifier], data: Data, outputs: int) -> tuple[str, ...]:
+    """The names of the classes that models answer with: their own where all agree, else numbers.
+
+    The data's names count only where no model has any and there is one for each output.
+    """
     named = {model.classes for model in models}
-    own = named.pop() if len(named) == 1 else None
-    return own or (data.classes if len(data.classes) == outputs else tuple(str(k) for k in range(outputs)))
+    if len(named) == 1 and (own := named.pop()) is not None:
+        return own
+    if named <= {None} and len(data.classes) == outputs:
+        return data.classes
+    return tuple(str(k) for k in range(outputs))
 
 
 def _predictions(model: nn.Module, data: Data, device: torch.device, batch_size: int) -> Tensor:

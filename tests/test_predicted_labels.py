@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,10 @@ def test_class_names_are_the_models(images: Tensor, tmp_path: Path) -> None:
     assert run(named, unlabelled(images), tmp_path / "one").info["data"]["classes"] == ["cat", "dog", "eel", "fox"]
     both = run([named, linear(1)], unlabelled(images), tmp_path / "two")  # the second does not know what they are
     assert both.info["data"]["classes"] == ["0", "1", "2", "3"]
+    # nor do the data's own names say what an output of theirs means
+    data = replace(unlabelled(images), classes=("dog", "cat", "eel", "fox"))
+    assert run([named, linear(1)], data, tmp_path / "three").info["data"]["classes"] == ["0", "1", "2", "3"]
+    assert run(linear(1), data, tmp_path / "four").info["data"]["classes"] == ["dog", "cat", "eel", "fox"]
 
 
 @pytest.mark.parametrize("target", ["random", "least-likely", "2"])

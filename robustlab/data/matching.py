@@ -70,8 +70,9 @@ def _same_count(data: Data, model: str, names: Sequence[str]) -> list[int] | Non
     places = [outputs.get(_plain(each)) for each in data.classes]
     if sorted(place for place in places if place is not None) == list(range(len(names))):
         return [place for place in places if place is not None]
-    # numbers that start at 1 are names in order; words at other places are not
-    moved = next((k for k, p in enumerate(places) if p not in (k, None) and not data.classes[k].isdecimal()), None)
+    if _counted(data.classes):  # 0 to K - 1 or 1 to K: no names, only an order
+        return None
+    moved = next((k for k, p in enumerate(places) if p not in (k, None)), None)
     if moved is None:
         return None
     stranger = next(each for each, place in zip(data.classes, places, strict=True) if place is None)
@@ -85,10 +86,11 @@ def _same_count(data: Data, model: str, names: Sequence[str]) -> list[int] | Non
 def _other_count(data: Data, model: str, names: Sequence[str] | None, outputs: int) -> list[int] | None:
     """The output of each class, -1 for one that has none and does not occur; None for numbers that are in order."""
     known = _outputs(names or ())
+    named = any(each.isdecimal() for each in names or ())  # then a number is a name, too
     occurring = data.labels.unique().tolist()
     places: list[int | None] = []
     for each in data.classes:
-        numbered = int(each) if each.isdecimal() and int(each) < outputs else None
+        numbered = int(each) if not named and each.isdecimal() and int(each) < outputs else None
         places.append(known.get(_plain(each), numbered))
     unknown = [data.classes[k] for k in occurring if places[k] is None]
     if unknown:
@@ -108,6 +110,12 @@ def _other_count(data: Data, model: str, names: Sequence[str] | None, outputs: i
     if names is None and found == occurring:
         return None
     return [-1 if place is None else place for place in places]
+
+
+def _counted(classes: Sequence[str]) -> bool:
+    """Are the classes the numbers from 0 or 1 on, in this order?"""
+    numbers = [int(each) if each.isdecimal() else -1 for each in classes]
+    return numbers in (list(range(len(classes))), list(range(1, len(classes) + 1)))
 
 
 def _outputs(names: Sequence[str]) -> dict[str, int | None]:

@@ -53,6 +53,16 @@ def test_as_many_classes_some_of_them_at_another_place() -> None:
         labels(made(["cat", "dog", "emu", "shark"]), ANIMALS, 4)
 
 
+def test_numbers_that_are_names_are_not_places() -> None:
+    """Speed limits: "30" is no output 30, and not in order just because it is a number."""
+    with pytest.raises(UserError, match="in another order: '30' is class 0 of the data and output 1"):
+        labels(made(["30", "50", "70"]), ["20", "30", "50"], 3)
+    limits = [str(10 * k) for k in range(40)]
+    assert labels(made(["30", "50"]), limits, 40) == [3, 5]
+    with pytest.raises(UserError, match="'31' does not"):
+        labels(made(["30", "31"]), limits, 40)
+
+
 @pytest.mark.parametrize(
     ("classes", "names", "wanted"),
     [
