@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from robustlab.draws import pixel_ids
 from robustlab.environment import resolve_device
 from robustlab.errors import RunError, UserError
 from robustlab.explain.kept import explain_kept
+from robustlab.files import default_folder
 from robustlab.judging import logits_of
 from robustlab.memory import Batches, machine_failures
 from robustlab.models import load_model
@@ -67,7 +67,7 @@ def evaluate(
 
     models: a zoo name, a module, or a list of these, or a mapping from names to modules; images in [0, 1] -> logits.
     data: a name (its test split, the first `limit`), a `Data`, or a pair (images (N, C, H, W) in [0, 1], labels (N,)).
-    suite: a card's name or path, or a `Suite`. output: the run folder, default reports/<data>-<date-time>.
+    suite: a card's name or path, or a `Suite`. output: the run folder, default reports/DATA-DATE-TIME.
     options: the fields of `Options`. Raises UserError for bad input, RunError where a model failed on some samples.
 
     >>> import tempfile
@@ -89,7 +89,7 @@ def evaluate(
     if not isinstance(suite, Suite):
         suite = load_suite(suite, default=selected.threat)
     classifiers = _classifiers(models, device)
-    folder = Path(output) if output is not None else world.agree(default_output(selected.name))
+    folder = Path(output) if output is not None else world.agree(default_folder(selected.name))
     values = math.prod(selected.images.shape[1:])
     chunk_size = chosen.chunk_size or default_chunk_size(values)
     batch_size = chosen.batch_size or default_batch_size(values, device)
@@ -102,7 +102,10 @@ def evaluate(
         left_as_found.enter_context(machine_failures())
         batches = [Batches(batch_size, listener.say) for _ in classifiers]
         together = list(zip(classifiers, batches, strict=True))
-        warnings = list(selected.notes)
+        warnings = [
+            *selected.notes,
+            *(f"{m.name} has random weights: it was never trained." for m in classifiers if _random(m)),
+        ]
         warnings += [w for model, b in together for w in b.fit(partial(_checked, model, selected, device))]
         outputs = [logits_of(model, selected.images[:1].to(device), 1).shape[1] for model in classifiers]
         if chosen.labels == "given":
@@ -193,12 +196,6 @@ def default_chunk_size(values: int) -> int:
     return max(8, min(512, 512 * 3 * 128 * 128 // max(1, values)))
 
 
-def default_output(data_name: str) -> Path:
-    """reports/<data>-<date-time>, in the current folder."""
-    name = Path(data_name.partition(":")[2]).resolve().stem if ":" in data_name else data_name
-    return Path("reports") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
 def _work(tasks: Sequence[Task], world: World, listener: Listener) -> None:
     total = sum(task.unit_count() * len(world.share(task.chunks())) for task in tasks)
     done = 0
@@ -242,6 +239,10 @@ def answer_names(models: Sequence[Classifier], data: Data, outputs: int) -> tupl
     if named <= {None} and len(data.classes) == outputs:
         return data.classes
     return tuple(str(k) for k in range(outputs))
+
+
+def _random(model: Classifier) -> bool:
+    return (model.source or {}).get("weights") == "random"
 
 
 def _predictions(model: nn.Module, data: Data, device: torch.device, batch_size: int) -> Tensor:
@@ -308,7 +309,9 @@ def _classifiers(models: Any, device: torch.device) -> list[Classifier]:
     names = [model.name for model in found]
     twice = next((n for n in names if names.count(n) > 1), None)
     if twice:
-        raise UserError(f"Two models are named {twice!r}. Give each once, or name them: {{'a': model, 'b': other}}.")
+        raise UserError(
+            f"Two models are named {twice!r}: give each once. (In Python, a dict gives them names of their own.)"
+        )
     return found
 
 

@@ -6,10 +6,30 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
 from robustlab.errors import RunError, UserError
+
+
+def default_folder(*parts: str) -> Path:
+    """reports/PARTS-DATE-TIME, in the current folder; of a name such as npz:PATH the file's own name.
+
+    >>> str(default_folder("train", "road-signs/cnn")).startswith("reports/train-cnn-")
+    True
+    """
+    names = [Path(part.rpartition(":")[2]).resolve().stem for part in parts]
+    return Path("reports") / f"{'-'.join(names)}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@contextlib.contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """An interrupt says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"--output {folder} --resume") from None
 
 
 @contextlib.contextmanager

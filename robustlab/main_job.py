@@ -17,8 +17,11 @@ from robustlab.distributed import World
 from robustlab.environment import resolve_device
 from robustlab.errors import UserError
 from robustlab.evaluation import Listener, evaluate
+from robustlab.files import default_folder, resumable
 from robustlab.models import load_model
+from robustlab.models.card import read_model_card
 from robustlab.models.classifier import Classifier
+from robustlab.models.zoo import zoo_names
 from robustlab.options import Options
 from robustlab.reporting import report, terminal_table
 from robustlab.runs import results
@@ -63,10 +66,13 @@ def attack(request: Request, options: Options, command: str) -> int:
     names = list(request.models) or list(DEFAULT_MODELS)
     if len(names) > 1 and (request.weights or request.mean or request.std):
         raise UserError(f"--weights, --mean and --std belong to exactly one model; {len(names)} were given.")
+    _check_normalisation(names[0], request.mean, request.std)
     if request.fail_under is not None and not 0 <= request.fail_under <= 1:
         raise UserError(f"--fail-under is a fraction between 0 and 1, got {request.fail_under:g}.")
     if request.suite and request.attacks:
         raise UserError("Give either --suite or --attack, not both.")
+    if request.resume and request.output is None:
+        raise UserError("--resume needs --output: name the run folder to go on with (ls reports).")
     if request.threat.get("target") and not request.threat.get("targeted"):
         raise UserError("--target needs --targeted.")
     world = World.join()
@@ -91,12 +97,13 @@ def attack(request: Request, options: Options, command: str) -> int:
     )
     suite = load_suite(request.suite, attacks=request.attacks, default=chosen.threat, **request.threat)
 
-    with _listener(request.quiet or not world.first) as listener:
+    folder = request.output or world.agree(default_folder(chosen.name))
+    with _listener(request.quiet or not world.first) as listener, resumable(folder):
         run = evaluate(
             models,
             chosen,
             suite,
-            output=request.output,
+            output=folder,
             resume=request.resume,
             overwrite=request.overwrite,
             command=command,
@@ -112,6 +119,19 @@ def attack(request: Request, options: Options, command: str) -> int:
     print(terminal_table(found), file=sys.stderr)
     print(f"Page: {page}", file=sys.stderr)
     return _threshold(found, request.fail_under)
+
+
+def _check_normalisation(name: str, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """--mean and --std make sense together, in units of [0, 1], and for a model that has none of its own."""
+    if mean is None and std is None:
+        return
+    if mean is None or std is None:
+        raise UserError("--mean and --std come together: give both, in the units of images in [0, 1].")
+    if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
+        values = f"got --mean {' '.join(map(str, mean))} --std {' '.join(map(str, std))}"
+        raise UserError(f"Images are in [0, 1], so mean and std are, too; {values}. Divide values of 0 to 255 by 255.")
+    if name in zoo_names() or (name.endswith(".toml") and read_model_card(name).mean):
+        raise UserError(f"{name} brings its own normalisation: leave out --mean and --std.")
 
 
 def parse_limit(text: str) -> int | None:

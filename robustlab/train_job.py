@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from robustlab.data import parse_size
 from robustlab.errors import UserError
+from robustlab.files import default_folder, resumable
 from robustlab.training import recipe_for, train
 
 
@@ -62,26 +62,28 @@ def train_command(
     """Do it; returns the exit code."""
     plan = recipe_for(model, data=data, recipe=recipe, overrides=parse_settings(given))
     name = model.rpartition("/")[2]
-    folder = output or Path("reports") / f"train-{name}-{datetime.now():%Y%m%d-%H%M%S}"
-    print(f"Training {plan.architecture} on {plan.data}, {plan.recipe.epochs} epochs, into {folder}", file=sys.stderr)
-    done = train(
-        plan.architecture,
-        plan.data,
-        plan.recipe,
-        output=folder,
-        name=name,
-        seed=plan.seed if seed is None else seed,
-        device=device,
-        resume=resume,
-        overwrite=overwrite,
-        data_root=data_root,
-        download=download,
-        size=None if size is None else parse_size(size),
-        workers=workers,
-        skip_bad=skip_bad,
-        command=command,
-        on_epoch=lambda entry: print(_line(entry), file=sys.stderr),
-    )
+    folder = output or default_folder("train", name)
+    epochs = f"{plan.recipe.epochs} epoch{'s' * (plan.recipe.epochs != 1)}"
+    print(f"Training {plan.architecture} on {plan.data}, {epochs}, into {folder}", file=sys.stderr)
+    with resumable(folder):
+        done = train(
+            plan.architecture,
+            plan.data,
+            plan.recipe,
+            output=folder,
+            name=name,
+            seed=plan.seed if seed is None else seed,
+            device=device,
+            resume=resume,
+            overwrite=overwrite,
+            data_root=data_root,
+            download=download,
+            size=None if size is None else parse_size(size),
+            workers=workers,
+            skip_bad=skip_bad,
+            command=command,
+            on_epoch=lambda entry: print(_line(entry), file=sys.stderr),
+        )
     for warning in done.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
     print(f"Best epoch {done.best_epoch}. Attack it with: robustlab attack {folder / 'model.toml'}", file=sys.stderr)

@@ -216,7 +216,7 @@ def test_interrupted_is_130_and_resumable(place: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "--resume" in err and "Traceback" not in err
+    assert process.returncode == 130 and "--output run --resume goes on" in err and "Traceback" not in err
 
 
 def test_a_model_that_raises_is_an_error_and_not_robust(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,3 +270,13 @@ def test_help_is_quick_and_imports_no_torch() -> None:
     code = "import sys, robustlab.cli as c; c.main(['attack', '--help']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "--eps" in done.stdout, done.stderr
+
+
+def test_resume_needs_to_know_the_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*ARGS, "--resume"]) == 2
+    assert "--resume needs --output" in capsys.readouterr().err and not (place / "reports").exists()
+
+
+def test_a_module_in_a_file_is_a_model_too(place: Path) -> None:
+    (place / "model.py").write_text(MODEL + "\n\nmade = other()\n")
+    assert main([*ARGS[:1], "model.py:made", *ARGS[2:], "--limit", "5", "--no-curve", "--output", "run"]) == 0

@@ -228,8 +228,11 @@ CASES = {
     f"{A} --weights other.pth": "does not fit the model",
     f"{A} --weights code.pth": "could run code, so it was not read",
     f"{A} --weights module.pth": "could run code, so it was not read",
-    f"{A} --mean 0.5": "mean and std come together",
-    f"{A} --mean 0.5 --std 0": "std must be positive",
+    f"{A} --mean 0.5": "--mean and --std come together",
+    f"{A} --mean 0.5 --std 0": "Images are in [0, 1]",
+    f"{A} --mean 125 --std 60": "Divide values of 0 to 255 by 255",
+    "attack road-signs/cnn --mean 0.5 --std 0.5": "brings its own normalisation",
+    f"{A} --eps -1/255": "must be finite and not negative",
     f"{A} --mean 0.1 0.2 0.3 --std 1 1 1": "mean has 3 values, and the images have 1 channels",
     f"{A} --mean": "--mean was given without a value",
     # --- data

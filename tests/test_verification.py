@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -19,8 +21,11 @@ from torch import nn
 from robustlab import evaluate, load_model, verify
 from robustlab.cli import main
 from robustlab.errors import UserError
-from robustlab.evaluation import Listener
-from robustlab.verification.units import tied
+from robustlab.evaluation import Listener, as_data
+from robustlab.runs import config_hash
+from robustlab.runs.aggregates import Line
+from robustlab.threat import ThreatModel
+from robustlab.verification.units import judge_again, tied
 
 MODEL = """
 import torch
@@ -315,6 +320,72 @@ def a_picture(place: Path) -> str:
     return f"{image['adv']}: it shows something else"
 
 
+def a_typed_eps(place: Path) -> str:
+    edit_info(place, lambda info: info.update(eps_typed="16/255"))
+    return "eps_typed is 16/255, recomputed 0.0235294"
+
+
+def a_typed_eps_that_is_none(place: Path) -> str:
+    edit_info(place, lambda info: info.update(eps_typed="a lot"))
+    return "eps_typed is a lot, recomputed 0.0235294"
+
+
+def another_scale_of_perturbations(place: Path) -> str:
+    edit_info(place, lambda info: info.update(perturbation_scale=0.1))
+    return "perturbation_scale is 0.1, recomputed 0.02352941"
+
+
+def another_name_of_the_data(place: Path) -> str:
+    edit_info(place, lambda info: info["data"].update(name="imagenet", split="train"))
+    return "data.name is imagenet, recomputed npz:data.npz\n  data.split is train, recomputed test"
+
+
+def another_name_of_the_data_in_both_places(place: Path) -> str:
+    def edit(info: dict[str, Any]) -> None:
+        info["data"]["name"] = info["config"]["data"]["name"] = "imagenet"
+        info["config_hash"] = config_hash(info["config"])
+
+    edit_info(place, edit)
+    return "config.data.name is imagenet, recomputed npz:data.npz\n  data.name is imagenet"
+
+
+def another_count_and_shape(place: Path) -> str:
+    edit_info(place, lambda info: info["data"].update(n=5000, shape=[1, 80, 60]))
+    return "data.n is 5000, recomputed 48\n  data.shape[1] is 80, recomputed 8"
+
+
+def another_suite_and_seed(place: Path) -> str:
+    edit_info(place, lambda info: info.update(suite="autoattack", seed=7))
+    return "seed is 7, recomputed 0\n  suite is autoattack, recomputed linf-standard"
+
+
+def another_hash_of_a_model(place: Path) -> str:
+    edit_info(place, lambda info: info["models"][1].update(hash="0" * 16, parameters=10**9))
+    return "models[1].hash is 0000000000000000, recomputed "
+
+
+def an_example_that_does_not_please(place: Path) -> str:
+    shown = json.loads((place / "run" / "run.json").read_text())["images"]
+    fallen = next(image for image in shown if image["success"])
+    (place / "run" / fallen["adv"]).unlink()
+    (place / "run" / fallen["delta"]).unlink()
+    edit_info(place, lambda info: info["images"].remove(fallen))
+    return f"{fallen['model']}, {fallen['attack']}, id {fallen['id']}: the rule keeps it, and run.json does not list it"
+
+
+def an_example_that_pleases(place: Path) -> str:
+    shown = json.loads((place / "run" / "run.json").read_text())["images"]
+    taken = {image["id"] for image in shown}
+    other = next(line for line in _of(place, "fgsm") if line["id"] not in taken)["id"]
+    edit_info(place, lambda info: info["images"].append({**shown[0], "attack": "fgsm", "id": other}))
+    return f"fgsm, id {other}: run.json lists it, and the rule does not keep it"
+
+
+def examples_in_another_order(place: Path) -> str:
+    edit_info(place, lambda info: info["images"].reverse())
+    return "order: run.json lists them in another order"
+
+
 TAMPERED = [
     an_adversarial_made_harmless,
     an_adversarial_out_of_the_budget,
@@ -339,16 +410,78 @@ TAMPERED = [
     a_count,
     the_seed,
     a_picture,
+    a_typed_eps,
+    a_typed_eps_that_is_none,
+    another_scale_of_perturbations,
+    another_name_of_the_data,
+    another_name_of_the_data_in_both_places,
+    another_count_and_shape,
+    another_suite_and_seed,
+    another_hash_of_a_model,
+    an_example_that_does_not_please,
+    an_example_that_pleases,
+    examples_in_another_order,
 ]
 
 
 @pytest.mark.parametrize("tamper", TAMPERED, ids=lambda tamper: tamper.__name__)
 def test_tampering_is_found(tamper: Callable[[Path], str], place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = tamper(place)
+    (place / "run" / "report.html").unlink()
     assert main(["verify", "run"]) == 1
     out, err = capsys.readouterr()
     assert expected in out
     assert err.startswith("robustlab: run does not agree") and "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace("48", "49", 1),
+        lambda text: text.replace("</main>", "<p>Certified.</p></main>", 1),
+    ],
+)
+def test_an_edited_page_is_found(edit: Callable[[str], str], place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = place / "run" / "report.html"
+    edited = edit(page.read_text())
+    assert edited != page.read_text()
+    page.write_text(edited)
+    assert main(["verify", "run"]) == 1
+    assert "report.html: it is not what `robustlab report run` writes\n" in capsys.readouterr().out
+
+
+def test_what_nobody_can_recompute_is_listed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def edit(info: dict[str, Any]) -> None:
+        columns = [{"key": "share", "label": "Certified"}]
+        info["sections"] = [{"name": "Certified accuracy", "columns": columns, "rows": [{"share": 0.99}], "n": 48}]
+        info["command"] = "robustlab attack --full"
+
+    edit_info(place, edit)
+    assert main(["verify", "run"]) == 1  # the page does not show it yet
+    assert "report.html: it is not what" in capsys.readouterr().out
+    assert main(["report", "run"]) == 0
+    assert main(["verify", "run"]) == 0
+    out = capsys.readouterr().out
+    assert "Not verified: numbers of the further sections Certified accuracy." in out
+    assert "how it was run: command, name, versions" in out
+
+
+def test_names_of_predicted_classes(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree("run")
+    assert main([*ATTACK, "--labels", "predicted", "--output", "run", "--save-adversarial", "--no-curve"]) == 0
+    expected = a_class_name(place)
+    assert main(["verify", "run"]) == 1
+    assert expected in capsys.readouterr().out
+
+
+def test_an_answer_that_is_no_number_is_null_as_in_the_file() -> None:
+    images, one = torch.full((1, 1, 2, 2), 0.5), torch.zeros(1, dtype=torch.long)
+    data = replace(as_data((images, one), None).loaded(), ids=one)
+    line = Line(model="net", attack="fgsm", eps=0.1, id=0, label=0, clean=0, adv=0)
+    broken = lambda x: torch.full((len(x), 3), torch.nan)  # noqa: E731
+    args = {0: images[0].clone()}, data, {0: 0}, None, ThreatModel(eps=0.1), 1, torch.device("cpu")
+    again = judge_again(broken, {0: line}, *args).lines[0]
+    assert again.confidence is None and again == msgspec.json.decode(msgspec.json.encode(again), type=Line)
 
 
 def test_other_weights_or_data_are_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -460,6 +593,12 @@ def test_a_damaged_header_is_named(place: Path, capsys: pytest.CaptureFixture[st
     edit_info(place, lambda info: info.pop("passes"))
     assert main(["verify", "run"]) == 2
     assert "it has no passes" in capsys.readouterr().err
+
+
+def test_a_model_of_another_name_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edit_info(place, lambda info: info["models"][0].update(name="resnet50"))
+    assert main(["verify", "run"]) == 2
+    assert "its models are resnet50, model.py:other, and in its configuration model.py:net" in capsys.readouterr().err
 
 
 def test_predictions_that_rounding_can_swap_are_told_from_others() -> None:

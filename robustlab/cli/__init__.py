@@ -26,10 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"robustlab: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(
-            "robustlab: interrupted. What is finished is kept; the same command with --resume goes on.", file=sys.stderr
-        )
+    except KeyboardInterrupt as stop:
+        how = f" What is finished is kept; the same command with {stop} goes on." if str(stop) else ""
+        print(f"robustlab: interrupted.{how}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of stdout has gone, as in `robustlab zoo | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

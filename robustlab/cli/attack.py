@@ -18,7 +18,7 @@ def attack(
     attack: Words | None = None,
     data: str | None = None,
     norm: Literal["linf", "l2", "l1"] | None = None,
-    eps: str | None = None,
+    eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     targeted: Flag = False,
     target: str | None = None,
     limit: str = "500",
@@ -86,7 +86,7 @@ def attack(
     skip_bad
         Leave out files of folder:PATH that are no images, and say which.
     output
-        The run folder (default reports/<data>-<date-time>).
+        The run folder (default reports/DATA-DATE-TIME).
     resume
         Go on with the run in --output.
     overwrite

@@ -29,7 +29,7 @@ def data(
     name: str = "road-signs",
     /,
     *,
-    output: Path,
+    output: Path | None = None,
     count: int = 160,
     images: Flag = False,
     split: Literal["train", "val", "test"] = "test",
@@ -47,7 +47,7 @@ def data(
     name
         As --data of `robustlab attack`.
     output
-        A folder for sheet.png, and images/ and factors.csv.
+        A folder for sheet.png, and images/ and factors.csv (default reports/data-NAME-DATE-TIME).
     count
         How many samples.
     images
@@ -70,6 +70,7 @@ def data(
     """
     from robustlab.data import load_data, parse_size
     from robustlab.data.sheet import write_sheet
+    from robustlab.files import default_folder
 
     chosen = load_data(
         name,
@@ -84,6 +85,7 @@ def data(
     )
     for note in chosen.notes:
         print(f"Warning: {note}", file=sys.stderr)
-    write_sheet(chosen, output, images=images, count=count)
-    print(output / "sheet.png")
+    folder = output or default_folder("data", name)
+    write_sheet(chosen, folder, images=images, count=count)
+    print(folder / "sheet.png")
     return 0

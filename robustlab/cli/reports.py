@@ -26,7 +26,7 @@ def report(*runs: str, output: Path | None = None, overwrite: Flag = False) -> i
     runs
         One or several run folders.
     output
-        The page to write (default: report.html in the run folder; needed for several runs).
+        The page to write, .html (default: report.html in the run folder; needed for several runs).
     overwrite
         Replace a file that is no page of robustlab.
     """
@@ -36,7 +36,10 @@ def report(*runs: str, output: Path | None = None, overwrite: Flag = False) -> i
         raise UserError(f"--output is needed for a page of several runs ({len(runs)} were given): --output page.html.")
     from robustlab.reporting import report
 
-    print(report(runs, output or Path(runs[0]) / "report.html", overwrite=overwrite))
+    target = output or Path(runs[0]) / "report.html"
+    print(
+        report(runs, target if target.suffix or target.exists() else target.with_suffix(".html"), overwrite=overwrite)
+    )
     return 0
 
 
@@ -117,6 +120,7 @@ def _runs_and_name(words: Sequence[str], known: Iterable[str], what: str, comman
     if not words:
         raise UserError(f"Give a run folder and the {what} ({every}): {usage}.")
     *runs, name = words
+    name = {"security-curve": "curve", "curve": "security-curve"}.get(name, name) if name not in known else name
     if name in known and runs:
         return runs, name
     if name in known:

@@ -19,7 +19,7 @@ def train(
     recipe: str | None = None,
     set: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
     epochs: int | None = None,
-    eps: str | None = None,
+    eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     limit: int | None = None,
     output: Path | None = None,
     seed: int | None = None,
@@ -51,7 +51,7 @@ def train(
     limit
         Train on the first N images.
     output
-        The folder to write (default reports/train-<model>-<date-time>).
+        The folder to write (default reports/train-MODEL-DATE-TIME).
     seed
         Key of all random draws (default: the zoo entry's, or 0).
     device

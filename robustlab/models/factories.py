@@ -32,7 +32,7 @@ def from_file(path: Path, function: str, options: Mapping[str, Any] | None = Non
             torch.manual_seed(0)
             factory = _function(_module(path), path, function)
             try:
-                made = factory(**(options or {}))
+                made = factory if isinstance(factory, nn.Module) else factory(**(options or {}))
             except (Exception, SystemExit) as error:
                 raise UserError(f"{path}:{function} raised {_what(error, path)}") from error
     finally:

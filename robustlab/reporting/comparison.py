@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from robustlab.errors import UserError
 from robustlab.reporting.source import Json, PageRun, distinct, with_models
+from robustlab.reporting.text import listed
 from robustlab.runs.aggregates import Line, Seen, by_unit, pairs
 
 
@@ -27,6 +28,10 @@ class MergedRun(PageRun):
     @cached_property
     def lines(self) -> list[Line]:
         return [line for part in self.parts for line in part.lines]
+
+    @property
+    def settings(self) -> list[tuple[str, Json]]:
+        return [(part.name, part.info["config"]) for part in self.parts]
 
     def picture(self, file: str | None) -> str | None:
         if not file:
@@ -172,9 +177,9 @@ def _merged(group: Sequence[PageRun]) -> MergedRun:
             views[model["name"]] = Seen(units.get(model["name"], {}), suite, part.numbers["eps"])
     seeds, days = ([*dict.fromkeys(values)] for values in zip(*(_seed_and_day(info) for info in infos), strict=True))
     info = first | {
-        "name": _and([part.name for part in parts]),
+        "name": listed([part.name for part in parts]),
         "config": config,
-        "seed": _and(seeds),
+        "seed": listed(seeds),
         "times": {"finished": days[0] if len(days) == 1 else ""},
         "warnings": _joined(info["warnings"] for info in infos),
         "models": _joined(info.get("models", []) for info in infos),
@@ -202,11 +207,6 @@ def _told_apart(group: Sequence[PageRun]) -> list[PageRun]:
 
 def _seed_and_day(info: Json) -> tuple[str, str]:
     return str(info["seed"]), str(info.get("times", {}).get("finished", ""))[:10]
-
-
-def _and(words: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _located(number: int, images: Iterable[Json]) -> Iterator[Json]:

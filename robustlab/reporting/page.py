@@ -24,15 +24,19 @@ def report(folders: Sequence[str | Path], output: str | Path, *, overwrite: bool
     runs = read_runs(folders)
     output = Path(output)
     check_output(output, replace=overwrite or _is_page(output, runs))
+    write_output(output, page(runs))
+    return output
+
+
+def page(runs: Sequence[PageRun]) -> bytes:
+    """The HTML file of `report`."""
     groups, notices = compare(runs)
     sections = []
     for section in SECTIONS:
         shown = runs if section in OF_EACH_RUN else groups
         if section.applies(shown):
             sections.append({"name": section.NAME, "title": section.TITLE, "html": section.render(shown)})
-    html = render("page.html", runs=groups, sections=sections, notices=notices)
-    write_output(output, html.encode())
-    return output
+    return render("page.html", runs=groups, sections=sections, notices=notices).encode()
 
 
 def _is_page(path: Path, runs: Sequence[PageRun]) -> bool:

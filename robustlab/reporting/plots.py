@@ -50,7 +50,7 @@ def draw(run: PageRun, name: str, format: str) -> bytes:
 
 
 def security_curve(run: PageRun) -> Figure:
-    """Accuracy against the budget, a line and a 95 % band for each model, chance and the headline budget."""
+    """Accuracy against the budget, with a 95 % band for each model, chance (if untargeted) and the headline budget."""
     from matplotlib.figure import Figure
 
     models = [(at, model) for at, model in enumerate(run.models) if len(model["curve"]) > 1 and model["n"]]
@@ -60,7 +60,7 @@ def security_curve(run: PageRun) -> Figure:
             " --no-curve). Run `robustlab attack` so, or look at `robustlab table RUN attacks`."
         )
     budgets = sorted({point["eps"] for _, model in models for point in model["curve"]})
-    headline, classes = run.numbers["eps"], len(run.data["classes"])
+    headline, classes = run.numbers["eps"], 0 if run.targeted else len(run.data["classes"])
     figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = figure.subplots()
     told = []
@@ -86,7 +86,7 @@ def security_curve(run: PageRun) -> Figure:
     ticks = [eps for eps, labelled in zip(budgets, shown, strict=True) if labelled]
     axes.set_xticks(ticks, [run.budget(eps) for eps in ticks])
     axes.set_xlabel(f"budget ε ({run.norm})")
-    axes.set_ylabel(f"accuracy in %, n = {models[0][1]['n']:,}")
+    axes.set_ylabel(f"{_what(run)} in %, n = {models[0][1]['n']:,}")
     axes.grid(color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -95,6 +95,13 @@ def security_curve(run: PageRun) -> Figure:
     figure.set_figheight(HEIGHT + 0.15 * math.ceil(len(labels) / columns))
     figure.legend(told, labels, loc="outside upper left", ncols=columns, frameon=False)
     return figure
+
+
+def _what(run: PageRun) -> str:
+    """What the curve is the share of, short enough for an axis."""
+    if run.targeted:
+        return "not the target" if run.own_labels else "right, not the target"
+    return "own answer kept" if run.own_labels else "accuracy"
 
 
 FIGURES: dict[str, Callable[[PageRun], Figure]] = {"security-curve": security_curve}

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from robustlab.reporting.text import NORMS, budget, without_paths
+from robustlab.reporting.text import NORMS, budget, listed, without_paths
 from robustlab.runs import StoredRun, read_run
 from robustlab.runs.aggregates import Line, Table, by_unit
 from robustlab.runs.breakdowns import Answer, answers
@@ -72,6 +72,22 @@ class PageRun:
     def own_labels(self) -> bool:
         """Were the models' own answers on the clean images attacked, not the labels of the data?"""
         return bool(self.info["config"].get("labels") == "predicted")
+
+    @property
+    def targeted(self) -> bool:
+        """Was each sample to be taken for one class? Then other wrong answers are no success, and it is robust."""
+        return bool(self.info["config"].get("threat", {}).get("targeted"))
+
+    @property
+    def settings(self) -> list[tuple[str, Json]]:
+        """Name and configuration of each run that is in here: only one but in a merged one."""
+        return [(self.name, self.info["config"])]
+
+    @property
+    def cascades(self) -> str | None:
+        """Where an attack got only what the attacks above had left: None nowhere, "" everywhere, "in RUN" there."""
+        names = [name for name, config in self.settings if not config.get("full")]
+        return ("" if len(names) == len(self.settings) else f"in {listed(names)}") if names else None
 
     @property
     def data_lines(self) -> list[Json]:

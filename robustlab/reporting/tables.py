@@ -9,7 +9,6 @@ from robustlab.reporting.source import PageRun
 from robustlab.reporting.table_formats import Column, Table, as_csv, latex, markdown
 from robustlab.reporting.text import MINUS, duration, p_value, points
 from robustlab.runs import breakdowns
-from robustlab.runs.aggregates import by_unit
 from robustlab.runs.factors import by_factor
 
 INTERVALS = "In brackets: 95 % Wilson intervals."
@@ -29,6 +28,7 @@ def verdict(run: PageRun) -> Table:
         Column("robust_accuracy_8bit", "Robust, rounded to 8 bits", "share"),
         Column("worst_class", "Worst class", "text"),
         Column("worst_class_robust_accuracy", "Its robust accuracy", "share"),
+        Column("worst_class_ties", "Other classes as low"),
     ]
     rows = []
     for model in run.models:
@@ -37,6 +37,7 @@ def verdict(run: PageRun) -> Table:
             {"model": model["name"], "norm": run.numbers["norm"], "eps": run.numbers["eps"]}
             | {key: model[key] for key in ("clean_accuracy", "robust_accuracy", "robust_accuracy_8bit")}
             | {"worst_class": worst["name"], "worst_class_robust_accuracy": worst["robust_accuracy"]}
+            | {"worst_class_ties": worst.get("ties")}
         )
     said = "Accuracy in % of all n images, clean and under the whole suite; the worst class was picked after looking."
     return Table("verdict", f"{said} {INTERVALS}", columns, rows)
@@ -95,9 +96,16 @@ def attacks(run: PageRun) -> Table:
         for model in run.models
         for attack in model["attacks"]
     ]
-    only = "" if run.info["config"].get("full", False) else " and had withstood the attacks above"
+    only = ""
+    if run.cascades is not None:
+        only = f" and{f', {run.cascades},' if run.cascades else ''} had withstood the attacks above"
+    left = (
+        "classified right and not turned into the target by this attack or those above it"
+        if run.targeted
+        else "still classified right after this attack and those above it"
+    )
     said = (
-        "Left: share of all n images, in %, still classified right after this attack and those above it. Success rate:"
+        f"Left: share of all n images, in %, {left}. Success rate:"
         f" of the attempted images, which were classified right{only}."
         " Forward, backward: mean passes for an attempted image."
     )
@@ -138,12 +146,13 @@ def confusion(run: PageRun) -> Table:
     rows = [
         {"model": name, "true": run.class_name(cell["true"]), "predicted": run.class_name(cell["predicted"])}
         | {key: cell[key] for key in ("clean", "attacked", "difference")}
-        for name, found in _answers(run).items()
+        for name, found in run.answers.items()
         for cell in breakdowns.confusion(found)["cells"]
     ]
     said = (
         "Number of images of a true class with a predicted one. Attacked: the prediction on the image with which the"
-        " first successful attack of the suite turned the sample, or the clean prediction where none did."
+        " first successful attack of the suite turned the sample, or the clean prediction where it was wrong already or"
+        " withstood all; samples that ended in an error or were not tried are left out."
     )
     return Table("confusion", said, columns, rows)
 
@@ -161,22 +170,12 @@ def factors(run: PageRun) -> Table:
     ]
     rows = [
         {"model": name, "factor": factor, "n": bin["clean"]["n"], **bin}
-        for name, found in _answers(run).items()
-        for factor, bins in by_factor(found, run.data_lines).items()
+        for name, found, attacked in ((m["name"], run.answers[m["name"]], bool(m["attacks"])) for m in run.models)
+        for factor, bins in by_factor(found, run.data_lines, attacked=attacked).items()
         for bin in bins
     ]
     said = "Accuracy in % of the n images whose factor lies in the range; a range of one value is that value."
     return Table("factors", f"{said} {INTERVALS}", columns, rows)
-
-
-def _answers(run: PageRun) -> dict[str, list[breakdowns.Answer]]:
-    units = by_unit(run.lines)
-    return {
-        model["name"]: breakdowns.answers(
-            units.get(model["name"], {}), [attack["name"] for attack in model["attacks"]], run.numbers["eps"]
-        )
-        for model in run.models
-    }
 
 
 def _signed(count: int) -> str:
@@ -213,5 +212,6 @@ def written(run: PageRun, name: str, format: str) -> str:
 
 def _about(run: PageRun) -> str:
     """Data, number of images and threat: a number without them says nothing."""
-    labels = ", labels: each model's own clean answers" if run.info["config"].get("labels") == "predicted" else ""
-    return f"{run.data['name']}, {run.data['split']} split, n = {run.models[0]['n']:,}{labels}; {run.threat}."
+    labels = ", labels: each model's own clean answers" if run.own_labels else ""
+    robust = "; robust: right, and not turned into the target" if run.targeted else ""
+    return f"{run.data['name']}, {run.data['split']} split, n = {run.models[0]['n']:,}{labels}; {run.threat}{robust}."

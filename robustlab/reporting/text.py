@@ -118,6 +118,15 @@ def bin_labels(bins: Sequence[tuple[float | None, float | None]]) -> list[str]:
     return labels
 
 
+def listed(words: Sequence[str]) -> str:
+    """Words as one phrase.
+
+    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
+    ('a', 'a and b', 'a, b and c')
+    """
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
 def without_paths(value: Any) -> Any:
     """The same JSON, with the folders of absolute paths taken out: a page is shown to strangers.
 

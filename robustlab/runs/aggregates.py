@@ -199,17 +199,19 @@ def _after_rounding(seen: Seen) -> Json | None:
 
 
 def _worst_class(seen: Seen, classes: Sequence[str] | None) -> Json:
-    """The class with the lowest robust accuracy, the lowest number among equals."""
+    """The class with the lowest robust accuracy, the lowest number among equals; `ties` counts the other equals."""
     members: dict[int, list[int]] = defaultdict(list)
     for i, line in seen.clean.items():
         members[line.label].append(i)
     counts = {label: (sum(i in seen.robust for i in ids), len(ids)) for label, ids in members.items()}
-    label = min(counts, key=lambda c: (counts[c][0] / counts[c][1], c)) if counts else -1
+    shares = {label: robust / n for label, (robust, n) in counts.items()}
+    label = min(shares, key=lambda c: (shares[c], c)) if shares else -1
     return {
         "label": label,
         "name": classes[label] if classes and 0 <= label < len(classes) else str(label),
         "robust_accuracy": share(*counts.get(label, (0, 0))),
         "clean_accuracy": share(sum(i in seen.right for i in members[label]), len(members[label])),
+        "ties": sum(c != label and value == shares[label] for c, value in shares.items()),
     }
 
 

@@ -26,14 +26,15 @@ class Bin(NamedTuple):
     high: float
 
 
-def by_factor(answers: Sequence[Answer], data_lines: Iterable[Mapping[str, Any]]) -> dict[str, list[Json]]:
+def by_factor(
+    answers: Sequence[Answer], data_lines: Iterable[Mapping[str, Any]], *, attacked: bool
+) -> dict[str, list[Json]]:
     """One model's accuracy in the bins of each factor: {factor: [{low, high, clean, robust}]}, shares of the bin's n.
 
     The bins follow from the data alone, so that models can be compared; see `bins`. The first has no lower edge and
     the last no upper one (None). Left out: empty bins, factors that do not vary, values that are no finite numbers.
-    robust is None where nothing was attacked.
+    attacked: was there a suite? robust is None where there was none.
     """
-    attacked = any(a.attacked is not None for a in answers)
     found = {}
     for name, value_of in varying(data_lines).items():
         here = [(value_of[a.id], a) for a in answers if a.id in value_of]
@@ -81,7 +82,8 @@ def bins(values: Sequence[float]) -> list[Bin]:
     [Bin(low=-inf, high=-30.0), Bin(low=-30.0, high=-10.0)]
     """
     counts = Counter(values)
-    if len(counts) <= MOST:
+    lone = sum(count == 1 and value != int(value) for value, count in counts.items())
+    if len(counts) <= MOST and (lone < 2 or len(values) < 2 * ENOUGH):  # lone fractions: draws of something continuous
         return [Bin(value, value) for value in sorted(counts)]
     lowest = min(counts)
     if counts[lowest] < POINT_MASS * len(values):

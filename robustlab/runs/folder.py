@@ -25,7 +25,7 @@ import msgspec
 from robustlab.errors import UserError
 from robustlab.files import Lock, disk, replacing
 from robustlab.runs.aggregates import Line, aggregate
-from robustlab.runs.kept import chosen_images
+from robustlab.runs.kept import chosen_images, with_files
 from robustlab.runs.stored import SCHEMA_VERSION, read_info
 from robustlab.runs.units import encode_unit, in_order, read_unit, summed, unit_name
 
@@ -203,7 +203,7 @@ class Run:
             for model in aggregates["models"]
             if model["fallen_at_smaller_eps"]
         ]
-        images = chosen_images(config, rows, self.folder / "images")
+        images = with_files(chosen_images(config, rows), self.folder)
         heatmaps = explain(images) if explain else {}
         self.info.update(
             aggregates=aggregates,
@@ -270,8 +270,8 @@ def _resumed(info: Json, config: Json, about: Json, folder: Path) -> Json:
     if changed:
         what = "; ".join(f"{name} was {old}, now {new}" for name, old, new in changed)
         raise UserError(
-            f"--resume: the run in {folder} was started with another configuration ({what}). "
-            "Give the same values, or choose another --output."
+            f"--resume: the run in {folder} was started with another configuration ({what}), by"
+            f" `{info.get('command') or 'a call from Python'}`. Give the same values, or choose another --output."
         )
     if info["finished"]:
         _tidy(folder, info.get("images", []))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from robustlab.runs.aggregates import CLEAN, Line
+from robustlab.runs.aggregates import CLEAN, Line, Seen, by_unit
 
 MOST = 64
 Heat = Literal["heat_clean", "heat_adv", "heat_same"]
@@ -76,33 +76,25 @@ def _chosen(seed: int, k: int, members: Iterable[tuple[int, bool, int]]) -> set[
     return {id for ids in outcomes.values() for id in sorted(ids, key=lambda i: rank_of(seed, i))[:MOST]}
 
 
-def chosen_images(config: Mapping[str, Any], lines: Sequence[Line], folder: Path) -> list[dict[str, Any]]:
-    """run.json's `images`: the kept examples at the headline eps that have a file, by model, attack and keyed hash.
+def chosen_images(config: Mapping[str, Any], lines: Sequence[Line]) -> list[dict[str, Any]]:
+    """The kept examples at the headline eps by the rule alone, by model, attack and keyed hash; files as in run.json.
 
-    success: this attack turned the sample; robust: none of the suite did.
+    success: this attack turned the sample; robust: right, tried by all of the suite, turned by none.
     """
     seed, eps, k = int(config["seed"]), float(config["threat"]["eps"]), int(config.get("keep", 1))
-    files = {path.name for path in folder.iterdir() if path.stat().st_size} if folder.is_dir() else set()
     clean = {(line.model, line.id): line for line in lines if line.attack == CLEAN}
     units: dict[tuple[str, str], list[Line]] = defaultdict(list)
     for line in lines:
         if line.attack != CLEAN and line.eps == eps and line.error is None:
             units[line.model, line.attack].append(line)
-    fallen = {(line.model, line.id) for unit in units.values() for line in unit if line.broken}
+    tables, suite = by_unit(lines), [attack["name"] for attack in config["attacks"]]
     images = []
     for model in (m["name"] for m in config["models"]):
-        for attack in (a["name"] for a in config["attacks"]):
+        robust = Seen(tables.get(model, {}), suite, eps).robust
+        for attack in suite:
             unit = {line.id: line for line in units[model, attack]}
             chosen = _chosen(seed, k, ((line.label, line.broken, line.id) for line in unit.values()))
             for id in sorted(chosen, key=lambda i: rank_of(seed, i)):
-                names = {
-                    "clean": image_name("clean", id),
-                    "adv": image_name("adv", id, model, attack),
-                    "delta": image_name("delta", id, model, attack),
-                }
-                there = {kind: f"images/{name}" for kind, name in names.items() if name in files}
-                if "clean" not in there or "adv" not in there:
-                    continue
                 line, before = unit[id], clean.get((model, id))
                 images.append(
                     {
@@ -111,12 +103,21 @@ def chosen_images(config: Mapping[str, Any], lines: Sequence[Line], folder: Path
                         "id": id,
                         "label": line.label,
                         "success": line.broken,
-                        "robust": (model, id) not in fallen,
+                        "robust": id in robust,
                         "clean_prediction": line.clean,
                         "clean_confidence": before.confidence if before else None,
                         "prediction": line.adv,
                         "confidence": line.confidence,
-                        **there,
+                        "clean": f"images/{image_name('clean', id)}",
+                        "adv": f"images/{image_name('adv', id, model, attack)}",
+                        "delta": f"images/{image_name('delta', id, model, attack)}",
                     }
                 )
     return images
+
+
+def with_files(images: Iterable[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """run.json's `images`: those of `chosen_images` whose files are in this run folder and not empty."""
+    files = {f"images/{path.name}" for path in (folder / "images").iterdir() if path.stat().st_size}
+    whole = [image for image in images if image["clean"] in files and image["adv"] in files]
+    return [{key: value for key, value in image.items() if key != "delta" or value in files} for image in whole]

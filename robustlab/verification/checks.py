@@ -35,13 +35,15 @@ class Verification:
     """What `verify` found. As a text: the table that `robustlab verify` prints.
 
     complete: the run stored its adversarials; without them attacked numbers were not recomputed. errors: attacked
-    samples that ended in an error of the model, which count as not robust. warnings: of the check of the models.
+    samples that ended in an error of the model, which count as not robust. sections: of the page, their names; nothing
+    says where their numbers come from. warnings: of the check of the models.
     """
 
     folder: Path
     checks: list[Check]
     complete: bool
     errors: int
+    sections: list[str]
     warnings: list[str]
 
     @property
@@ -62,9 +64,12 @@ class Verification:
             "",
             f"Agree: confidences within {CONFIDENCE:g}, other fractions within one in a million, the rest exactly.",
         ]
-        lines.append(
-            "Taken as stored, only the search knows them: passes, ranks, seconds, refused hits; also heatmaps."
-        )
+        lines += [
+            "Taken as stored, only the search knows them: passes, ranks, seconds, refused hits, attacks' parameters;",
+            "also heatmaps, and how it was run: command, name, versions, device, git, times, search copies, warnings.",
+        ]
+        if self.sections:
+            lines.append(f"Not verified: numbers of the further sections {', '.join(self.sections)}.")
         if self.errors:
             lines.append(
                 f"{self.errors:,} attacked samples ended in an error of the model: nothing to recompute there."
@@ -75,7 +80,11 @@ class Verification:
             )
         lines += [f"Warning: {text}" for text in self.warnings]
         total = sum(check.n for check in self.checks)
-        verdict = f"{self.disagreements:,} of {total:,} disagree." if self.disagreements else f"All {total:,} agree."
+        verdict = (
+            f"{self.disagreements:,} of {total:,} disagree."
+            if self.disagreements
+            else f"All {total:,}{'' if self.complete else ' that could be checked'} agree."
+        )
         return "\n".join([*lines, verdict])
 
 

@@ -1,4 +1,4 @@
-"""The kept examples' PNGs against the data and the stored adversarials."""
+"""The kept examples: which ones, and their PNGs against the data and the stored adversarials."""
 
 from __future__ import annotations
 
@@ -11,9 +11,25 @@ from torch import Tensor
 
 from robustlab.data import Loaded
 from robustlab.pictures import to_picture
-from robustlab.verification.checks import Check
+from robustlab.verification.checks import Check, differences
 
 Json = dict[str, Any]
+
+
+def compare_choice(check: Check, listed: Sequence[Json], chosen: Sequence[Json]) -> None:
+    """run.json's `images` against all that the rule chooses of the recomputed lines, whether it has files or not."""
+    stored, again = ({_key(image): image for image in images} for images in (listed, chosen))
+    for key, image in again.items():
+        if key in stored:
+            # heatmaps were drawn when the run was finished
+            entry = {name: value for name, value in stored[key].items() if not name.startswith("heat")}
+            check.record(_said(key), list(differences(entry, image)))
+        else:
+            check.record(_said(key), ["the rule keeps it, and run.json does not list it"])
+    for key in stored.keys() - again.keys():
+        check.record(_said(key), ["run.json lists it, and the rule does not keep it"])
+    in_order = [_key(image) for image in listed if _key(image) in again] == [key for key in again if key in stored]
+    check.record("order", [] if in_order else ["run.json lists them in another order, or one of them twice"])
 
 
 def compare_clean(check: Check, folder: Path, kept: Sequence[Json], chunk: Loaded) -> None:
@@ -36,9 +52,12 @@ def compare_attacked(
             _compare(check, folder, image, "delta", 0.5 + (adversarial - clean) / (2 * scale))
 
 
-def without_heatmaps(image: Json) -> Json:
-    """An entry of run.json's `images` without what was drawn for it when the run was finished."""
-    return {key: value for key, value in image.items() if not key.startswith("heat")}
+def _key(image: Json) -> tuple[str, str, int]:
+    return str(image["model"]), str(image["attack"]), int(image["id"])
+
+
+def _said(key: tuple[str, str, int]) -> str:
+    return f"{key[0]}, {key[1]}, id {key[2]}"
 
 
 def _compare(check: Check, folder: Path, image: Json, kind: str, tensor: Tensor) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from robustlab.cascade import CLEAN, class_names, targets_of
 from robustlab.data import Data, Loaded
 from robustlab.data.matching import matched
-from robustlab.evaluation import CHECKED, default_batch_size, full_float32
+from robustlab.evaluation import CHECKED, answer_names, default_batch_size, full_float32
 from robustlab.judging import logits_of
 from robustlab.memory import machine_failures
 from robustlab.models.classifier import Classifier, check
@@ -30,7 +30,7 @@ from robustlab.runs.units import unit_name
 from robustlab.threat import ThreatModel
 from robustlab.verification.again import positions
 from robustlab.verification.checks import Check, Verification, differences, leaves
-from robustlab.verification.kept import compare_attacked, compare_clean, without_heatmaps
+from robustlab.verification.kept import compare_attacked, compare_choice, compare_clean
 from robustlab.verification.units import judge_again, read_adversarials, tied
 
 Key = tuple[str, str, float]  # model, attack, eps
@@ -61,7 +61,7 @@ class Recomputation:
                 left_as_found.enter_context(undisturbed(model))
                 warnings += check(model, self.data.images[:CHECKED].to(self.device), None)
                 outputs.append(logits_of(model, self.data.images[:1].to(self.device), 1).shape[1])
-            self.samples([(model.name, model.classes, k) for model, k in zip(models, outputs, strict=True)])
+            self.samples(models, outputs)
             self.table()
             for record, model in zip(self.config["models"], models, strict=True):
                 for number, where in enumerate(torch.arange(len(self.data)).split(self.config["chunk_size"])):
@@ -72,6 +72,7 @@ class Recomputation:
             checks=[*self.checks.values(), self.pixels],
             complete=self.complete,
             errors=sum(line.error is not None for line in self.stored.lines),
+            sections=[str(section.get("name")) for section in self.info.get("sections", [])],
             warnings=warnings,
         )
 
@@ -84,15 +85,14 @@ class Recomputation:
         curve = self.config.get("curve", {"eps": []})
         return suite + [(str(curve["attack"]), eps) for eps in curve["eps"] if eps != self.threat.eps]
 
-    def samples(self, models: Sequence[tuple[str, Sequence[str] | None, int]]) -> None:
+    def samples(self, models: Sequence[Classifier], outputs: Sequence[int]) -> None:
         """data.jsonl against the data, whose labels become those of the models' outputs."""
         check = self.check("data: classes, pixels, labels")
-        classes = tuple(self.info["data"]["classes"])
         if self.predicted:
-            self.data = replace(self.data, classes=classes)
+            self.data = replace(self.data, classes=answer_names(models, self.data, max(outputs)))
         else:
-            self.data = matched(self.data, models)
-            check.record("classes", list(differences(list(classes), list(self.data.classes), "names")))
+            self.data = matched(self.data, [(m.name, m.classes, k) for m, k in zip(models, outputs, strict=True)])
+        check.record("classes", list(differences(self.info["data"]["classes"], list(self.data.classes), "names")))
         self.data = self.data.take(positions(self.stored, self.data))
         for stored, again in zip(self.stored.data_lines, data_lines(self.data), strict=True):
             check.record(f"id {stored['id']}", list(differences(stored, again)))
@@ -196,11 +196,9 @@ class Recomputation:
         again: dict[str, Any] = {
             "config_hash": config_hash(self.config),
             "passes": passes,
-            "aggregates": aggregate(self.config, lines, passes=passes, classes=self.info["data"]["classes"]),
-            "images": chosen_images(self.config, lines, self.stored.folder / "images"),
+            "aggregates": aggregate(self.config, lines, passes=passes, classes=list(self.data.classes)),
         }
-        stored = {key: self.info[key] for key in again}
-        stored["images"] = [without_heatmaps(image) for image in self.stored.images]
-        check = self.check("run.json: aggregates, kept images")
+        check = self.check("run.json: aggregates")
         check.n = leaves(again)
-        check.wrong += differences(stored, msgspec.to_builtins(again))
+        check.wrong += differences({key: self.info[key] for key in again}, msgspec.to_builtins(again))
+        compare_choice(self.check("kept images: choice"), self.stored.images, chosen_images(self.config, lines))

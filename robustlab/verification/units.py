@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +69,8 @@ def judge_again(
     verdict = judge(model, points, x, y, aims.to(device), threat, batch_size)
     counts = (verdict.fooled & verdict.inside).tolist()
     rounded, leaves = verdict.fooled_8bit.tolist(), verdict.leaves_8bit.tolist()
-    predictions, confidences = verdict.prediction.tolist(), verdict.confidence.tolist()
-    sizes = {norm: size.tolist() for norm, size in verdict.sizes.items()}
+    predictions, confidences = verdict.prediction.tolist(), _as_stored(verdict.confidence.tolist())
+    sizes = {norm: _as_stored(size.tolist()) for norm, size in verdict.sizes.items()}
     found = []
     for i, (id, label) in enumerate(zip(part.ids.tolist(), part.labels.tolist(), strict=True)):
         line = lines[id]
@@ -95,6 +96,11 @@ def judge_again(
         unverified=sum(line.success and not line.verified for line in found),
         leaves_8bit=sum(left and count for left, count in zip(leaves, counts, strict=True)),
     )
+
+
+def _as_stored(values: Iterable[float]) -> list[float | None]:
+    """What is no finite number is null in samples.jsonl."""
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def tied(logits: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from robustlab.evaluation import as_data
 from robustlab.runs import read_run
 from robustlab.verification.again import data_again, models_again
 from robustlab.verification.checks import Verification
+from robustlab.verification.header import compare_header, compare_page
 from robustlab.verification.recomputation import Recomputation
 
 
@@ -51,9 +52,19 @@ def verify(
         raise UserError(
             f"{Path(run) / 'run.json'} is damaged: it has no {', '.join(lacking)}. Restore it, or run again."
         )
+    named, attacked = ([model["name"] for model in of["models"]] for of in (stored.info, stored.info["config"]))
+    if named != attacked:
+        raise UserError(
+            f"{Path(run) / 'run.json'} is damaged: its models are {', '.join(named)}, and in its configuration"
+            f" {', '.join(attacked)}. Restore it, or run again."
+        )
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch-size must be at least 1, got {batch_size}.")
     where = resolve_device(device)
     classifiers = models_again(stored, models or {}, weights or {}, where)
     samples = data_again(stored, as_data(data, None) if isinstance(data, tuple) else data, data_root)
-    return Recomputation(stored, samples, where, batch_size).run(classifiers)
+    found = Recomputation(stored, samples, where, batch_size).run(classifiers)
+    # where the data are elsewhere now, they may bear another name
+    name = samples.name if data is None else stored.info["config"]["data"]["name"]
+    found.checks.extend([compare_header(stored, samples, name, classifiers), *compare_page(stored)])
+    return found

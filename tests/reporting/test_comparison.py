@@ -16,6 +16,7 @@ from robustlab.errors import UserError
 from robustlab.reporting import report
 from robustlab.reporting.comparison import compare, one_group, read_runs
 from robustlab.reporting.source import PageRun
+from robustlab.reporting.tables import written
 from robustlab.runs import read_run
 
 Json = dict[str, Any]
@@ -172,6 +173,29 @@ def test_another_attack_is_allowed_and_said(what: str, plain: Path, robust: Path
     views = {model["name"]: [attack["name"] for attack in model["attacks"]] for model in merged.models}
     assert views["road-signs/cnn"] == ["fgsm", "pgd", "pgd-margin"]
     assert len(views["road-signs/cnn-robust"]) == (2 if what == "suite" else 3)
+
+
+def test_notes_of_merged_runs_hold_for_each(plain: Path, robust: Path, tmp_path: Path) -> None:
+    def other(info: Json) -> None:
+        info["config"] |= {"keep": 5, "full": True}
+        del info["config"]["attacks"][0], info["aggregates"]["models"][0]["attacks"][0]
+        info["images"] = [image for image in info["images"] if image["attack"] != "fgsm"]
+
+    second = changed(robust, tmp_path / "second", other)
+    words: list[str] = []
+    for folders in ([plain, second], [plain, robust], [second]):
+        page = report(folders, tmp_path / "page.html", overwrite=True).read_text(encoding="utf-8")
+        words.append(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page)))
+    mixed, alike, full = words
+    assert "the 1 (in plain) or 5 (in second) with the smallest keyed hash were kept" in mixed
+    assert "the one with the smallest" in alike and "the 5 with the smallest" in full
+    assert "the point uses pgd and what came before it in the suite (fgsm) in plain; pgd in second, not" in mixed
+    assert "the point uses pgd and what came before it in the suite (fgsm), not" in alike
+    assert "right and, in plain, had withstood every attack above" in mixed and "in plain, attacks further" in mixed
+    assert "right and had withstood every attack above" in alike and "(attacks further down" in alike
+    assert "had withstood every attack" not in full and "attacks further down" not in full
+    run, _ = one_group([plain, second])
+    assert "right and, in plain, had withstood the attacks above" in written(run, "attacks", "markdown")
 
 
 def test_a_run_without_a_curve_leaves_the_others_theirs(plain: Path, robust: Path, tmp_path: Path) -> None:

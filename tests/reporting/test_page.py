@@ -19,8 +19,9 @@ import pytest
 
 from robustlab.errors import UserError
 from robustlab.reporting import report
-from robustlab.reporting.sections import data
+from robustlab.reporting.sections import curve, data, gallery
 from robustlab.reporting.sections.gallery import in_turns
+from robustlab.reporting.source import PageRun
 from robustlab.runs import read_run
 
 EVIL = '<script>alert("x")</script>'
@@ -208,6 +209,7 @@ def test_the_gallery_has_the_heatmaps_that_were_made_and_says_why_others_were_no
     assert views.count("heat_clean") == views.count("heat_adv") == views.count("heat_same") == len(first)
     assert views.count("adv") == len(first) + len(in_turns(_images(run_folder, "road-signs/cnn-robust")))
     assert "Grad-CAM at layer body.6" in outline.words
+    assert "Where the prediction changed, the middle one differs" in outline.words
     assert "Grad-CAM: not run: no layer has a spatial output." in outline.words
     labels = [a["aria-label"] or "" for tag, a in outline.tags if a.get("data-view") == "heat_same"]
     zero = [image for image in first if image["heat_zero"]]
@@ -227,6 +229,63 @@ def test_own_answers_as_labels_are_said(write_run: Callable[..., Path], tmp_path
     assert "as the model itself answered on the clean image" in words and "Own answer" in words
     assert "road-signs/cnn keeps its own answer on" in words and "of 40 images under attack" in words
     assert "classifies" not in words and "points of clean accuracy" not in words
+
+
+def test_labels_that_nobody_used_are_not_in_the_download(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = PageRun.read(write_run(tmp_path / "run", n=40))
+    assert data.columns(run)["label"] == [line["label"] for line in run.data_lines]
+    run.info["config"]["labels"] = "predicted"
+    assert data.columns(run)["label"] == [None] * 40
+    assert "no <code>label</code>" in data.render([run])
+
+
+def test_the_curve_of_a_targeted_run_has_no_chance(run_folder: Path) -> None:
+    run = PageRun.read(run_folder)
+    assert "chance, 1 of 8" in curve.render([run]) and 'class="chance"' in curve.render([run])
+    run.info["config"]["threat"] |= {"targeted": True, "target": "random"}
+    html = curve.render([run])
+    assert "chance" not in html and "still classified" not in html
+    assert "classified right and not turned into their targets by pgd with each budget" in html
+
+
+def test_the_gallery_does_not_call_robust_what_nobody_knows(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", n=40, models={"m": (0.95, 9.0)})
+    lines = [msgspec.json.decode(line) for line in (folder / "samples.jsonl").read_bytes().splitlines()]
+    left = next(i for i in read_run(folder).images if i["robust"] and i["attack"] == "pgd")["id"]
+    dead = {"error": "died", "adv": None, "confidence": None}
+    lines = [line | dead if (line["id"], line["attack"]) == (left, "pgd-margin") else line for line in lines]
+    (folder / "samples.jsonl").write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    info = msgspec.json.decode((folder / "run.json").read_bytes())
+    info["images"] = [
+        image | {"robust": image["robust"] and image["id"] != left}
+        for image in info["images"]
+        if (image["id"], image["attack"]) != (left, "pgd-margin")
+    ]
+    (folder / "run.json").write_bytes(msgspec.json.encode(info))
+    outline = Outline(gallery.render([PageRun.read(folder)]))
+    (item,) = [a for tag, a in outline.tags if tag == "li" and a["data-id"] == str(left)]
+    assert item["data-outcome"] == "open" and item["data-attack"] == "0 1"
+    assert f"withstood fgsm and pgd, ended in an error in pgd-margin · sample {left}" in outline.words
+    assert "error or not tried" in outline.words  # in the filter
+    assert f"withstood all, last pgd · sample {left}" not in outline.words
+
+
+def test_the_gallery_counts_what_was_kept_and_says_why_some_are_not_shown(
+    write_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_run(tmp_path / "run", n=40, models={"m": (0.9, 9.0)})
+    images = read_run(folder).images
+    shown = len(in_turns(images))
+    assert shown < len(images)
+
+    def said() -> str:
+        return Outline(gallery.render([PageRun.read(folder)])).words
+
+    assert f"{shown} of {len(images)} kept examples." in said() and "too large" not in said()
+    (folder / in_turns(images)[0]["adv"]).unlink()
+    assert f"{shown - 1} of {len(images)} kept examples; 1 without a picture." in said()
+    monkeypatch.setattr(gallery, "BYTES", 12_000)
+    assert "; more would make the page too large." in said() and "without" in said()
 
 
 def test_samples_that_are_too_many_stay_in_the_folder(

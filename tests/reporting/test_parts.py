@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from robustlab.intervals import share
 from robustlab.reporting import terminal_table
 from robustlab.reporting.figures import Line, Point, security_curve, share_bar
+from robustlab.reporting.sections import verdict
 from robustlab.reporting.sections.others import _cell
-from robustlab.reporting.sections.verdict import sentences
+from robustlab.reporting.sections.verdict import alarms, sentences
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.text import budget, without_paths
 from robustlab.runs import read_run
@@ -108,6 +110,36 @@ def test_the_comparison_says_who_is_better_and_at_what_cost(
     pair |= {k: {"value": v, "p": p, "n": 300} for k, (v, p) in (("robust", robust), ("clean", clean))}  # type: ignore[misc]
     info = run.info | {"aggregates": run.info["aggregates"] | {"pairs": [pair]}}
     assert said in sentences(PageRun(run.stored, info))[-1]
+
+
+def test_the_verdict_of_a_targeted_run_speaks_of_targets(run_folder: Path) -> None:
+    run = PageRun.read(run_folder)
+    run.info["config"]["threat"] |= {"targeted": True, "target": "random"}
+    assert "right; " in sentences(run)[0] and "are right and not turned into their targets under" in sentences(run)[0]
+    note = verdict.render([run])
+    assert "not turned into its target by any attack" in note and "still right after" not in note
+    run.info["config"]["labels"] = "predicted"
+    assert "is not turned into its target on" in sentences(run)[0] and "keeps its own" not in sentences(run)[0]
+    assert "how hard its answers are to turn into the targets" in alarms(run)[0] and "stable" not in alarms(run)[0]
+
+
+def test_errors_count_at_every_budget(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = PageRun.read(write_run(tmp_path / "run", n=40, models={"m": (0.9, 9.0)}))
+    assert alarms(run) == []
+    for line in run.lines:
+        if line.id == 1 and line.attack == "pgd":
+            line.error = "died"
+    errors = sum(line.error is not None for line in run.lines)
+    assert errors > 1
+    (said,) = alarms(run)
+    assert f"m: {errors} attempts ended in an error, {errors - 1} of them at other budgets of the curve; they" in said
+
+
+@pytest.mark.parametrize(("ties", "said"), [(0, "stop, n ="), (1, "stop (and 1 other as low), n ="), (14, "14 others")])
+def test_classes_as_bad_as_the_worst_are_said(ties: int, said: str, run_folder: Path) -> None:
+    run = PageRun.read(run_folder)
+    run.models[0]["worst_class"] |= {"name": "stop", "ties": ties}
+    assert said in verdict.render([run]) and ("as low" in verdict.render([PageRun(run.stored, run.info)])) == (ties > 0)
 
 
 def test_unknown_values_become_cells() -> None:

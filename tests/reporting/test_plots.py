@@ -63,6 +63,19 @@ def test_text_stays_text(run: PageRun) -> None:
     assert b"/Type3" not in (pdf := draw(run, "security-curve", "pdf")) and b"/CIDFontType2" in pdf
 
 
+def test_the_axis_says_what_it_is_the_share_of(run: PageRun) -> None:
+    def axis(**config: object) -> tuple[str, bool]:
+        info = run.info | {"config": run.info["config"] | config}
+        figure = security_curve(PageRun(run.stored, info))
+        return figure.axes[0].get_ylabel(), any("chance" in str(line.get_label()) for line in figure.axes[0].lines)
+
+    targeted = run.info["config"]["threat"] | {"targeted": True, "target": "random"}
+    assert axis() == ("accuracy in %, n = 300", True)
+    assert axis(labels="predicted") == ("own answer kept in %, n = 300", True)
+    assert axis(threat=targeted) == ("right, not the target in %, n = 300", False)
+    assert axis(threat=targeted, labels="predicted") == ("not the target in %, n = 300", False)
+
+
 def test_names_are_only_names(write_run: Callable[..., Path], tmp_path: Path) -> None:
     names = ["_$x^2$_ & <b>", "two"]
     run = PageRun.read(write_run(tmp_path / "run", n=40, models={name: (0.9, 2.0) for name in names}))

@@ -57,10 +57,15 @@ def changed(run_folder: Path, target: Path, change: Callable[[dict[str, Any]], N
 
 
 def cells(tree: ElementTree.Element, model: str, view: int) -> dict[tuple[int, int], int]:
-    tables = [t for t in tree.iter("table") if any(b.get("data-model") == model for b in t.iter("button"))]
+    """The counts of a view by row and column, where all classes are shown."""
+    at = [words(h).strip() for h in tree.iter("h3")].index(model)
+    body = list(tree.iter("table"))[3 * at + view].find("tbody")
+    assert body is not None
     return {
-        (int(b.get("data-true", "")), int(b.get("data-predicted", ""))): int((b.text or "").replace("−", "-"))
-        for b in tables[view].iter("button")
+        (true, predicted): int(words(cell).replace("−", "-"))
+        for true, row in enumerate(body)
+        for predicted, cell in enumerate(row[1:])
+        if len(cell)
     }
 
 
@@ -79,7 +84,8 @@ def test_confusion_counts_every_image_where_the_run_put_it(run: PageRun) -> None
 
 
 def test_a_confusion_table_can_be_read_by_row_and_column(run: PageRun) -> None:
-    table = next(parsed(confusion.render([run])).iter("table"))
+    clean, table, _ = list(parsed(confusion.render([run])).iter("table"))[:3]
+    assert not list(clean.iter("button")) and len(list(table.iter("button"))) > 8  # the gallery has none wrong before
     columns = [words(th) for th in table.iter("th") if th.get("scope") == "col"]
     body = table.find("tbody")
     assert body is not None and columns == run.data["classes"]
@@ -278,6 +284,27 @@ def test_names_cannot_become_markup(
     tree = parsed(html)
     assert not list(tree.iter("script")) and "<script" not in html and EVIL in words(tree)
     assert not any(name.startswith("on") for element in tree.iter() for name in element.attrib)
+
+
+def test_where_every_attack_failed_that_is_said_and_not_that_there_was_none(run_folder: Path, tmp_path: Path) -> None:
+    def fail(line: dict[str, Any]) -> None:
+        line["clean"] = line["label"]
+        if line["attack"] != "clean":
+            line |= {"error": "died", "adv": None, "confidence": None, "success": False, "verified": None}
+
+    run = changed(run_folder, tmp_path / "failed", fail)
+    said = {section.NAME: words(parsed(section.render([run]))) for section in SECTIONS}
+    assert "300 images ended in an error or were not tried" in said["confusion"]
+    assert "Nothing was attacked" not in said["confusion"] and "are left out under attack" in said["confidence"]
+    assert "not run" not in said["factors"] and " 0.0 % 0.0–" in said["factors"]
+
+
+@pytest.mark.parametrize(("norm", "said"), [("linf", "nearest 8-bit image inside"), ("l2", "towards the clean image")])
+def test_rounding_is_described_as_it_is_done(norm: str, said: str, run_folder: Path, tmp_path: Path) -> None:
+    run = changed(run_folder, tmp_path / norm, lambda line: None)
+    run.info["aggregates"]["norm"] = norm
+    note = words(parsed(verification.render([run])))
+    assert said in note and ("towards the clean" in note) == (norm == "l2")
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.NAME)

@@ -120,6 +120,19 @@ def test_every_table_has_n_and_says_which_intervals(run: PageRun) -> None:
         assert ("Newcombe's 95 %" if name == "differences" else "95 % Wilson intervals") in caption
 
 
+def test_what_is_robust_and_what_is_left_out_is_said(run: PageRun) -> None:
+    assert "target" not in written(run, "verdict", "markdown") + written(run, "attacks", "markdown")
+    assert "ended in an error or were not tried are left out" in written(run, "confusion", "markdown")
+    threat = run.info["config"]["threat"] | {"targeted": True, "target": "random"}
+    targeted = PageRun(run.stored, run.info | {"config": run.info["config"] | {"threat": threat}})
+    for name in ("verdict", "attacks", "curve", "factors"):
+        assert "robust: right, and not turned into the target" in written(targeted, name, "markdown")
+    left = written(targeted, "attacks", "markdown")
+    assert "not turned into the target by this attack" in left and "still classified right" not in left
+    (first, _) = rows(run, "verdict")
+    assert int(first["worst_class_ties"]) == run.models[0]["worst_class"]["ties"]
+
+
 def test_only_the_table_is_on_stdout(run_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     run = PageRun.read(run_folder)
     for format in FORMATS:

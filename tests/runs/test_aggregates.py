@@ -119,6 +119,20 @@ def test_worst_class_is_named() -> None:
     assert (worst["name"], worst["robust_accuracy"]["value"], worst["robust_accuracy"]["n"]) == ("dog", 0.6, 5)
 
 
+def test_classes_as_bad_as_the_worst_are_counted() -> None:
+    lines = [Line(model="m", attack="clean", eps=0.0, id=i, label=i % 4, clean=i % 4) for i in range(10)]
+    lines += [
+        Line(model="m", attack="a", eps=0.2, id=i, label=i % 4, clean=i % 4, success=hit, verified=hit)
+        for i in range(10)
+        for hit in [i in (0, 1, 6)]  # 2 of 3, 2 of 3, 1 of 2 and 2 of 2 images stay
+    ]
+    worst = of(lines, attacks=[{"name": "a"}])["worst_class"]
+    assert (worst["label"], worst["robust_accuracy"]["value"], worst["ties"]) == (2, 0.5, 0)
+    lines[13].success = lines[13].verified = True  # id 3, of the last class
+    worst = of(lines, attacks=[{"name": "a"}])["worst_class"]
+    assert (worst["label"], worst["robust_accuracy"]["value"], worst["ties"]) == (2, 0.5, 1)
+
+
 def test_pair_is_second_minus_first_on_the_same_samples() -> None:
     lines = clean() + tried("a", range(10), range(6)) + tried("b", range(6, 10), ())
     lines += clean((0,), model="n") + tried("a", range(1, 10), {9}, model="n") + tried("b", range(1, 9), (), model="n")

@@ -190,7 +190,7 @@ def test_the_size_is_that_in_the_norm_of_the_run() -> None:
 
 def test_by_factor() -> None:
     data = [{"id": i, "label": 0, "factors": {"size": i, "same": 1.0, "odd": None if i else 5.0}} for i in range(4)]
-    rows = by_factor(of(*LINES), data)
+    rows = by_factor(of(*LINES), data, attacked=True)
     assert list(rows) == ["size"]  # the others do not vary
     assert [(r["low"], r["high"], r["clean"]["value"], r["robust"]["value"]) for r in rows["size"]] == [
         (0.0, 0.0, 1.0, 0.0),
@@ -198,13 +198,20 @@ def test_by_factor() -> None:
         (2.0, 2.0, 1.0, 1.0),
         (3.0, 3.0, 0.0, 0.0),
     ]
-    assert all(r["robust"] is None for r in by_factor(of(*LINES, suite=()), data)["size"])
-    assert by_factor(of(*LINES), [{"id": 0, "label": 0}]) == {}
+    assert all(r["robust"] is None for r in by_factor(of(*LINES, suite=()), data, attacked=False)["size"])
+    assert by_factor(of(*LINES), [{"id": 0, "label": 0}], attacked=True) == {}
+
+
+def test_where_every_attack_failed_nothing_is_robust_by_any_factor() -> None:
+    lines = [clean(i, 0, 0) for i in range(2)] + [tried("a", i, 0, 0, error="died") for i in range(2)]
+    rows = by_factor(of(*lines), [{"id": i, "factors": {"size": i}} for i in range(2)], attacked=True)["size"]
+    assert [(row["clean"]["value"], row["robust"]["value"]) for row in rows] == [(1.0, 0.0)] * 2
 
 
 def test_bins_of_a_ladder_have_round_edges_and_about_the_same_members() -> None:
     data = [{"id": i, "factors": {"distance": 3 * (35 / 3) ** (i / 499)}} for i in range(500)]  # as drawn: log-uniform
-    rows = by_factor(of(*(clean(i, 0, 0) for i in range(500)), suite=()), data)["distance"]
+    found = of(*(clean(i, 0, 0) for i in range(500)), suite=())
+    rows = by_factor(found, data, attacked=False)["distance"]
     assert [r["high"] for r in rows] == [5, 8, 14, 22, None] and rows[0]["low"] is None
     assert all(75 <= r["clean"]["n"] <= 125 for r in rows) and sum(r["clean"]["n"] for r in rows) == 500
 
@@ -216,11 +223,12 @@ def test_many_samples_without_something_are_a_bin_of_their_own() -> None:
 
 @given(st.lists(st.floats(-1e6, 1e6).map(lambda x: round(x, 3)), min_size=1, max_size=200))
 def test_bins_hold_every_value_once(values: list[float]) -> None:
-    found = bins(values)
-    assert 1 <= len(found) <= 6
+    edges = bins(values)
+    assert 1 <= len(edges) <= 6
     for value in values:
-        assert sum(value == b.low if b.low == b.high else b.low <= value < b.high for b in found) == 1
+        assert sum(value == b.low if b.low == b.high else b.low <= value < b.high for b in edges) == 1
     data = [{"id": i, "factors": {"f": value}} for i, value in enumerate(values)]
-    rows = by_factor(of(*(clean(i, 0, 0) for i in range(len(values))), suite=()), data).get("f", [])
+    found = of(*(clean(i, 0, 0) for i in range(len(values))), suite=())
+    rows = by_factor(found, data, attacked=False).get("f", [])
     assert sum(r["clean"]["n"] for r in rows) == (len(values) if len(set(values)) > 1 else 0)
     assert len(rows) != 1

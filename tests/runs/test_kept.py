@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab.runs.kept import MOST, image_name, keep_candidates, slug
+from robustlab.runs.aggregates import Line
+from robustlab.runs.kept import MOST, chosen_images, image_name, keep_candidates, slug
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
@@ -50,3 +51,16 @@ def test_with_many_classes_few_are_kept_and_units_lose_none(ids: list[int], k: i
     kept = sorted(i for cut in chunks for i in keep_candidates(0, k, ids[cut], labels[cut], hits[cut]))
     at = [ids.index(i) for i in kept]
     assert keep_candidates(0, k, kept, [labels[i] for i in at], [hits[i] for i in at]) == whole
+
+
+def test_only_what_all_of_the_suite_tried_and_left_is_robust() -> None:
+    config = {"models": [{"name": "m"}], "attacks": [{"name": "a"}, {"name": "b"}], "seed": 0, "keep": 9}
+    lines = [Line(model="m", attack="clean", eps=0.0, id=i, label=0, clean=0) for i in range(4)]
+    lines += [Line(model="m", attack="a", eps=0.1, id=i, label=0, clean=0, adv=0) for i in range(4)]
+    lines += [
+        Line(model="m", attack="b", eps=0.1, id=0, label=0, clean=0, adv=0),
+        Line(model="m", attack="b", eps=0.1, id=1, label=0, clean=0, adv=1, success=True, verified=True),
+        Line(model="m", attack="b", eps=0.1, id=2, label=0, clean=0, error="died"),  # and 3 is not tried
+    ]
+    images = chosen_images(config | {"threat": {"norm": "linf", "eps": 0.1}}, lines)
+    assert {(image["id"], image["robust"]) for image in images} == {(0, True), (1, False), (2, False), (3, False)}

@@ -29,7 +29,7 @@ def render(runs: Sequence[PageRun]) -> Markup:
             states = [(what, found[key]) for key, what in (("clean", "clean"), ("attacked", "under attack"))]
             attacked = found["attacked"] if found["attacked"]["n"] else None
             figure = reliability_panel(name, at % 6, found["clean"], attacked)
-            unknown = found["clean"]["n"] - found["attacked"]["n"] if attacked else 0
+            unknown = found["clean"]["n"] - found["attacked"]["n"] if run.models[at]["attacks"] else 0
             states = [(what, state) for what, state in states if state["n"]]
             models.append({"name": name, "shade": at % 6, "figure": figure, "states": states, "unknown": unknown})
         if models:

@@ -35,7 +35,7 @@ def render(runs: Sequence[PageRun]) -> Markup:
     shown = []
     for run in runs:
         models = [
-            {"name": model["name"], "shade": at % 6} | _model(run, confusion(answers))
+            {"name": model["name"], "shade": at % 6} | _model(run, confusion(answers), attacked=bool(model["attacks"]))
             for at, model in enumerate(run.models)
             if (answers := run.answers[model["name"]])
         ]
@@ -44,16 +44,18 @@ def render(runs: Sequence[PageRun]) -> Markup:
     return fill("sections/confusion.html", shown=shown, several=len(runs) > 1, whole=WHOLE)
 
 
-def _model(run: PageRun, counts: Json) -> Json:
+def _model(run: PageRun, counts: Json, *, attacked: bool) -> Json:
     seen = {cell[key] for cell in counts["cells"] for key in ("true", "predicted")} | set(counts["members"])
     every = sorted(seen | set(range(len(run.data["classes"]))))
     classes = every if len(every) <= WHOLE else most_confused(counts["cells"], sorted(seen))
-    views = [view for view in VIEWS if view == "clean" or counts["unknown"] < counts["n"]]
+    views = [view for view in VIEWS if view == "clean" or attacked]
     return {
         "classes": [{"label": label, "name": run.class_name(label)} for label in classes],
         "of": len(every),
         "narrow": len(classes) > NARROW,
-        "views": [{"name": VIEWS[view], "rows": rows(counts, classes, view)} for view in views],
+        "views": [
+            {"name": VIEWS[view], "filters": view != "clean", "rows": rows(counts, classes, view)} for view in views
+        ],
         "flows": [
             flow | {"from": run.class_name(flow["true"]), "into": run.class_name(flow["predicted"])}
             for flow in counts["flows"][:FLOWS]

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from robustlab.reporting.figures import Line, Point, security_curve
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
+from robustlab.reporting.text import listed
 
 NAME = "curve"
 TITLE = "Security curve"
@@ -30,7 +31,7 @@ def render(runs: Sequence[PageRun]) -> Markup:
             )
             for model in run.models
         ]
-        classes = len(run.data["classes"])
+        classes = 0 if run.targeted else len(run.data["classes"])  # who guesses seldom guesses the target
         budgets = sorted({p["eps"] for model in run.models for p in model["curve"]})
         shares = [{p["eps"]: p["share"] for p in model["curve"]} for model in run.models]
         shown.append(
@@ -46,7 +47,7 @@ def render(runs: Sequence[PageRun]) -> Markup:
                 "rows": [(run.budget(eps), [of_model.get(eps) for of_model in shares]) for eps in budgets],
                 "attack": run.info["config"]["curve"]["attack"],
                 "classes": classes,
-                "before": _before(run),
+                "headline": _headline(run),
             }
         )
     return fill("sections/curve.html", shown=shown)
@@ -56,8 +57,16 @@ def _drawable(run: PageRun) -> bool:
     return any(len(model["curve"]) > 1 and model["n"] for model in run.models)
 
 
-def _before(run: PageRun) -> list[str]:
-    """The attacks of the suite that come before the curve's: they count at the headline budget."""
-    suite = [attack["name"] for attack in run.info["config"]["attacks"]]
-    attack = run.info["config"]["curve"]["attack"]
-    return suite[: suite.index(attack)] if attack in suite else []
+def _headline(run: PageRun) -> str:
+    """What counts at the headline budget: the curve's attack, and those that come before it in the suite."""
+    said: dict[str, list[str]] = {}
+    for name, config in run.settings:
+        if "curve" not in config:
+            continue
+        suite, attack = [each["name"] for each in config["attacks"]], config["curve"]["attack"]
+        before = suite[: suite.index(attack)] if attack in suite else []
+        what = f"{attack} and what came before it in the suite ({', '.join(before)})" if before else attack
+        said.setdefault(what, []).append(name)
+    if len(said) == 1:
+        return next(iter(said))
+    return "; ".join(f"{what} in {listed(names)}" for what, names in said.items())

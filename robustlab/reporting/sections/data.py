@@ -29,6 +29,7 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 def render(runs: Sequence[PageRun]) -> Markup:
     left = BYTES
+    own = any(run.own_labels for run in runs)
     shown = []
     for run in runs:
         stored = script_json(columns(run)) if run.models else None
@@ -45,7 +46,7 @@ def render(runs: Sequence[PageRun]) -> Markup:
                 "columns": stored if left >= 0 else None,
             }
         )
-    return fill("sections/data.html", shown=shown, outcomes=OUTCOMES, megabytes=BYTES / 1e6)
+    return fill("sections/data.html", shown=shown, outcomes=OUTCOMES, megabytes=BYTES / 1e6, own_labels=own)
 
 
 def columns(run: PageRun) -> Json:
@@ -53,7 +54,8 @@ def columns(run: PageRun) -> Json:
 
     Returns {id, label, models: [{name, prediction, confidence, attacks: [{name, outcome, prediction, confidence}]}],
     outcomes}. An attack's outcome has one letter for each sample (`outcomes` says which); its predictions and
-    confidences are those of the samples that it tried, in the same order: few, in a cascade.
+    confidences are those of the samples that it tried, in the same order: few, in a cascade. Where the models' own
+    answers were attacked, the label of the data, which nobody used, is None: it need not number the models' classes.
     """
     eps = run.numbers["eps"]
     units: dict[tuple[str, str], dict[int, Line]] = defaultdict(dict)
@@ -84,7 +86,7 @@ def columns(run: PageRun) -> Json:
                 "attacks": attacks,
             }
         )
-    labels = [sample["label"] if sample["label"] >= 0 else None for sample in run.data_lines]
+    labels = [None if run.own_labels or sample["label"] < 0 else sample["label"] for sample in run.data_lines]
     return {"id": ids, "label": labels, "models": models, "outcomes": OUTCOMES}
 
 

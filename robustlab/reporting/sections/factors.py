@@ -48,7 +48,11 @@ def applies(runs: Sequence[PageRun]) -> bool:
 def render(runs: Sequence[PageRun]) -> Markup:
     shown = []
     for run in runs:
-        numbers = {name: by_factor(answers, run.data_lines) for name, answers in run.answers.items() if answers}
+        numbers = {
+            model["name"]: by_factor(answers, run.data_lines, attacked=bool(model["attacks"]))
+            for model in run.models
+            if (answers := run.answers[model["name"]])
+        }
         names = next(iter(numbers.values()), {})
         factors = [_factor(run, name, {model: found[name] for model, found in numbers.items()}) for name in names]
         first = [f for f in factors if f["name"] in FIRST] or factors[:3]

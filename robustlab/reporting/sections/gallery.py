@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
+from robustlab.reporting.text import listed
 
 NAME = "gallery"
 TITLE = "Gallery"
@@ -29,14 +30,20 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 def render(runs: Sequence[PageRun]) -> Markup:
     owners = [(at, model["name"]) for at, run in enumerate(runs) for model in run.models]
-    queues = [in_turns([i for i in runs[at].info.get("images", []) if i["model"] == name]) for at, name in owners]
+    kept = [[i for i in runs[at].info.get("images", []) if i["model"] == name] for at, name in owners]
+    queues = [
+        in_turns(images, {a.id for a in runs[at].answers[name] if a.attacked is None})
+        for images, (at, name) in zip(kept, owners, strict=True)
+    ]
     chosen: list[list[Json]] = [[] for _ in owners]
+    missing = [0 for _ in owners]  # examples whose picture is not there
     cleans: dict[str, str] = {}  # anchor -> picture: a clean image is in the page once, whoever attacked it
     left = BYTES
     for place, image in _one_of_each(queues):
         at, _ = owners[place]
         item = _item(runs[at], image)
         if item is None:
+            missing[place] += 1
             continue
         anchors = (f"clean-{at}-{image['id']}", f"adv-{place}-{len(chosen[place])}")
         left -= sum(map(len, item["pictures"].values()))
@@ -55,7 +62,8 @@ def render(runs: Sequence[PageRun]) -> Markup:
         shown.append(
             {
                 "run": run,
-                "keep": run.info["config"].get("keep", 1),
+                "keep": _keep(run),
+                "open": any(item["outcome"] == "open" for item in items),
                 "size": size,
                 "crisp": max(size) <= CRISP,
                 "explained": any("heat_adv" in item["pictures"] for item in items),
@@ -66,7 +74,9 @@ def render(runs: Sequence[PageRun]) -> Markup:
                         "model": owners[place][1],
                         "shade": shade % 6,
                         "items": chosen[place],
-                        "kept": len(queues[place]),
+                        "kept": len(kept[place]),
+                        "missing": missing[place],
+                        "cut": len(chosen[place]) + missing[place] < len(queues[place]),
                         "heat": _heat(run, owners[place][1]),
                     }
                     for shade, place in enumerate(places)
@@ -76,24 +86,24 @@ def render(runs: Sequence[PageRun]) -> Markup:
     return fill("sections/gallery.html", shown=shown, first=FIRST, megabytes=BYTES / 1e6)
 
 
-def in_turns(images: Sequence[Json]) -> list[Json]:
-    """One model's examples to show, in order: the successes of each attack and what withstood all, in turn.
+def in_turns(images: Sequence[Json], unknown: Container[int] = ()) -> list[Json]:
+    """One model's examples to show, in order: the successes of each attack, what withstood all, and the rest, in turn.
 
-    A sample that withstood the suite comes once, with the last attack on it; what one attack left and a later one
-    broke comes with the later one only.
+    A sample that withstood the suite comes once, with the last attack on it, and so does one whose worst case is not
+    known (`unknown` ids); what one attack left and another one broke comes with the latter only.
 
     >>> kept = [(0, True, "fgsm"), (1, False, "fgsm"), (2, True, "pgd"), (3, True, "pgd"), (1, False, "pgd")]
     >>> images = [{"id": i, "success": hit, "robust": not hit, "attack": a} for i, hit, a in kept]
     >>> [(image["id"], image["attack"]) for image in in_turns(images)]
     [(0, 'fgsm'), (1, 'pgd'), (2, 'pgd'), (3, 'pgd')]
     """
-    strata: dict[str | None, dict[Any, Json]] = defaultdict(dict)
+    strata: dict[Any, dict[Any, Json]] = defaultdict(dict)
     for at, image in enumerate(images):
         if image["success"]:
             strata[image["attack"]][at] = image
-        elif image["robust"]:
-            strata[None].pop(image["id"], None)
-            strata[None][image["id"]] = image
+        elif image["robust"] or image["id"] in unknown:
+            strata[image["robust"]].pop(image["id"], None)
+            strata[image["robust"]][image["id"]] = image
     return [image for _, image in _one_of_each([list(stratum.values()) for stratum in strata.values()])]
 
 
@@ -110,16 +120,42 @@ def _item(run: PageRun, image: Json) -> Json | None:
     if "clean" not in pictures or "adv" not in pictures:
         return None
     suite = _attacks(run)
-    own = next(model["attacks"] for model in run.models if model["name"] == image["model"])
-    tried = [image["attack"]] if image["success"] else [attack["name"] for attack in own]  # it withstood each
+    outcome, said, fits = _outcome(run, image)
     return {
         **image,
         "pictures": pictures,
-        "attacks": " ".join(str(suite.index(name)) for name in tried),
+        "outcome": outcome,
+        "said": said,
+        "attacks": " ".join(str(suite.index(name)) for name in fits),
         "truth": run.class_name(image["label"]),
         "before": run.class_name(image["clean_prediction"]),
         "after": run.class_name(image["prediction"]),
     }
+
+
+def _outcome(run: PageRun, image: Json) -> tuple[str, str, list[str]]:
+    """What became of an example: a value of the filter, the words, and the attacks that are responsible for it."""
+    if image["success"]:
+        return "fooled", f"fooled by {image['attack']}", [image["attack"]]
+    suite = [attack["name"] for model in run.models if model["name"] == image["model"] for attack in model["attacks"]]
+    if image["robust"]:
+        return "withstood", f"withstood all, last {image['attack']}", suite
+    units, eps = run.tables[image["model"]], run.numbers["eps"]
+    tried = {name: line for name in suite if (line := units.get((name, eps), {}).get(image["id"]))}
+    left = [name for name, line in tried.items() if line.error is None]
+    failed = [name for name, line in tried.items() if line.error is not None]
+    why = f"ended in an error in {listed(failed)}" if failed else "not tried by the others"
+    return "open", f"withstood {listed(left)}, {why}", left
+
+
+def _keep(run: PageRun) -> str:
+    """How many examples were kept in each stratum, in words; merged runs may differ."""
+    keeps: dict[int, list[str]] = defaultdict(list)
+    for name, config in run.settings:
+        keeps[config.get("keep", 1)].append(name)
+    if len(keeps) == 1:
+        return "one" if 1 in keeps else str(*keeps)
+    return " or ".join(f"{keep} (in {listed(names)})" for keep, names in keeps.items())
 
 
 def _tiles(item: Json, clean: str, adv: str) -> list[Json]:
@@ -164,7 +200,8 @@ def _filters(run: PageRun, items: Sequence[Json]) -> list[Json]:
     count = len(run.data["classes"])
     every = set(range(count)) if count <= CLASSES else set()  # of a larger set only those that occur here
     true, predicted = (every | {item[key] for item in items} for key in ("label", "prediction"))
-    outcomes = [("fooled", "fooled"), ("withstood", "withstood all")]
+    known = [("fooled", "fooled"), ("withstood", "withstood all"), ("open", "error or not tried")]
+    outcomes = [(value, name) for value, name in known if value != "open" or any(i["outcome"] == value for i in items)]
     return [
         {"name": "model", "label": "Model", "options": [(m["name"], m["name"]) for m in run.models]},
         {"name": "attack", "label": "Attack", "options": [(str(at), name) for at, name in enumerate(_attacks(run))]},

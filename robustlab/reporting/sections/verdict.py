@@ -37,7 +37,10 @@ def sentences(run: PageRun) -> list[str]:
         under = f"under attack ({run.threat})" if at == 0 else "under attack"
         share = f"{percent(robust)} (95 % interval {interval(robust)})"
         if run.own_labels:
-            said.append(f"{name} keeps its own answer on {share} of {n:,} images {under}.")
+            keeps = "is not turned into its target" if run.targeted else "keeps its own answer"
+            said.append(f"{name} {keeps} on {share} of {n:,} images {under}.")
+        elif run.targeted:
+            said.append(f"{right}; {share} are right and not turned into their targets {under}.")
         else:
             said.append(f"{right}, and {share} {under}.")
     for pair in run.numbers["pairs"]:
@@ -67,17 +70,22 @@ def _compared(first: str, second: str, robust: dict[str, Any], clean: dict[str, 
 
 def alarms(run: PageRun) -> list[str]:
     """What makes the numbers other than they seem: labels that are no truth, samples that no attack judged."""
-    found = []
+    found = list(run.info["warnings"])
     if run.own_labels:
         found.append(
             "Right means here: as the model itself answered on the clean image, whatever is true. The numbers say how"
-            " stable its answers are, not how right."
+            f" {'hard its answers are to turn into the targets' if run.targeted else 'stable its answers are'}, not how"
+            " right."
         )
     for model in run.models:
-        errors = model["clean_errors"] + sum(attack["errors"] for attack in model["attacks"])
+        units = run.tables.get(model["name"], {})
+        failed = {unit: sum(line.error is not None for line in lines.values()) for unit, lines in units.items()}
+        errors = sum(failed.values())
+        elsewhere = sum(count for (_, eps), count in failed.items() if eps not in (0, run.numbers["eps"]))
         missing = sum(attack["missing"] for attack in model["attacks"])
         if errors:
-            found.append(f"{model['name']}: {errors:,} attempts ended in an error; they count as not robust.")
+            where = f", {elsewhere:,} of them at other budgets of the curve" if elsewhere else ""
+            found.append(f"{model['name']}: {errors:,} attempts ended in an error{where}; they count as not robust.")
         if missing:
             found.append(f"{model['name']}: {missing:,} standing samples were not attempted; they count as not robust.")
     return found

@@ -1,0 +1,69 @@
+"""What a reader sees besides the measured numbers: the head of run.json, and the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from robustlab import __version__
+from robustlab.cascade import perturbation_scale
+from robustlab.data import Data
+from robustlab.errors import UserError
+from robustlab.models.classifier import Classifier
+from robustlab.reporting.comparison import read_runs
+from robustlab.reporting.page import page
+from robustlab.runs import StoredRun
+from robustlab.threat import ThreatModel, parse_eps
+from robustlab.verification.checks import Check, differences, leaves
+
+
+def compare_header(run: StoredRun, data: Data, name: str, models: Sequence[Classifier]) -> Check:
+    """What run.json says of suite, seed, eps, data and models beside its configuration. name: of the data."""
+    info, config = run.info, run.info["config"]
+    threat = ThreatModel(**config["threat"])
+    shape = list(data.images.shape[1:])
+    attacked = {"name": name, "split": data.split, "hash": data.hash, "n": len(run.data_lines)}
+    typed = info.get("eps_typed")
+    again: dict[str, Any] = {
+        "suite": config["suite"],
+        "seed": config["seed"],
+        "eps_typed": typed if _is_eps(typed, threat.eps) else f"{threat.eps:g}",
+        "perturbation_scale": perturbation_scale(threat, math.prod(shape)),
+        "data": {**attacked, "shape": shape},
+        "models": [{"hash": m.hash(), "parameters": sum(p.numel() for p in m.parameters())} for m in models],
+        "config": {"data": attacked},
+    }
+    check = Check("run.json: suite, seed, eps, data, models", leaves(again))
+    check.wrong += differences(_like(again, info), again)
+    return check
+
+
+def compare_page(run: StoredRun) -> list[Check]:
+    """report.html, where there is one, against the page that comes out now."""
+    path = run.folder / "report.html"
+    if not path.is_file():
+        return []
+    check = Check("report.html")
+    same = path.read_bytes() == page(read_runs([run.folder]))
+    written = run.info.get("versions", {}).get("robustlab")
+    by = "" if written == __version__ else f" by robustlab {__version__}; the run was written by {written}"
+    check.record(path.name, [] if same else [f"it is not what `robustlab report {run.folder}` writes{by}"])
+    return [check]
+
+
+def _is_eps(typed: Any, eps: float) -> bool:
+    """Is this text the budget? A default may be typed in six digits."""
+    try:
+        return math.isclose(parse_eps(typed), eps, rel_tol=1e-5)
+    except UserError:
+        return False
+
+
+def _like(pattern: Any, value: Any) -> Any:
+    """Of a JSON value what the pattern has, too."""
+    if isinstance(pattern, dict) and isinstance(value, dict):
+        return {key: _like(pattern[key], value[key]) for key in pattern if key in value}
+    if isinstance(pattern, list) and isinstance(value, list) and len(pattern) == len(value):
+        return [_like(a, b) for a, b in zip(pattern, value, strict=True)]
+    return value
