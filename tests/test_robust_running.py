@@ -45,7 +45,7 @@ def data() -> tuple[Tensor, Tensor]:
 
 def run(net: nn.Module, data: Any, folder: Path, **options: Any) -> tuple[Any, list[str]]:
     told: list[str] = []
-    options = {"chunk_size": 16, "search_copy": False, "curve": ["2/255"], **options}
+    options = {"chunk_size": 16, "search_copy": False, "curve": ["2/255"], "audit": 0, **options}
     listener = Listener(say=told.append)
     return robustlab.evaluate({"net": net}, data, "linf-standard", output=folder, listener=listener, **options), told
 

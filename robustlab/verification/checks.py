@@ -36,6 +36,7 @@ class Verification:
 
     complete: the run stored its adversarials; without them attacked numbers were not recomputed. errors: attacked
     samples that ended in an error of the model, which count as not robust. warnings: of the check of the models.
+    sections: of run.json, which were taken as stored.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Verification:
     complete: bool
     errors: int
     warnings: list[str]
+    sections: tuple[str, ...] = ()
 
     @property
     def disagreements(self) -> int:
@@ -65,6 +67,8 @@ class Verification:
         lines.append(
             "Taken as stored, only the search knows them: passes, ranks, seconds, refused hits; also heatmaps."
         )
+        if self.sections:
+            lines.append(f"Not verified, its images are not stored: {', '.join(self.sections)}.")
         if self.errors:
             lines.append(
                 f"{self.errors:,} attacked samples ended in an error of the model: nothing to recompute there."
