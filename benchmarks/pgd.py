@@ -12,28 +12,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from contenders import BARE, COPY, COPY_BF16, FULL, PEERS, RETIRING, Setting, bfloat16_is_native, contenders
+from measuring import conditions
 
 from robustlab import load_data, load_model
-from robustlab.environment import describe_device, versions
 
 SETTINGS = {
     "pgd20": Setting("PGD-20", steps=20, restarts=1, n=256),
     "pgd100x5": Setting("PGD-100, 5 restarts", steps=100, restarts=5, n=64),
 }
 MODELS = ("cnn", "cnn-robust", "resnet20", "resnet20-robust")
-PACKAGES = {"torchattacks": "torchattacks", "foolbox": "foolbox", "art": "adversarial-robustness-toolbox"}
 
 
 def measure(model_name: str, setting: Setting, repeats: int, peers: bool) -> dict[str, Any]:
@@ -115,27 +111,6 @@ def goals(rows: list[dict[str, Any]], setting: Setting, model_name: str) -> list
     return [{"what": what, "value": value, "limit": limit, "met": value <= limit + 1e-9} for what, value, limit in kept]
 
 
-def conditions() -> dict[str, Any]:
-    """Hardware, versions and load; a busy machine is said aloud."""
-    found = versions()
-    for module, package in PACKAGES.items():
-        try:
-            found[module] = version(package)
-        except PackageNotFoundError:
-            found[module] = "not installed"
-    load = os.getloadavg() if hasattr(os, "getloadavg") else None
-    if load is not None and load[0] > 1:
-        print(f"WARNING: the machine is busy (load {load[0]:.1f}): the seconds below mean little.", file=sys.stderr)
-    return {
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": describe_device(torch.device("cpu")),
-        "bfloat16_native": bfloat16_is_native(),
-        "cores": os.cpu_count(),
-        "load_at_start": load,
-        "versions": found,
-    }
-
-
 def show(run: dict[str, Any]) -> None:
     """One model under one setting as a table."""
     print(
@@ -170,7 +145,7 @@ def main(words: Iterable[str] | None = None) -> None:
     options = parser.parse_args(None if words is None else list(words))
 
     torch.set_num_threads(options.threads)
-    report = conditions() | {"runs": []}
+    report = conditions() | {"bfloat16_native": bfloat16_is_native(), "runs": []}
     print(json.dumps({key: report[key] for key in ("when", "device", "bfloat16_native", "load_at_start", "versions")}))
     for model_name in options.models:
         for key in options.settings:

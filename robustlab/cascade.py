@@ -18,9 +18,10 @@ from robustlab.data import Data, Loaded
 from robustlab.data.selection import class_index
 from robustlab.draws import keys, uniform
 from robustlab.errors import RunError, UserError
-from robustlab.judging import Verdict, judge, logits_of
+from robustlab.judging import TOLERANCE, Verdict, answers, judge, logits_of, looks_of, own_answers
 from robustlab.memory import Batches, of_the_machine
 from robustlab.options import Options
+from robustlab.oracle import Oracle, forked
 from robustlab.pictures import png
 from robustlab.runs import Run
 from robustlab.runs.kept import image_name, keep_candidates
@@ -46,6 +47,14 @@ class Task:
     batches: Batches
     device: torch.device
     told: Callable[[str], None]
+    surrogate: nn.Module | None = None  # what images are crafted on, where not on the model itself
+    evaluations: int = 1  # of an image, whose majority is the answer of a randomised model
+    distances: bool = False  # the curve comes from those of `suite.nearest`, not from a sweep
+
+    @property
+    def crafted_on(self) -> nn.Module:
+        """The model that attacks see; with a surrogate, the attacked one is shown finished images only."""
+        return self.model if self.surrogate is None else self.surrogate
 
     def chunks(self) -> list[tuple[int, Tensor]]:
         """(number, positions) of the chunks: `chunk_size` consecutive samples, whatever the batch size."""
@@ -53,7 +62,16 @@ class Task:
 
     def unit_count(self) -> int:
         """Units of one chunk."""
-        return 1 + len(self.suite.members) + sum(eps != self.suite.threat.eps for eps in self.curve)
+        return 1 + len(self.suite.members) + len(self.sweep)
+
+    @property
+    def sweep(self) -> list[float]:
+        """The budgets at which the curve's attack is run beside the suite."""
+        return [] if self.distances else [eps for eps in self.curve if eps != self.suite.threat.eps]
+
+    def unbounded(self, member: Member) -> bool:
+        """Does it look for the distance of every sample, whatever the budget?"""
+        return self.distances and member is self.suite.nearest
 
 
 def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
@@ -72,7 +90,8 @@ def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
     standing, on_curve = set(right), set(right)
     before_curve_ends = True
     for member in suite.members:
-        fallen = _attack_unit(task, member, eps, number, chunk, right if task.options.full else standing)
+        everyone = task.options.full or task.unbounded(member)
+        fallen = _attack_unit(task, member, eps, number, chunk, right if everyone else standing)
         standing -= fallen
         if before_curve_ends:
             on_curve -= fallen
@@ -81,7 +100,7 @@ def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
 
     # the sweep: what falls at one eps counts as fallen at every larger one, and at eps what the suite broke so far
     standing = set(right)
-    for e in task.curve:
+    for e in task.curve if task.sweep else ():
         if e == eps:
             standing &= on_curve
             continue
@@ -102,7 +121,7 @@ def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Loa
         except Exception as error:  # a model raises what it likes
             if isinstance(error, UserError | RunError) or of_the_machine(error):
                 raise
-            text = _what(error)
+            text = in_words(error)
             task.told(f"{task.name}, {member.name}, chunk {number}: {text}")
             lines = [{**_line(task, member.name, eps, id, label), "error": text} for id, label in _pairs(attempted)]
             info = {"errors": len(lines)}
@@ -114,25 +133,30 @@ def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Loa
 
 def _clean_unit(task: Task, number: int, chunk: Loaded) -> None:
     start = time.perf_counter()
+
+    def look(size: int) -> Tensor:
+        with forked(task.device, task.options.seed, task.name, CLEAN, number):
+            return looks_of(task.model, chunk.images.to(task.device), size, task.evaluations)
+
     try:
-        logits = task.batches.fit(lambda size: logits_of(task.model, chunk.images.to(task.device), size)).cpu()
+        logits = task.batches.fit(look).cpu()
     except Exception as error:
         if isinstance(error, UserError | RunError) or of_the_machine(error):
             raise
         raise RunError(
-            f"{task.name} failed on clean images (chunk {number}): {_what(error)}. Nothing can be said about it without"
-            " them. What is finished is kept: mend the model and go on with --resume."
+            f"{task.name} failed on clean images (chunk {number}): {in_words(error)}. Nothing can be said about it"
+            " without them. What is finished is kept: mend the model and go on with --resume."
         ) from error
     if not bool(torch.isfinite(logits).all()):
         raise RunError(
             f"{task.name} returns NaN or infinite values on clean images (chunk {number}); nothing can be measured on"
             " it. Check its weights, and its mean and std."
         )
-    confidence, prediction = logits.softmax(1).amax(1), logits.argmax(1)
     if task.options.labels == "predicted":
-        chunk = replace(chunk, labels=prediction)
+        chunk = replace(chunk, labels=own_answers(logits))
+    prediction, confidence = answers(logits, chunk.labels)
     lines = [
-        {**_line(task, CLEAN, 0.0, id, label), "clean": c, "adv": c, "confidence": p, "forwards": 1}
+        {**_line(task, CLEAN, 0.0, id, label), "clean": c, "adv": c, "confidence": p, "forwards": task.evaluations}
         for (id, label), c, p in zip(_pairs(chunk), prediction.tolist(), confidence.tolist(), strict=True)
     ]
     task.run.write_unit(task.name, CLEAN, 0.0, number, lines, {"seconds": time.perf_counter() - start})
@@ -147,16 +171,30 @@ def _attack(
     threat = replace(task.suite.threat, eps=eps)
     x, y, ids = (each.to(task.device) for each in (chunk.images, chunk.labels, chunk.ids))
     names = class_names(task.data, task.outputs)
-    attack = task.suite.at(member, eps)
+    attack = task.suite.at(member, math.inf if task.unbounded(member) else eps)
 
     def attempt(size: int) -> tuple[Outcome, Verdict]:
-        targets = targets_of(task.model, threat, x, y, ids, names, seed=task.options.seed, batch_size=size)
-        outcome = attack.run(
-            task.model, x, y, targets=targets, ids=ids, seed=task.options.seed, batch_size=size, search=task.search
-        )
-        return outcome, judge(task.model, outcome.images, x, y, outcome.target, threat, size)
+        unit = task.options.seed, task.name, member.name, eps, number
+        with forked(task.device, *unit):
+            targets = targets_of(task.crafted_on, threat, x, y, ids, names, seed=task.options.seed, batch_size=size)
+            outcome = attack.run(
+                task.model if task.evaluations == 1 else Oracle(task.model, evaluations=task.evaluations),
+                x,
+                y,
+                targets=targets,
+                ids=ids,
+                seed=task.options.seed,
+                batch_size=size,
+                search=task.search,
+                surrogate=task.surrogate,
+            )
+        with forked(task.device, "judge", *unit):  # apart, so that `verify` can draw the same
+            return outcome, judge(task.model, outcome.images, x, y, outcome.target, threat, size, task.evaluations)
 
     outcome, verdict = task.batches.fit(attempt)
+    if task.unbounded(member):  # what lies outside the budget has a distance, and is no success
+        outcome.success &= verdict.sizes[threat.norm] <= eps + TOLERANCE * max(1.0, eps)
+        outcome.rank[~outcome.success] = -1
     # a model may return NaN to the judge alone
     outcome.invalid = outcome.invalid | ~torch.isfinite(verdict.confidence)
     verified = outcome.success & verdict.fooled & verdict.inside & ~outcome.invalid
@@ -206,7 +244,8 @@ def random_targets(seed: int, ids: Tensor, labels: Tensor, classes: int) -> Tens
     return (labels + shift) % classes
 
 
-def _what(error: Exception) -> str:
+def in_words(error: Exception) -> str:
+    """What a model raised: the kind and the first line."""
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 

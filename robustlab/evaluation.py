@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from robustlab.attacks import FGSM
 from robustlab.attacks.suite import Suite, load_suite
+from robustlab.audit import audit, collected, row_steps
 from robustlab.cascade import Task, class_names, evaluate_chunk
 from robustlab.data import Data, load_data
 from robustlab.data.matching import matched
@@ -31,13 +32,15 @@ from robustlab.files import default_folder
 from robustlab.judging import logits_of
 from robustlab.memory import Batches, machine_failures
 from robustlab.models import load_model
-from robustlab.models.classifier import Classifier, check
+from robustlab.models.classifier import RANDOMISED, Classifier, check
 from robustlab.models.search_copy import SearchCopy, make_search_copy
 from robustlab.options import Options
-from robustlab.oracle import undisturbed
+from robustlab.oracle import forked, undisturbed
 from robustlab.provenance import about, configuration, data_lines
+from robustlab.randomised import averaged, check_targets, draws_of, in_words
 from robustlab.runs import StoredRun, read_run
 from robustlab.threat import ThreatModel, check_range, diameter, parse_eps
+from robustlab.transfer import Source, as_one, check_surrogates, matrix_chunk, matrix_section, surrogates_of
 
 CHECKED = 64  # samples of the first batch, on which models and search copies are checked
 
@@ -55,6 +58,7 @@ def evaluate(
     data: Data | str | tuple[Tensor, Tensor] = "road-signs",
     suite: Suite | str | None = None,
     *,
+    surrogate: Any = None,
     limit: int | None = 500,
     output: str | Path | None = None,
     resume: bool = False,
@@ -67,8 +71,10 @@ def evaluate(
 
     models: a zoo name, a module, or a list of these, or a mapping from names to modules; images in [0, 1] -> logits.
     data: a name (its test split, the first `limit`), a `Data`, or a pair (images (N, C, H, W) in [0, 1], labels (N,)).
-    suite: a card's name or path, or a `Suite`. output: the run folder, default reports/DATA-DATE-TIME.
-    options: the fields of `Options`. Raises UserError for bad input, RunError where a model failed on some samples.
+    suite: a card's name or path, or a `Suite`. surrogate: as models; the images are crafted on these alone, on the mean
+    of their logits if there are several, and the attacked models are shown the finished ones. output: the run folder,
+    default reports/DATA-DATE-TIME. options: the fields of `Options`. Raises UserError for bad input, RunError where
+    a model failed on some samples.
 
     >>> import tempfile
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
@@ -89,57 +95,87 @@ def evaluate(
     if not isinstance(suite, Suite):
         suite = load_suite(suite, default=selected.threat)
     classifiers = _classifiers(models, device)
+    lent = [] if surrogate is None else _classifiers(surrogate, device)
+    crafted_on = surrogates_of(suite, classifiers, lent)
+    everyone, attacked = [*classifiers, *lent], len(classifiers)
     folder = Path(output) if output is not None else world.agree(default_folder(selected.name))
     values = math.prod(selected.images.shape[1:])
     chunk_size = chosen.chunk_size or default_chunk_size(values)
     batch_size = chosen.batch_size or default_batch_size(values, device)
-    curve = _curve(chosen, suite.threat, math.prod(selected.images.shape[1:]))
+    # what is nearest to the boundary of a surrogate says nothing about distances to that of the target
+    nearest = None if any(crafted_on) else suite.nearest
+    curve = _curve(chosen, suite.threat, values, fine=nearest is not None)
+    drawing: dict[str, Any] = {"attack": (nearest or suite.curve_member).name, "eps": list(curve)}
+    drawing |= {"from": "distances"} if nearest else {}
 
     with ExitStack() as left_as_found:
-        for model in classifiers:
+        for model in everyone:
             left_as_found.enter_context(undisturbed(model))
         left_as_found.enter_context(full_float32())
         left_as_found.enter_context(machine_failures())
-        batches = [Batches(batch_size, listener.say) for _ in classifiers]
-        together = list(zip(classifiers, batches, strict=True))
+        left_as_found.enter_context(forked(device, chosen.seed))
+        batches = [Batches(batch_size, listener.say) for _ in everyone]
+        together = list(zip(everyone, batches, strict=True))
         warnings = [
             *selected.notes,
-            *(f"{m.name} has random weights: it was never trained." for m in classifiers if _random(m)),
+            *(f"{m.name} has random weights: it was never trained." for m in everyone if _random(m)),
         ]
-        warnings += [w for model, b in together for w in b.fit(partial(_checked, model, selected, device))]
-        outputs = [logits_of(model, selected.images[:1].to(device), 1).shape[1] for model in classifiers]
+        found = {model.name: b.fit(partial(_checked, model, selected, device)) for model, b in together}
+        warnings += [f"{name}: {text}" for name, texts in found.items() for text in texts]
+        randomised = {name for name, texts in found.items() if RANDOMISED in texts}
+        check_targets(randomised, suite.threat, chosen)
+        draws = [draws_of(model, own, randomised, chosen) for model, own in zip(classifiers, crafted_on, strict=True)]
+        first = {model.name: logits_of(model, selected.images[:1].to(device), 1) for model in everyone}
+        check_surrogates(classifiers, crafted_on, first)
+        outputs = [first[model.name].shape[1] for model in classifiers]
         if chosen.labels == "given":
-            selected = matched(selected, [(m.name, m.classes, k) for m, k in zip(classifiers, outputs, strict=True)])
+            selected = matched(selected, [(m.name, m.classes, first[m.name].shape[1]) for m in everyone])
             warnings += [w for model in classifiers for w in _named_alike(model, selected)]
         truths = [selected.labels]
         if chosen.labels == "predicted":
             selected = replace(selected, classes=answer_names(classifiers, selected, max(outputs)))
             if suite.threat.target_class is not None:  # what any model sees as the target already, all leave out
-                truths = [b.fit(partial(_predictions, model, selected, device)) for model, b in together]
+                truths = [b.fit(partial(_predictions, model, selected, device)) for model, b in together[:attacked]]
         selected, dropped = _without_target_class(selected, truths, suite.threat, min(outputs))
         if dropped:
             warnings.append(f"{dropped} samples of the target class {suite.threat.target!r} were left out.")
-        copies = [b.fit(partial(_search_copy, model, selected, chosen, device)) for model, b in together]
-        for model in classifiers:
+        copies = [
+            SearchCopy(None, "two of its evaluations differ, so that no copy can be seen to agree")
+            if model.name in randomised
+            else b.fit(partial(_search_copy, model, selected, chosen, device))
+            for model, b in together
+        ]
+        for model in everyone:
             left_as_found.enter_context(_kept_in_eval(model))
         for text in warnings:
             listener.say(f"Warning: {text}")
-        for model, copy in zip(classifiers, copies, strict=True):
+        for model, copy in zip(everyone, copies, strict=True):
             if chosen.search_copy and copy.module is None:
                 listener.say(
                     f"{model.name}: no search copy, {copy.reason}; attacks search on the model itself (slower)."
                 )
-        config = configuration(classifiers, selected, suite, replace(chosen, chunk_size=chunk_size), curve)
-        facts = about(classifiers, copies, selected, suite, device)
+        for model, drawn in zip(classifiers, draws, strict=True):
+            if drawn:
+                listener.say(f"{model.name}: {in_words(drawn)}")
+        settled = replace(chosen, chunk_size=chunk_size)
+        config = configuration(classifiers, selected, suite, settled, drawing if curve else {}, crafted_on, draws)
+        lent_copies = list(zip(lent, copies[attacked:], strict=True))
+        facts = about(classifiers, copies[:attacked], selected, suite, device, lent_copies)
         facts |= {"name": folder.name, "command": command, "warnings": warnings}
+        facts |= {"randomised": True} if randomised else {}
         facts["operational"] = {"device": str(device), "batch_size": batch_size, "processes": world.size}
 
         if world.agree(config) != config:
             raise UserError("The processes of this run were started with different configurations.")
         lines = lambda: data_lines(selected)  # noqa: E731, only the first process needs them
         with world.open(folder, config, facts, lines, resume=resume, overwrite=overwrite) as run:
-            copies = _as_recorded(run.info, copies)
+            copies = _as_recorded([*run.info["models"], *run.info.get("surrogates", [])], copies)
             if not run.finished:
+                sources = [
+                    Source(m, c.module or m, b, averaged(suite, draws_of(m, [], randomised, chosen), chosen))
+                    for (m, b), c in zip(together, copies, strict=True)
+                ]
+                fast = {source.model.name: source.search for source in sources}
                 tasks = [
                     Task(
                         run=run,
@@ -148,21 +184,33 @@ def evaluate(
                         search=copy.module,
                         outputs=k,
                         data=selected,
-                        suite=suite,
+                        suite=averaged(suite, drawn, chosen),
                         curve=curve,
                         options=chosen,
                         chunk_size=chunk_size,
                         batches=b,
                         device=device,
                         told=listener.say,
+                        surrogate=as_one([fast[each.name] for each in own]),
+                        evaluations=drawn.get("evaluations", 1),
+                        distances=bool(curve) and nearest is not None,
                     )
-                    for (model, b), copy, k in zip(together, copies, outputs, strict=True)
+                    for (model, b), copy, k, own, drawn in zip(
+                        together[:attacked], copies[:attacked], outputs, crafted_on, draws, strict=True
+                    )
                 ]
-                listener.say(_estimate(tasks, selected, device))
-                _work(tasks, world, listener)
+                rows = sources if suite.transfer else []
+                listener.say(_estimate(tasks, len(rows), selected, device))
+                _work(tasks, rows, world, listener)
+                world.wait()
+                audit(tasks, world, listener.say)
                 world.wait()
                 if world.first:
-                    run.finish(explain=partial(explain_kept, run, together, selected, device, listener.say))
+                    run.update(audit=collected(tasks, listener.say))
+                    run.finish(
+                        sections=[matrix_section(tasks, rows)] if rows else [],
+                        explain=partial(explain_kept, run, together[:attacked], selected, device, listener.say),
+                    )
                 world.wait()
     stored = read_run(folder)
     failed = sum(line.error is not None for line in stored.lines)
@@ -196,14 +244,20 @@ def default_chunk_size(values: int) -> int:
     return max(8, min(512, 512 * 3 * 128 * 128 // max(1, values)))
 
 
-def _work(tasks: Sequence[Task], world: World, listener: Listener) -> None:
-    total = sum(task.unit_count() * len(world.share(task.chunks())) for task in tasks)
+def _work(tasks: Sequence[Task], sources: Sequence[Source], world: World, listener: Listener) -> None:
+    """The units of all tasks, and the rows of the transfer matrix."""
+    chunks = world.share(tasks[0].chunks())
+    total = (sum(task.unit_count() for task in tasks) + len(sources)) * len(chunks)
     done = 0
     for task in tasks:
-        for number, where in world.share(task.chunks()):
+        for number, where in chunks:
             for unit in evaluate_chunk(task, number, where):
                 done += 1
                 listener.advance(done, total, f"{task.name}: {unit}")
+    for number, where in chunks:
+        for name in matrix_chunk(tasks, sources, number, where):
+            done += 1
+            listener.advance(done, total, f"transfer matrix: {name}")
 
 
 def as_data(data: Data | str | tuple[Tensor, Tensor], limit: int | None) -> Data:
@@ -273,10 +327,10 @@ def full_float32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def _as_recorded(info: Mapping[str, Any], copies: Sequence[SearchCopy]) -> list[SearchCopy]:
+def _as_recorded(records: Sequence[Mapping[str, Any]], copies: Sequence[SearchCopy]) -> list[SearchCopy]:
     """The search copies as a resumed run was started with: all its units search alike."""
     found = []
-    for record, copy in zip(info["models"], copies, strict=True):
+    for record, copy in zip(records, copies, strict=True):
         used = record["search_copy"]["used"]
         if used and copy.module is None:
             raise UserError(
@@ -338,7 +392,7 @@ def _checked(model: Classifier, data: Data, device: torch.device, batch_size: in
     """The warnings of the boundary check on the first batch; what cannot be attacked is a UserError."""
     first = data.images[: min(CHECKED, batch_size)].to(device)
     try:
-        return [f"{model.name}: {text}" for text in check(model, first, None)]  # labels: see `matched`
+        return check(model, first, None)  # labels: see `matched`
     except UserError as error:
         raise UserError(f"{model.name}: {error}") from error
 
@@ -377,8 +431,11 @@ def _kept_in_eval(model: Classifier) -> Iterator[None]:
         hook.remove()
 
 
-def _curve(options: Options, threat: ThreatModel, values: int) -> tuple[float, ...]:
-    """The budgets of the security curve. values: in an image; no budget may be larger than the way across the box."""
+def _curve(options: Options, threat: ThreatModel, values: int, fine: bool) -> tuple[float, ...]:
+    """The budgets of the security curve, many of them where they cost nothing (`fine`).
+
+    values: in an image; no budget may be larger than the way across the box.
+    """
     most = diameter(threat.norm, values)
     given = [replace(threat, eps=parse_eps(e)).eps for e in options.curve or ()]
     for eps in (threat.eps, *given):
@@ -390,7 +447,8 @@ def _curve(options: Options, threat: ThreatModel, values: int) -> tuple[float, .
     if threat.eps == 0:
         return ()
     if options.curve is None:
-        return tuple(f * threat.eps for f in (0.25, 0.5, 1.0, 1.5, 2.0) if f * threat.eps <= most)
+        shares = [k / 16 for k in range(1, 33)] if fine else [0.25, 0.5, 1.0, 1.5, 2.0]
+        return tuple(f * threat.eps for f in shares if f * threat.eps <= most)
     return tuple(sorted({*given, threat.eps} - {0.0})) if given else ()
 
 
@@ -404,8 +462,11 @@ def _home(models: Any) -> torch.device:
     return resolve_device("auto") if only_names else torch.device("cpu")
 
 
-def _estimate(tasks: Sequence[Task], data: Data, device: torch.device) -> str:
-    """What will be done and how long it will take at most: row-steps that nobody may be spared, times a timed one."""
+def _estimate(tasks: Sequence[Task], rows: int, data: Data, device: torch.device) -> str:
+    """What will be done and how long it will take at most: row-steps that nobody may be spared, times a timed one.
+
+    rows: of the transfer matrix.
+    """
     suite = tasks[0].suite
     text = (
         f"{len(data)} images of {data.name}, {len(tasks)} model{'s' * (len(tasks) > 1)}, {suite.threat.norm} eps"
@@ -417,14 +478,18 @@ def _estimate(tasks: Sequence[Task], data: Data, device: torch.device) -> str:
         x = data.images[:size].to(device)
         once = FGSM(norm=suite.threat.norm, eps=suite.threat.eps)
         try:
-            y = logits_of(task.model, x, size).argmax(1)
+            search = task.search if task.surrogate is None else None
+            y = logits_of(task.crafted_on, x, size).argmax(1)
             for part in (8, size):  # the first call only warms up
                 start = time.perf_counter()
-                once.run(task.model, x[:part], y[:part], search=task.search, batch_size=part)
+                once.run(task.crafted_on, x[:part], y[:part], search=search, batch_size=part)
         except Exception:  # the run itself will meet it and say so, sample by sample
             return text
         row_step = (time.perf_counter() - start) / len(x)
-        most = sum(m.attack.steps * m.attack.restarts for m in suite.members)
-        most += suite.curve_member.attack.steps * sum(e != suite.threat.eps for e in task.curve)
+        steps = {m.name: m.attack.looks for m in task.suite.members}
+        most: float = sum(steps.values())
+        most += steps[suite.curve_member.name] * len(task.sweep)
+        most += steps[suite.members[0].name] * rows / len(tasks)
+        most += row_steps(task.suite) * min(task.options.audit, len(data)) / len(data)
         seconds += row_step * most * len(data)
     return f"{text} At most about {max(1, round(seconds))} s, less where models fall early."

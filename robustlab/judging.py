@@ -1,4 +1,8 @@
-"""Judging finished points: in float32 by the given module, inside the budget and the box, and once more in 8 bits."""
+"""Judging finished points: in float32 by the given module, inside the budget and the box, and once more in 8 bits.
+
+A randomised model is asked several times. It is right where at least half of its answers are, and fooled where more
+than half are (with a target: more than half are the target).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from robustlab.oracle import most
 from robustlab.threat import NORMS, ThreatModel, column, distance
 
 TOLERANCE = 1e-6  # of max(1, eps): what rounding to float32 may add to a distance
@@ -34,6 +40,32 @@ def logits_of(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int
     """(n, K) float32 logits, batch by batch, without a gradient."""
     with torch.no_grad():
         return torch.cat([model(part).float() for part in images.split(batch_size)])
+
+
+def looks_of(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int, evaluations: int) -> Tensor:
+    """(evaluations, n, K): `logits_of`, as often as the model is to be asked."""
+    return torch.stack([logits_of(model, images, batch_size) for _ in range(evaluations)])
+
+
+def answers(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(n,) the class that the looks (evaluations, n, K) answer with, and its mean probability.
+
+    The label where at least half of them do, otherwise the most frequent other class, the lowest among equals.
+
+    >>> z = F.one_hot(torch.tensor([[0, 1], [2, 2], [1, 2]]), 3).float()
+    >>> answers(z, torch.tensor([1, 2]))[0].tolist()
+    [0, 2]
+    """
+    said = logits.argmax(2)
+    wrong = most(said != labels)
+    others = F.one_hot(said, logits.shape[2]).sum(0).scatter(1, labels[:, None], -1)
+    answer = torch.where(wrong, others.argmax(1), labels)
+    return answer, logits.softmax(2).mean(0).gather(1, answer[:, None])[:, 0]
+
+
+def own_answers(logits: Tensor) -> Tensor:
+    """(n,) the most frequent answer of the looks (evaluations, n, K), the lowest class among equals."""
+    return F.one_hot(logits.argmax(2), logits.shape[2]).sum(0).argmax(1)
 
 
 def to_8bit(points: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
@@ -70,10 +102,14 @@ def judge(
     targets: Tensor,
     threat: ThreatModel,
     batch_size: int,
+    evaluations: int = 1,
 ) -> Verdict:
-    """Look at n finished points once more. points, clean: (n, C, H, W) in [0, 1]; targets: (n,), read when targeted."""
+    """Look at n finished points once more. points, clean: (n, C, H, W) in [0, 1]; targets: (n,), read when targeted.
+
+    evaluations: how often the model is asked, if it is randomised; the majority decides.
+    """
     parts = zip(*(each.split(batch_size) for each in (points, clean, labels, targets)), strict=True)
-    verdicts = [_judge(model, x, x0, y, t, threat) for x, x0, y, t in parts]
+    verdicts = [_judge(model, x, x0, y, t, threat, evaluations) for x, x0, y, t in parts]
     joined = {f.name: torch.cat([getattr(v, f.name) for v in verdicts]) for f in fields(Verdict) if f.name != "sizes"}
     return Verdict(**joined, sizes={norm: torch.cat([v.sizes[norm] for v in verdicts]) for norm in NORMS})
 
@@ -85,26 +121,28 @@ def _judge(
     labels: Tensor,
     targets: Tensor,
     threat: ThreatModel,
+    evaluations: int,
 ) -> Verdict:
     """`judge` for one batch: distances are summed in float64, which a whole chunk of large images has no room for."""
 
     def fooled(logits: Tensor) -> Tensor:
-        predicted = logits.argmax(1)
-        wrong = predicted == targets if threat.targeted else predicted != labels
-        return wrong & torch.isfinite(logits).all(1)
+        predicted = logits.argmax(2)
+        wrong = most(predicted == targets if threat.targeted else predicted != labels)
+        return wrong & torch.isfinite(logits).all(2).all(0)
 
-    logits = logits_of(model, points, len(points))
+    logits = looks_of(model, points, len(points), evaluations)
+    prediction, confidence = answers(logits, labels)
     sizes = {norm: distance(points - clean, norm) for norm in NORMS}
     allowed = _allowed(threat)
     flat = points.flatten(1)
     rounded = to_8bit(points, clean, threat)
     leaves = distance(rounded - clean, threat.norm) > allowed
     return Verdict(
-        prediction=logits.argmax(1),
-        confidence=logits.softmax(1).amax(1),
+        prediction=prediction,
+        confidence=confidence,
         fooled=fooled(logits),
         inside=(sizes[threat.norm] <= allowed) & (flat.amin(1) >= 0) & (flat.amax(1) <= 1),
-        fooled_8bit=fooled(logits_of(model, rounded, len(points))) & ~leaves,
+        fooled_8bit=fooled(looks_of(model, rounded, len(points), evaluations)) & ~leaves,
         leaves_8bit=leaves,
         sizes=sizes,
     )

@@ -36,6 +36,7 @@ class Request:
     models: Sequence[str]
     suite: str | None
     attacks: Sequence[str]
+    surrogates: Sequence[str] | None
     data: str | None
     threat: dict[str, Any]
     limit: str
@@ -60,9 +61,13 @@ class Request:
 def attack(request: Request, options: Options, command: str) -> int:
     """Do it; returns the exit code."""
     limit = parse_limit(request.limit)
-    for flag in ("ids", "classes", "mean", "std"):
+    for flag in ("surrogates", "ids", "classes", "mean", "std"):
         if getattr(request, flag) == []:
-            raise UserError(f"--{flag} was given without a value.")
+            raise UserError(f"--{flag.removesuffix('s') if flag == 'surrogates' else flag} was given without a value.")
+    if request.surrogates and not request.models:
+        raise UserError(
+            "--surrogate takes every name after it. Give the model to attack before: MODEL --surrogate NAME."
+        )
     names = list(request.models) or list(DEFAULT_MODELS)
     if len(names) > 1 and (request.weights or request.mean or request.std):
         raise UserError(f"--weights, --mean and --std belong to exactly one model; {len(names)} were given.")
@@ -81,6 +86,7 @@ def attack(request: Request, options: Options, command: str) -> int:
         load_model(name, weights=request.weights, mean=request.mean, std=request.std, download=request.download)
         for name in names
     ]
+    surrogates = [load_model(name, download=request.download) for name in request.surrogates or ()]
     wanted = request.data or models[0].data or "road-signs"
     chosen = load_data(
         wanted,
@@ -104,6 +110,7 @@ def attack(request: Request, options: Options, command: str) -> int:
             chosen,
             suite,
             output=folder,
+            surrogate=surrogates or None,
             resume=request.resume,
             overwrite=request.overwrite,
             command=command,

@@ -42,17 +42,25 @@ class Options:
     full: bool = False
     """Run every attack on every correctly classified sample, not only on what is still robust."""
 
+    eot: int | None = None
+    """Draws of a randomised model that each gradient is averaged over (default: 20 where two evaluations of a model
+    differ, else 1; --eot overrides the card). Its answer is then the majority of 10 evaluations."""
+
     curve: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="--no-curve")] = None
-    """Budgets of the security curve (default: 1/4, 1/2, 1, 3/2 and 2 times eps; --no-curve for none)."""
+    """Budgets of the security curve (default: 1/4, 1/2, 1, 3/2 and 2 times eps, or 32 up to 2 times eps where an attack
+    such as fmn gives the distances; --no-curve for none)."""
 
     keep: int = 1
     """Kept example images for each model, attack, class and outcome; at most 64 of an outcome."""
+
+    audit: int = 64
+    """Correctly classified samples, drawn by the seed, on which the attack itself is audited; 0 for no audit."""
 
     save_adversarial: bool = False
     """Store every adversarial image, the curve's too, for `robustlab verify` (float32: 12 KB for one of 3x32x32)."""
 
     def __post_init__(self) -> None:
-        for name, least in (("batch_size", 1), ("chunk_size", 1), ("keep", 0), ("seed", 0)):
+        for name, least in (("batch_size", 1), ("chunk_size", 1), ("eot", 1), ("keep", 0), ("audit", 0), ("seed", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name.replace('_', '-')} must be at least {least}, got {value}.")

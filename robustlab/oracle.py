@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -14,6 +15,37 @@ from robustlab.errors import UserError
 
 Access = Literal["gradient", "scores", "labels"]
 _RANK: dict[str, int] = {"labels": 0, "scores": 1, "gradient": 2}
+EVALUATIONS = 10  # of an image by a randomised model, of which the majority is its answer
+
+
+@contextmanager
+def forked(device: torch.device, *key: object) -> Iterator[None]:
+    """torch's own generators seeded by the key, and put back afterwards: for what draws inside a model.
+
+    Such draws depend on the batch in which an image is seen, unlike those of `robustlab.draws`.
+
+    >>> with forked(torch.device("cpu"), 0, "pgd"):
+    ...     first = torch.rand(2)
+    >>> with forked(torch.device("cpu"), 0, "pgd"):
+    ...     bool((torch.rand(2) == first).all())
+    True
+    """
+    seed = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=7).digest(), "big")
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield
+
+
+def most(votes: Tensor, share: float = 0.5) -> Tensor:
+    """(n,) bool: more than half of the evaluations say so, or than another share. votes: (evaluations, n) bool.
+
+    >>> most(torch.tensor([[True, True], [True, False]])).tolist()
+    [True, False]
+    """
+    return votes.sum(0) > share * len(votes)
 
 
 @contextmanager
@@ -45,6 +77,7 @@ class Oracle:
 
     model: a module or any callable from images (N, C, H, W) in [0, 1] to logits (N, K); with `gives="labels"` it may
     return labels (N,) instead, and then needs `classes`. queries: the most forward passes a sample may cost.
+    evaluations: how often a finished image is looked at; more than once where the model is randomised.
     Counts every image that went through: `forwards`, `backwards`.
 
     >>> Oracle(nn.Flatten(), gives="scores").logits(torch.zeros(2, 1, 1, 3)).shape
@@ -57,18 +90,23 @@ class Oracle:
         gives: Access = "gradient",
         queries: int | None = None,
         classes: int | None = None,
+        evaluations: int = 1,
     ) -> None:
         if gives not in _RANK:
             raise UserError(f"gives must be gradient, scores or labels, got {gives!r}.")
         if queries is not None and queries < 1:
             raise UserError(f"queries must be at least 1, got {queries}.")
+        if evaluations < 1:
+            raise UserError(f"evaluations must be at least 1, got {evaluations}.")
+        self.evaluations = evaluations
         self.model, self.gives, self.queries, self.classes = model, gives, queries, classes
         self.forwards = self.backwards = 0
 
     def allows(self, needs: Access) -> bool:
         return _RANK[self.gives] >= _RANK[needs]
 
-    def _call(self, images: Tensor) -> Tensor:
+    def differentiable(self, images: Tensor) -> Tensor:
+        """(N, K) float32 logits, with a gradient where the images ask for one."""
         self.forwards += len(images)
         out = self.model(images)
         if self.gives == "labels":
@@ -88,25 +126,38 @@ class Oracle:
     def logits(self, images: Tensor) -> Tensor:
         """(N, K) float32 logits, without a gradient (with `gives="labels"`: one-hot labels)."""
         with torch.no_grad():
-            return self._call(images)
+            return self.differentiable(images)
+
+    def looks(self, images: Tensor) -> Tensor:
+        """(evaluations, N, K) float32 logits: what a verdict on the images rests on."""
+        return torch.stack([self.logits(images) for _ in range(self.evaluations)])
 
     def gradient(
-        self, images: Tensor, loss: Callable[[Tensor], Tensor], view: Callable[[Tensor, int], Tensor], views: int = 1
+        self,
+        images: Tensor,
+        loss: Callable[[Tensor], Tensor],
+        view: Callable[[Tensor, int], Tensor],
+        views: int = 1,
+        draws: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits and losses of view 0, and the gradient by the image of each row's loss, averaged over the views.
+        """Logits (draws, N, K) and mean losses (N,) of view 0, and the gradient (N, C, H, W) by the image of each row's
+        loss, averaged over views and draws.
 
-        loss: logits (N, K) -> (N,), never reduced. view: (images, i) -> what the model is shown as view i.
+        loss: logits (N, K) -> (N,), never reduced. view: (images, i) -> what the model is shown as view i. draws: how
+        often each view is shown, for the expectation over a randomised model (EOT, Athalye et al. 2018).
         """
-        total: Tensor | None = None
-        for i in range(views):
+        logits, losses, total = [], [], None
+        for i in range(draws * views):
             with torch.enable_grad():
                 leaf = images.detach().requires_grad_(True)
-                logits = self._call(view(leaf, i))
-                losses = loss(logits)
-                (g,) = torch.autograd.grad(losses.sum(), leaf)
-            if total is None:
-                first = logits.detach(), losses.detach()
+                z = self.differentiable(view(leaf, i % views))
+                each = loss(z)
+                (g,) = torch.autograd.grad(each.sum(), leaf)
+            if i % views == 0:
+                logits.append(z.detach())
+                losses.append(each.detach())
             total = g.contiguous() if total is None else total.add_(g)
-        self.backwards += views * len(images)
+        self.backwards += draws * views * len(images)
         assert total is not None
-        return *first, total if views == 1 else total.div_(views)
+        mean = total if draws * views == 1 else total.div_(draws * views)
+        return torch.stack(logits), torch.stack(losses).mean(0), mean

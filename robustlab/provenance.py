@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,12 +18,27 @@ from robustlab.options import Options
 
 
 def configuration(
-    models: Sequence[Classifier], data: Data, suite: Suite, options: Options, curve: tuple[float, ...]
+    models: Sequence[Classifier],
+    data: Data,
+    suite: Suite,
+    options: Options,
+    curve: Mapping[str, Any],
+    surrogates: Sequence[Sequence[Classifier]],
+    randomised: Sequence[Mapping[str, int]],
 ) -> dict[str, Any]:
-    """Everything that decides outcomes, and nothing else: this is what the configuration hash covers."""
+    """Everything that decides outcomes, and nothing else: this is what the configuration hash covers.
+
+    curve: as `runs.Run.create` describes it. surrogates: of each model, what its images are crafted on. randomised: of
+    each model, over how many draws a gradient is averaged (`eot`) and how many `evaluations` judge, where that is more
+    than one.
+    """
     threat = suite.threat
+    named = {model.name: _named(model) for group in (models, *surrogates) for model in group}
     config: dict[str, Any] = {
-        "models": [{"name": model.name, "hash": model.hash()} for model in models],
+        "models": [
+            named[model.name] | ({"surrogates": [named[each.name] for each in own]} if own else {}) | dict(draws)
+            for model, own, draws in zip(models, surrogates, randomised, strict=True)
+        ],
         "data": {
             "name": data.name,
             "split": data.split,
@@ -41,6 +56,7 @@ def configuration(
         "chunk_size": options.chunk_size,
         "full": options.full,
         "keep": options.keep,
+        "audit": options.audit,
         "save_adversarial": options.save_adversarial,
     }
     if options.labels == "predicted":
@@ -49,15 +65,29 @@ def configuration(
         config["data"]["labels"] = hashlib.sha256(data.labels.numpy().tobytes()).hexdigest()[:16]
     if threat.targeted:
         config["threat"] |= {"targeted": True, "target": threat.target}
+    if suite.transfer:
+        config["transfer_matrix"] = suite.members[0].name
     if curve:
-        config["curve"] = {"attack": suite.curve_member.name, "eps": list(curve)}
+        config["curve"] = dict(curve)
     return config
 
 
+def _named(model: Classifier) -> dict[str, Any]:
+    return {"name": model.name, "hash": model.hash()}
+
+
 def about(
-    models: Sequence[Classifier], copies: Sequence[SearchCopy], data: Data, suite: Suite, device: torch.device
+    models: Sequence[Classifier],
+    copies: Sequence[SearchCopy],
+    data: Data,
+    suite: Suite,
+    device: torch.device,
+    surrogates: Sequence[tuple[Classifier, SearchCopy]],
 ) -> dict[str, Any]:
-    """What run.json says beside the configuration: where the numbers come from, and how to load it all again."""
+    """What run.json says beside the configuration: where the numbers come from, and how to load it all again.
+
+    surrogates: those that are not attacked themselves.
+    """
     return {
         "kind": "attack",
         "suite": suite.name,
@@ -75,16 +105,16 @@ def about(
             "classes": list(data.classes),
             **({"source": data.source} if data.source else {}),
         },
-        "models": [
-            {
-                "name": model.name,
-                "hash": model.hash(),
-                "parameters": sum(p.numel() for p in model.parameters()),
-                "search_copy": copy.describe(),
-                **({"source": model.source} if model.source else {}),
-            }
-            for model, copy in zip(models, copies, strict=True)
-        ],
+        "models": [_described(*each) for each in zip(models, copies, strict=True)],
+        **({"surrogates": [_described(*each) for each in surrogates]} if surrogates else {}),
+    }
+
+
+def _described(model: Classifier, copy: SearchCopy) -> dict[str, Any]:
+    return _named(model) | {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "search_copy": copy.describe(),
+        **({"source": model.source} if model.source else {}),
     }
 
 

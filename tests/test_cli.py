@@ -81,7 +81,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-ARGS = ["attack", "model.py:other", "--data", "npz:data.npz", "--eps", "4/255"]
+ARGS = ["attack", "model.py:other", "--data", "npz:data.npz", "--eps", "4/255", "--audit", "3"]
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -97,6 +97,7 @@ def test_attack_writes_a_run_and_a_page(place: Path, capsys: pytest.CaptureFixtu
     out, err = capsys.readouterr()
     found = json.loads(out)
     assert [r["model"] for r in found["results"]] == ["model.py:other", "model.py:net"]
+    assert [r["audit"]["n"] for r in found["results"]] == [3, 3] and "audit of the attack: " in err
     first = found["results"][0]
     assert first["clean_accuracy"] == {**first["clean_accuracy"], "value": 0.9, "n": 60}
     assert first["robust_accuracy"]["low"] <= first["robust_accuracy"]["value"] <= first["robust_accuracy"]["high"]
@@ -193,7 +194,9 @@ def test_two_processes_give_the_same_lines(place: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert without_times(place / "one") == without_times(place / "two")
     assert (place / "two" / "report.html").exists()
-    assert json.loads((place / "two" / "run.json").read_text())["operational"]["processes"] == 2
+    one, two = (json.loads((place / run / "run.json").read_text()) for run in ("one", "two"))
+    assert two["operational"]["processes"] == 2
+    assert all(one["audit"]["model.py:other"][key] == two["audit"]["model.py:other"][key] for key in ("ids", "checks"))
 
 
 def test_interrupted_is_130_and_resumable(place: Path) -> None:

@@ -34,6 +34,7 @@ def data() -> tuple[Tensor, Tensor]:
 
 
 def run(models: Any, data: Any, folder: Path, **options: Any) -> Any:
+    options = {"audit": 0} | options
     return robustlab.evaluate(models, data, options.pop("suite", "pgd"), output=folder, listener=QUIET, **options)
 
 

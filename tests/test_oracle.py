@@ -16,7 +16,8 @@ def test_counts_and_gradients() -> None:
     x = torch.rand(5, 3, 2, 2)
     logits, loss, g = oracle.gradient(x, lambda z: z[:, 0] * torch.arange(5.0), lambda q, i: q)
     wanted = torch.arange(5.0)[:, None] * net[1].weight[0]
-    assert torch.allclose(g.flatten(1), wanted) and not logits.requires_grad and loss.shape == (5,)
+    assert torch.allclose(g.flatten(1), wanted) and not logits.requires_grad
+    assert logits.shape == (1, 5, 3) and loss.shape == (5,)
     oracle.logits(x)
     assert (oracle.forwards, oracle.backwards) == (10, 5)
     assert not x.requires_grad

@@ -29,8 +29,9 @@ LAYERS: list[set[str]] = [
     {"attacks"},
     {"defenses"},  # methods: a batch, a filter; training calls them, not they training
     {"training"},
-    {"cascade"},
-    {"provenance"},
+    {"cascade", "randomised"},
+    {"audit"},
+    {"provenance", "transfer"},
     {"evaluation"},
     {"main_job", "train_job", "verification"},
     {"cli"},

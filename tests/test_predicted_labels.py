@@ -42,7 +42,7 @@ def unlabelled(images: Tensor) -> Data:
 
 
 def run(models: Any, data: Any, folder: Path, **options: Any) -> Any:
-    suite = options.pop("suite", "linf-standard")
+    suite, options = options.pop("suite", "linf-standard"), {"audit": 0} | options
     return robustlab.evaluate(models, data, suite, output=folder, listener=QUIET, labels="predicted", **options)
 
 

@@ -46,7 +46,7 @@ def data() -> tuple[Tensor, Tensor]:
 
 def run(net: nn.Module, data: Any, folder: Path, **options: Any) -> tuple[Any, list[str]]:
     told: list[str] = []
-    options = {"chunk_size": 16, "search_copy": False, "curve": ["2/255"], **options}
+    options = {"chunk_size": 16, "search_copy": False, "curve": ["2/255"], "audit": 0, **options}
     listener = Listener(say=told.append)
     suite = load_suite(attacks=["fgsm", "pgd:steps=6"])
     return robustlab.evaluate({"net": net}, data, suite, output=folder, listener=listener, **options), told

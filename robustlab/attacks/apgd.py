@@ -186,6 +186,10 @@ class APGDT(APGD):
         if self.classes < 1:
             raise UserError(f"apgd-t needs classes of at least 1, got {self.classes}.")
 
+    @property
+    def looks(self) -> int:
+        return super().looks * self.classes
+
     def ranks(self, y: Tensor, targets: Tensor | None, clean_logits: Tensor | None) -> Tensor:
         return likeliest(y, clean_logits, self.classes).repeat_interleave(self.restarts, dim=1)
 

@@ -15,7 +15,7 @@ from robustlab.attacks.losses import LOSSES
 from robustlab.draws import keys, pixel_ids
 from robustlab.errors import RunError, UserError, did_you_mean
 from robustlab.judging import TOLERANCE
-from robustlab.oracle import Access, Oracle, undisturbed
+from robustlab.oracle import Access, Oracle, most, undisturbed
 from robustlab.threat import BUDGET_NORMS, Norm, check_range, distance, parse_eps
 
 INVALID = (
@@ -54,7 +54,10 @@ class Rows:
 
 
 class Seen(NamedTuple):
-    """What the target showed at `state["query"]`; the gradient is None where the attack does not need one."""
+    """What the target showed at `state["query"]`; the gradient is None where the attack does not need one.
+
+    With `eot` draws logits, loss and gradient are their means.
+    """
 
     logits: Tensor
     loss: Tensor
@@ -93,78 +96,56 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class RowAttack(ABC):
-    """An attack that moves every sample on its own, by ask and tell; `driver.drive` does the asking.
+class Attack(ABC):
+    """What all attacks share: the threat, and how they are called.
 
-    A subclass says where a row starts and how it goes on from what was seen; it never calls the classifier.
     norm: linf, l2 or l1. eps: budget in the units of the norm, images in [0, 1]. targeted: success is being predicted
-    as the target given in the call, otherwise as anything but the label.
+    as the target given in the call, otherwise as anything but the label. eot: how often each query is shown to a
+    randomised model, for the mean of losses and gradients (Athalye et al. 2018, arXiv:1802.00420, section 4.2).
     """
 
     needs: ClassVar[Access] = "gradient"
     keep: ClassVar[Keep] = "adversarial"
-    views: ClassVar[int] = 1
+    aims: ClassVar[bool] = False  # ranks set targets of their own, though any wrong class is a success
     norms: ClassVar[tuple[str, ...]] = BUDGET_NORMS
 
     norm: Norm = "linf"
     eps: float = 8 / 255
     targeted: bool = False
     steps: int = 1
-    restarts: int = 1
-    loss: str = "ce"
-    stop_when_fooled: bool = field(default=True, kw_only=True)
+    eot: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
         if self.keep != "smallest" or self.eps != math.inf:
             object.__setattr__(self, "eps", parse_eps(self.eps))
         if self.norm not in self.norms:
-            raise UserError(f"{name} knows the norms {', '.join(self.norms)}, got {self.norm!r}.")
-        if self.loss not in LOSSES:
-            raise UserError(
-                f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}.{did_you_mean(self.loss, LOSSES)}"
-            )
-        for key in ("steps", "restarts"):
+            raise UserError(f"{type(self).__name__} knows the norms {', '.join(self.norms)}, got {self.norm!r}.")
+        self._at_least_one("steps", "eot")
+
+    def _at_least_one(self, *keys: str) -> None:
+        for key in keys:
             value = getattr(self, key)
             if not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} needs {key} of at least 1, got {value!r}.")
+                raise UserError(f"{type(self).__name__} needs {key} of at least 1, got {value!r}.")
 
     @property
     def queries(self) -> int:
-        """The most points a row may ask to see: its steps, unless a step asks more than once."""
+        """The most points a try may ask to see: its steps, unless a step asks more than once."""
         return self.steps
 
-    # --- what a subclass says -------------------------------------------------------------------------------------
-
-    def ranks(self, y: Tensor, targets: Tensor | None, clean_logits: Tensor | None) -> Tensor:
-        """(n, R): the target of each rank, -1 for none. The default: `restarts` times the given target."""
-        column = torch.full_like(y, -1) if targets is None else targets
-        return column[:, None].expand(-1, self.restarts)
+    @property
+    def looks(self) -> int:
+        """How often a sample is shown to the model while it is attacked, at most."""
+        return self.queries * self.eot
 
     @abstractmethod
-    def start(self, rows: Rows, draw: Draw) -> State:
-        """The state of rows that begin: a dict of tensors with the rows as first dimension, "query" among them."""
+    def attempt(
+        self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
+    ) -> Outcome:
+        """The attack on what `run` has checked. crafting: another model than the oracle will judge the images.
 
-    @abstractmethod
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
-        """How the rows go on from what was seen at their query: the state with the next "query"."""
-
-    def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
-        """(B,): what the attack maximises, never reduced over rows."""
-        aimed = self.targeted or self.aims
-        return LOSSES[self.loss](logits, rows.y, rows.target if aimed else None)
-
-    aims: ClassVar[bool] = False  # ranks set targets of their own, though any wrong class is a success
-
-    faithful: ClassVar[bool] = True  # view 0 is the query itself, so that its logits judge it
-
-    def view(self, query: Tensor, rows: Rows, i: int, draw: Draw) -> Tensor:
-        """What the target is shown as view i of the query."""
-        return query
-
-    def done(self, rows: Rows, state: State) -> Tensor | None:
-        """(B,) bool: rows that end before their last step."""
-        return None
+        how: seed, batch_size, search and clean_logits, as in `run`.
+        """
 
     # --- how it is called -----------------------------------------------------------------------------------------
 
@@ -194,25 +175,23 @@ class RowAttack(ABC):
         images: (n, C, H, W) float in [0, 1]. labels, targets: (n,) int64. ids: (n,) int64, the keys of the random
         draws; default: a hash of the pixels. search: a faster copy of the classifier to search on. surrogate: craft the
         images on this model alone, with every step, and show the classifier only the last point (a transfer attack).
+        Of a randomised model the majority of several evaluations counts: give Oracle(model, evaluations=10).
         The classifier is put into eval mode and left as it was found.
         """
-        from robustlab.attacks.driver import drive
-
         oracle = classifier if isinstance(classifier, Oracle) else Oracle(classifier)
         check_call(self, oracle if surrogate is None else Oracle(surrogate), images, labels, targets)
         x, y = images.detach().float(), labels.to(images.device, torch.int64)
-        outcome = drive(
-            self,
+        outcome = self.attempt(
             oracle if surrogate is None else Oracle(surrogate),
             x,
             y,
             pixel_ids(images) if ids is None else ids.to(images.device),
-            targets=None if targets is None else targets.to(images.device, torch.int64),
+            None if targets is None else targets.to(images.device, torch.int64),
+            crafting=surrogate is not None,
             seed=seed,
             batch_size=batch_size,
             search=None if surrogate is not None else search,
             clean_logits=clean_logits,
-            keep="last" if surrogate is not None and self.keep == "adversarial" else None,
         )
         if surrogate is not None:
             self._transfer(outcome, oracle, x, y, batch_size)
@@ -224,14 +203,87 @@ class RowAttack(ABC):
         if not len(x):
             return
         with undisturbed(oracle.model):
-            logits = torch.cat([oracle.logits(part) for part in crafted.images.split(batch_size)])
-        predicted = logits.argmax(1)
+            logits = torch.cat([oracle.looks(part) for part in crafted.images.split(batch_size)], 1)
+        predicted = logits.argmax(2)
         inside = distance(crafted.images - x, self.norm) <= self.eps + TOLERANCE * max(1.0, self.eps)
-        crafted.invalid = crafted.invalid | ~torch.isfinite(logits).all(1)
-        turned = predicted == crafted.target if self.targeted else predicted != y
+        crafted.invalid = crafted.invalid | ~torch.isfinite(logits).all(2).all(0)
+        turned = most(predicted == crafted.target if self.targeted else predicted != y)
         crafted.success = turned & inside & ~crafted.invalid
         crafted.rank = torch.where(crafted.success, 0, -1)
-        crafted.forwards = crafted.forwards + 1
+        crafted.forwards = crafted.forwards + oracle.evaluations
+
+
+@dataclass(frozen=True)
+class RowAttack(Attack):
+    """An attack that moves every sample on its own, by ask and tell; `driver.drive` does the asking.
+
+    A subclass says where a row starts and how it goes on from what was seen; it never calls the classifier.
+    restarts: tries at a sample, of which the first that succeeds counts. loss: what is maximised.
+    """
+
+    views: ClassVar[int] = 1
+
+    restarts: int = 1
+    loss: str = "ce"
+    stop_when_fooled: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in LOSSES:
+            raise UserError(
+                f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}.{did_you_mean(self.loss, LOSSES)}"
+            )
+        self._at_least_one("restarts")
+
+    @property
+    def looks(self) -> int:
+        return self.queries * self.restarts * self.views * self.eot
+
+    # --- what a subclass says -------------------------------------------------------------------------------------
+
+    def ranks(self, y: Tensor, targets: Tensor | None, clean_logits: Tensor | None) -> Tensor:
+        """(n, R): the target of each rank, -1 for none. The default: `restarts` times the given target."""
+        column = torch.full_like(y, -1) if targets is None else targets
+        return column[:, None].expand(-1, self.restarts)
+
+    @abstractmethod
+    def start(self, rows: Rows, draw: Draw) -> State:
+        """The state of rows that begin: a dict of tensors with the rows as first dimension, "query" among them."""
+
+    @abstractmethod
+    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+        """How the rows go on from what was seen at their query: the state with the next "query"."""
+
+    def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
+        """(B,): what the attack maximises, never reduced over rows."""
+        aimed = self.targeted or self.aims
+        return LOSSES[self.loss](logits, rows.y, rows.target if aimed else None)
+
+    faithful: ClassVar[bool] = True  # view 0 is the query itself, so that its logits judge it
+
+    def view(self, query: Tensor, rows: Rows, i: int, draw: Draw) -> Tensor:
+        """What the target is shown as view i of the query."""
+        return query
+
+    def done(self, rows: Rows, state: State) -> Tensor | None:
+        """(B,) bool: rows that end before their last step."""
+        return None
+
+    def attempt(
+        self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
+    ) -> Outcome:
+        from robustlab.attacks.driver import drive
+
+        return drive(
+            self,
+            oracle,
+            x,
+            y,
+            ids,
+            targets=targets,
+            keep="last" if crafting and self.keep == "adversarial" else None,
+            **how,
+        )
 
 
 @dataclass(frozen=True)
@@ -247,7 +299,7 @@ class MinimumAttack(RowAttack):
     eps: float = math.inf
 
 
-def check_call(attack: RowAttack, oracle: Oracle, images: Tensor, labels: Tensor, targets: Tensor | None) -> None:
+def check_call(attack: Attack, oracle: Oracle, images: Tensor, labels: Tensor, targets: Tensor | None) -> None:
     """Raise a `UserError` for what cannot be attacked."""
     name = type(attack).__name__
     if images.ndim != 4 or not images.is_floating_point():

@@ -8,6 +8,11 @@ What it promises (each is a test): K steps cost K gradient queries and one judgi
 ranks count as if they ran one after another, each only when those before it have failed; outcomes and counts do not
 depend on batch size, order or refill, up to rounding. When few rows are left, later ranks of the same samples run
 beside them in slots that would idle: what a lower rank then makes unnecessary is neither kept nor charged.
+
+A randomised target (an oracle with several evaluations) judges each hit of the search, and each last point, by as many
+fresh looks, all charged. A last point needs their majority; a search ends, or a distance counts, only with more than
+three quarters, since a point at which the answers balance would not be confirmed. The target's own draws follow from
+the batches, so batch size may then decide.
 """
 
 from __future__ import annotations
@@ -20,8 +25,10 @@ from torch import Tensor
 
 from robustlab.attacks.base import Draw, Keep, Model, Outcome, RowAttack, Rows, Seen, State
 from robustlab.judging import TOLERANCE
-from robustlab.oracle import Oracle, undisturbed
+from robustlab.oracle import Oracle, most, undisturbed
 from robustlab.threat import distance
+
+CLEAR = 0.75  # of the looks at a hit of the search
 
 
 def drive(
@@ -76,7 +83,7 @@ class _Drive:
         self.x, self.y, self.ids = x, y, ids
         self.batch_size, self.quantum = batch_size, quantum
         if attack.aims and clean_logits is None:
-            clean_logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)]) if len(x) else None
+            clean_logits = torch.cat([oracle.looks(part).mean(0) for part in x.split(batch_size)]) if len(x) else None
         self.ranks = attack.ranks(y, targets, clean_logits)
         n, r = self.ranks.shape
         self.images = x.clone()
@@ -98,12 +105,11 @@ class _Drive:
             live = rows.pos >= 0
             last = rows.age >= attack.queries
             seen = self.ask(rows, state, last, live)
-            won = self.keep(rows, state["query"], seen.hit, live & last)
-            end = last | won | (self.settled[rows.pos] < rows.rank) if self.stops else last
-            end = end | self.invalid[rows.pos, rows.rank]
             done = attack.done(rows, state)
-            if done is not None:
-                end = end | done
+            final = last if done is None else last | done
+            won = self.keep(rows, state["query"], seen.hit, live & final)
+            end = final | won | (self.settled[rows.pos] < rows.rank) if self.stops else final
+            end = end | self.invalid[rows.pos, rows.rank]
             if self.oracle.queries is not None:
                 end = end | self.spent(rows.pos)
             if bool((live & ~end).any()):
@@ -218,7 +224,8 @@ class _Drive:
         """What the target shows at each row's query, and which of those points are adversarial."""
         attack, query = self.attack, state["query"]
         moving = bool((live & ~last).any())
-        searching = self.kept != "last" and (self.searcher is not self.oracle or not attack.faithful)
+        several = self.oracle.evaluations > 1
+        searching = self.kept != "last" and (self.searcher is not self.oracle or not attack.faithful or several)
         cell = rows.pos[live], rows.rank[live]  # one row each
         if attack.needs == "gradient" and moving:
             logits, loss, gradient = self.searcher.gradient(
@@ -226,17 +233,19 @@ class _Drive:
                 lambda z: attack.objective(z, rows, state),
                 lambda q, i: attack.view(q, rows, i, self.draw),
                 attack.views,
+                attack.eot,
             )
-            self.forwards[cell] += torch.where(last, 1, attack.views)[live]
-            self.backwards[cell] += torch.where(last, 0, attack.views)[live]
+            shown = attack.views * attack.eot
+            self.backwards[cell] += torch.where(last, 0, shown)[live]
         else:
             gradient = None
-            searching = searching and moving  # the last point of a row is judged by the target itself
-            logits = (self.searcher if searching else self.oracle).logits(query)
-            loss = (
-                attack.objective(logits, rows, state) if self.oracle.gives != "labels" else logits.new_zeros(len(rows))
-            )
-            self.forwards[cell] += 1
+            searching = searching and (moving or several)  # the last point of a row is judged by the target itself
+            shown = attack.eot if moving else 1
+            logits = torch.stack([(self.searcher if searching else self.oracle).logits(query) for _ in range(shown)])
+            losses = [attack.objective(z, rows, state) for z in logits] if self.oracle.gives != "labels" else []
+            loss = torch.stack(losses).mean(0) if losses else logits.new_zeros(len(rows))
+        # a last point needs one look, which a target that judges by several is charged for below
+        self.forwards[cell] += torch.where(last, 0 if several and searching else 1, shown)[live]
         hit = self.adversarial(logits, rows) & live
         if self.kept == "adversarial":  # some search outside the ball on their way; only points inside count
             i = hit.nonzero()[:, 0]
@@ -250,19 +259,23 @@ class _Drive:
             i = doubtful.nonzero()[:, 0]
             if len(i):
                 claimed = hit[i]
-                judging = self.oracle.logits(query[i])
+                judging = self.oracle.looks(query[i])
                 asked = rows.take(i)
                 self.check(judging, asked, torch.ones_like(claimed))
                 judged = self.adversarial(judging, asked)
+                if several:
+                    judged &= last[i] | self.adversarial(judging, asked, CLEAR)
+                    self.forwards[asked.pos, asked.rank] += self.oracle.evaluations
                 # a last point is judged by the target whether it was claimed or not
                 self.refused[asked.pos, asked.rank] += (claimed & ~judged & ~last[i]).long()
                 hit = hit & ~doubtful
                 hit[i] = judged
-        return Seen(logits, loss, gradient, hit & ~self.invalid[rows.pos, rows.rank])
+        seen = logits[0] if len(logits) == 1 else logits.mean(0)
+        return Seen(seen, loss, gradient, hit & ~self.invalid[rows.pos, rows.rank])
 
     def check(self, logits: Tensor, rows: Rows, live: Tensor) -> None:
         """Mark the tries for which the target did not return finite values."""
-        bad = live & ~torch.isfinite(logits).all(1)
+        bad = live & ~torch.isfinite(logits).all(2).all(0)
         self.invalid[rows.pos[bad], rows.rank[bad]] = True
         self.settle(rows, bad)
 
@@ -270,9 +283,10 @@ class _Drive:
         i = settled.nonzero()[:, 0]
         self.settled.scatter_reduce_(0, rows.pos[i], rows.rank[i], "amin")
 
-    def adversarial(self, logits: Tensor, rows: Rows) -> Tensor:
-        predicted = logits.argmax(1)
-        return predicted == rows.target if self.attack.targeted else predicted != rows.y
+    def adversarial(self, logits: Tensor, rows: Rows, share: float = 0.5) -> Tensor:
+        """(B,) bool: do more of the looks (looks, B, K) than this share say so?"""
+        predicted = logits.argmax(2)
+        return most(predicted == rows.target if self.attack.targeted else predicted != rows.y, share)
 
     def keep(self, rows: Rows, query: Tensor, hit: Tensor, final: Tensor) -> Tensor:
         """Write the points that are to be kept into the outcome; returns the rows that have succeeded, (B,) bool.

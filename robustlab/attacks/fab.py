@@ -82,6 +82,10 @@ class FABT(MinimumAttack):
     def queries(self) -> int:
         return 2 * self.steps  # after an adversarial point, the point pulled back is asked for as well
 
+    @property
+    def looks(self) -> int:
+        return super().looks * self.classes
+
     def ranks(self, y: Tensor, targets: Tensor | None, clean_logits: Tensor | None) -> Tensor:
         return likeliest(y, clean_logits, self.classes).repeat_interleave(self.restarts, dim=1)
 

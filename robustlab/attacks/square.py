@@ -16,6 +16,8 @@ from robustlab.threat import column, project
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # the iterations after which the share p of pixels halves
 TRIES = 8  # draws of signs a proposal, of which the first that changes something is taken
+EARLY, FIRST = 25, 5  # give_up: the rise of the margin is measured from the first 25th of the steps on, and judged from
+HOPE = 10.0  # the first fifth on; a sample goes on while a rise that is so much faster would still succeed
 
 
 @lru_cache(maxsize=32)
@@ -63,7 +65,8 @@ class Square(RowAttack):
     Score-based random search: squares of +-eps (linf), or of moved mass (l2, l1), kept where the margin falls. Every
     sample has its own squares. steps: queries after the first. p: share of the pixels in the first squares.
     rescale: scale the schedule of 10,000 steps to `steps` (AutoAttack does not). Queries that would change nothing are
-    not sent.
+    not sent. give_up: end a sample whose margin, which rises about evenly in the logarithm of the queries, would stay
+    below 0 even if it rose ten times as fast from now on; asked from a fifth of the steps on.
 
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     >>> Square(eps=0.1, steps=20)(model, torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])).shape
@@ -76,11 +79,14 @@ class Square(RowAttack):
     loss: str = "margin"
     p: float = 0.8
     rescale: bool = False
+    give_up: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.p <= 1:
             raise UserError(f"Square needs p, a share of the pixels, above 0 and at most 1; got {self.p}.")
+        if self.give_up and self.loss != "margin":
+            raise UserError(f"Square gives up by the margin: give_up needs loss margin, got {self.loss!r}.")
 
     def start(self, rows: Rows, draw: Draw) -> State:
         n, c, h, w = rows.x.shape
@@ -94,18 +100,24 @@ class Square(RowAttack):
             delta = torch.zeros_like(rows.x)
             delta[:, :, : tile.shape[0], : tile.shape[1]] = tile * signs
             query = self._full(rows, delta)
-        return {"query": query, "best": query.clone(), "top": torch.full((n,), -torch.inf, device=rows.x.device)}
+        lowest = torch.full((n,), -torch.inf, device=rows.x.device)
+        return {"query": query, "best": query.clone(), "top": lowest, "mark": lowest.clone()}
 
     def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
         better = seen.loss > state["top"]
         best = torch.where(column(better, rows.x), state["query"], state["best"])
         key = draw.keys(rows, "square")
         propose = self._linf if self.norm == "linf" else self._moved
-        return {
-            "query": propose(rows, best, key),
-            "best": best,
-            "top": torch.where(better, seen.loss, state["top"]),
-        }
+        top = torch.where(better, seen.loss, state["top"])
+        mark = torch.where(rows.age * EARLY <= self.steps, top, state["mark"])
+        return {"query": propose(rows, best, key), "best": best, "top": top, "mark": mark}
+
+    def done(self, rows: Rows, state: State) -> Tensor | None:
+        if not self.give_up:
+            return None
+        share = (rows.age / self.steps).clamp(min=1 / FIRST, max=1)
+        ahead = HOPE * (state["top"] - state["mark"]) * share.log().neg() / (share * EARLY).log()
+        return (rows.age * FIRST >= self.steps) & (state["top"] + ahead < 0)
 
     @property
     def _p(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from robustlab.attacks import attack_class
-from robustlab.attacks.base import RowAttack
+from robustlab.attacks.base import Attack
 from robustlab.cards import convert, find_card, read_card
 from robustlab.errors import UserError, did_you_mean
 from robustlab.threat import NORMS, ThreatModel, parse_eps
@@ -19,12 +19,16 @@ _THREAT_KEYS = ("norm", "eps", "targeted", "target")
 
 @dataclass(frozen=True)
 class SuiteCard:
-    """What a TOML file in `attacks/` may hold. `[threat]` may leave out what the data set or a flag says."""
+    """What a TOML file in `attacks/` may hold. `[threat]` may leave out what the data set or a flag says.
+
+    transfer: the images are crafted on other models than the attacked one, and every two models are compared by it.
+    """
 
     attack: list[dict[str, Any]]
     threat: dict[str, Any] = field(default_factory=dict)
     description: str = ""
     source: str = ""
+    transfer: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Member:
     name: str
     method: str
     parameters: dict[str, Any]
-    attack: RowAttack
+    attack: Attack
 
 
 @dataclass(frozen=True)
@@ -50,18 +54,39 @@ class Suite:
     threat: ThreatModel
     eps_typed: str
     members: tuple[Member, ...]
+    transfer: bool = False  # see `SuiteCard`
 
-    def at(self, member: Member, eps: float) -> RowAttack:
-        """A member's attack at another budget; an absolute step size keeps its ratio to eps."""
+    def at(self, member: Member, eps: float) -> Attack:
+        """A member's attack at another budget; an absolute step size inside it keeps its ratio to eps."""
         size = getattr(member.attack, "step_size", None)
         scaled: dict[str, Any] = {"eps": eps}
-        if "step_size" in member.parameters and size is not None and self.threat.eps > 0:
+        bound = member.attack.keep != "smallest"  # an attack on the distance does not step by its budget
+        if bound and "step_size" in member.parameters and size is not None and self.threat.eps > 0:
             scaled["step_size"] = size * eps / self.threat.eps
         return replace(member.attack, **scaled)
 
+    def with_eot(self, eot: int, over_card: bool = False) -> Suite:
+        """Every gradient averaged over `eot` draws of the model; what a card says itself holds unless `over_card`."""
+
+        def averaged(member: Member) -> Member:
+            fixed = "eot" in member.parameters and not over_card
+            if fixed or member.attack.needs != "gradient":
+                return member
+            return replace(member, attack=replace(member.attack, eot=eot))
+
+        return replace(self, members=tuple(averaged(member) for member in self.members))
+
+    @property
+    def nearest(self) -> Member | None:
+        """The first attack that looks for the smallest distance: what it finds is the whole security curve.
+
+        Not one that takes all its steps for each of several classes.
+        """
+        return next((m for m in self.members if m.attack.keep == "smallest" and not m.attack.aims), None)
+
     @property
     def curve_member(self) -> Member:
-        """The attack that draws the security curve: the first with several steps, else the first."""
+        """The attack that is run at each budget for a security curve: the first with several steps, else the first."""
         return next((m for m in self.members if m.attack.steps > 1), self.members[0])
 
 
@@ -109,7 +134,7 @@ def load_suite(
     members: list[Member] = []
     for table in content.attack:
         members.append(_member(dict(table), model, where, [m.name for m in members]))
-    return Suite(name, model, typed, tuple(members))
+    return Suite(name, model, typed, tuple(members), content.transfer)
 
 
 def _threat(card: dict[str, Any], flags: dict[str, Any], default: ThreatModel, where: str) -> tuple[ThreatModel, str]:

@@ -16,6 +16,7 @@ def attack(
     *models: str,
     suite: str | None = None,
     attack: Words | None = None,
+    surrogate: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     data: str | None = None,
     norm: Literal["linf", "l2", "l1"] | None = None,
     eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
@@ -51,6 +52,9 @@ def attack(
         A card in attacks/, by name or path (default linf-standard).
     attack
         Attacks without a card: name:key=value,...; may be given several times.
+    surrogate
+        Craft every attack on these models alone (several: on the mean of their logits), and show the attacked ones only
+        the finished images: a transfer attack. Names as MODEL; give MODEL first.
     data
         road-signs, mnist, fashion-mnist, cifar10, cifar100, svhn, gtsrb, npz:PATH or folder:PATH (images in class
         folders); default: what the model is for.
@@ -105,6 +109,7 @@ def attack(
             models=models,
             suite=suite,
             attacks=attack or [],
+            surrogates=surrogate,
             data=data,
             threat={"norm": norm, "eps": eps, "targeted": targeted or None, "target": target},
             limit=limit,

@@ -88,7 +88,7 @@ def table(
     ----------
     words
         One or several run folders of the same samples, labels and threat, then the table:
-        verdict, differences, attacks, curve, confusion or factors.
+        verdict, differences, attacks, curve, confusion, factors or transfer.
     format
         markdown or latex (rounded, with intervals) or csv (fractions as computed, with the ends of their intervals and
         n; default: what --output ends in, or markdown).

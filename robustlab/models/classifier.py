@@ -13,6 +13,11 @@ from robustlab.errors import UserError
 from robustlab.memory import of_the_machine
 from robustlab.threat import check_range
 
+RANDOMISED = (  # a warning of `check`
+    "Two evaluations of the same images differ: the model is randomised. One gradient is then one draw of many, and one"
+    " answer no verdict: attacks have to average over draws (EOT), and several evaluations have to judge."
+)
+
 
 class Classifier(nn.Module):
     """Images in [0, 1] (N, C, H, W) -> logits (N, K), with the normalisation inside.
@@ -113,10 +118,7 @@ def check(classifier: nn.Module, images: Tensor, labels: Tensor | None) -> list[
             " logits: on probabilities gradients vanish and the model looks more robust than it is. Remove the softmax."
         )
     if float((first - second).abs().max()) > 1e-4 * (1 + float(first.abs().max())):
-        warnings.append(
-            "Two evaluations of the same images differ: the model is randomised. One gradient is then one sample;"
-            " attacks that average over several are needed before its robustness can be believed."
-        )
+        warnings.append(RANDOMISED)
     return warnings
 
 

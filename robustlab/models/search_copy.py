@@ -7,7 +7,6 @@ frozen; on request bfloat16 and compiled. It is used only if its logits agree wi
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,7 +25,7 @@ TOLERANCE: dict[str, float] = {"float32": 1e-4, "bfloat16": 5e-2}
 class SearchCopy:
     """A search copy, or the reason why there is none. `difference`: see `TOLERANCE`; None if nothing was compared."""
 
-    module: Callable[[Tensor], Tensor] | None
+    module: nn.Module | None
     reason: str
     folded: bool = False
     precision: str = "float32"

@@ -114,7 +114,7 @@ def _question(run: PageRun) -> dict[str, tuple[Any, str]]:
         "image size": (shape, " × ".join(str(side) for side in shape)),
         "classes": (classes, f"{len(classes)}"),
         "labels": (config.get("labels"), config.get("labels", "given")),
-        "threat": ((threat["norm"], threat["eps"], aim), run.threat),
+        "threat": ((threat["norm"], threat["eps"], aim, bool(run.surrogates)), run.threat),
     }
 
 
@@ -139,6 +139,11 @@ def _cautions(run: PageRun, other: PageRun) -> Iterator[str]:
         yield (
             f"In {whole} every attack ran on every image, in {cascade} only on what had withstood the attacks before:"
             " compare what is left, not the success rates."
+        )
+    if run.crafted_on != other.crafted_on:
+        yield (
+            f"The images of {run.name} were crafted on {run.crafted_on}, those of {other.name} on {other.crafted_on}:"
+            " where the robust accuracies differ, the surrogates may be the reason, not the models."
         )
     if mine["seed"] != theirs["seed"]:
         yield (
@@ -169,6 +174,8 @@ def _merged(group: Sequence[PageRun]) -> MergedRun:
     if curves := [config["curve"] for config in configs if "curve" in config]:
         sources = " or ".join(dict.fromkeys(curve["attack"] for curve in curves))
         config["curve"] = {"attack": sources, "eps": sorted({eps for curve in curves for eps in curve["eps"]})}
+        if all(curve.get("from") == "distances" for curve in curves):
+            config["curve"]["from"] = "distances"
     views = {}
     for part in parts:
         units = by_unit(part.lines)
@@ -184,8 +191,10 @@ def _merged(group: Sequence[PageRun]) -> MergedRun:
         "warnings": _joined(info["warnings"] for info in infos),
         "models": _joined(info.get("models", []) for info in infos),
         "passes": _joined(info.get("passes", []) for info in infos),
+        "sections": _joined(info.get("sections", []) for info in infos),
         "images": _joined(_located(at, info.get("images", [])) for at, info in enumerate(infos)),
         "heatmaps": {name: told for info in infos for name, told in info.get("heatmaps", {}).items()},
+        "audit": {name: told for info in infos for name, told in info.get("audit", {}).items()},
         "aggregates": first["aggregates"] | {"models": _joined(part.models for part in parts), "pairs": pairs(views)},
     }
     return MergedRun(parts[0].stored, info, parts=tuple(parts))

@@ -16,8 +16,11 @@ from robustlab.reporting.text import NORMS, budget, listed, without_paths
 from robustlab.runs import StoredRun, read_run
 from robustlab.runs.aggregates import Line, Table, by_unit
 from robustlab.runs.breakdowns import Answer, answers
+from robustlab.runs.transfer import matrix, surrogates
 
 Json = dict[str, Any]
+FOOLBOX = ("deepfool", "cw", "ead", "brendel-bethge")  # methods that run batch by batch
+OTHERS = "other models"  # what images were crafted on, where that differs from model to model
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class PageRun:
     @classmethod
     def read(cls, folder: Path) -> PageRun:
         stored = read_run(folder)
-        models = [str(model["name"]) for model in stored.info["config"].get("models", [])]
+        named = (*stored.info["config"].get("models", []), *stored.info.get("surrogates", []))
+        models = [str(model["name"]) for model in named]
         shown = distinct([without_paths(model) for model in models])
         names = {model: name for model, name in zip(models, shown, strict=True) if name != model}
         return cls(stored, without_paths(with_models(stored.info, names)), names)
@@ -67,6 +71,17 @@ class PageRun:
             )
             for model in self.models
         }
+
+    @property
+    def unbounded(self) -> str | None:
+        """The attack that looked for the distance of every image, whatever the budget, if there is one."""
+        curve = self.info["config"].get("curve") or {}
+        return str(curve["attack"]) if curve.get("from") == "distances" else None
+
+    @property
+    def by_batch(self) -> list[str]:
+        """The attacks that charge every sample with all that its batch was shown."""
+        return [a["name"] for a in self.info["config"].get("attacks", []) if a["method"] in FOOLBOX]
 
     @property
     def own_labels(self) -> bool:
@@ -125,10 +140,30 @@ class PageRun:
 
     @property
     def threat(self) -> str:
-        """One phrase: "L∞ ε = 8/255"."""
+        """One phrase: "L∞ ε = 8/255, crafted on road-signs/cnn"."""
+        return f"{self.limits}, crafted on {self.crafted_on}" if self.crafted_on else self.limits
+
+    @property
+    def limits(self) -> str:
+        """What an image may be changed by: "L∞ ε = 8/255"."""
         threat = self.info["config"].get("threat", {})
         aim = f", targeted ({threat.get('target', 'random')})" if threat.get("targeted") else ""
         return f"{self.norm}\u00a0ε\u00a0=\u00a0{self.eps}{aim}"
+
+    @cached_property
+    def surrogates(self) -> dict[str, list[str]]:
+        """What each model's images were crafted on; no entry in a white-box attack."""
+        return surrogates(self.info)
+
+    @property
+    def crafted_on(self) -> str:
+        """The surrogates of all models in words; "" in a white-box attack."""
+        groups = list(self.surrogates.values())
+        if not groups:
+            return ""
+        if any(group != groups[0] for group in groups):
+            return OTHERS
+        return " and ".join(groups[0]) if len(groups[0]) < 3 else f"{len(groups[0])} surrogates"
 
     def class_name(self, label: int | None) -> str:
         if label is None:
@@ -175,13 +210,21 @@ def with_models(info: Json, names: Mapping[str, str]) -> Json:
     changed = dict(info)
     config = info["config"]
     if "models" in config:
-        changed["config"] = config | {"models": renamed(config["models"], "name")}
-    for part, key in (("models", "name"), ("passes", "model"), ("images", "model")):
+        models = [
+            m | ({"surrogates": renamed(m["surrogates"], "name")} if "surrogates" in m else {})
+            for m in config["models"]
+        ]
+        changed["config"] = config | {"models": renamed(models, "name")}
+    if board := matrix(info):
+        told = board | {"rows": renamed(board["rows"], "source", "target")}
+        changed["sections"] = [told if section is board else section for section in info["sections"]]
+    for part, key in (("models", "name"), ("surrogates", "name"), ("passes", "model"), ("images", "model")):
         if part in info:
             changed[part] = renamed(info[part], key)
     if numbers := info.get("aggregates"):
         models, pairs = renamed(numbers["models"], "name"), renamed(numbers["pairs"], "first", "second")
         changed["aggregates"] = numbers | {"models": models, "pairs": pairs}
-    if "heatmaps" in info:
-        changed["heatmaps"] = {names.get(name, name): told for name, told in info["heatmaps"].items()}
+    for part in ("heatmaps", "audit"):
+        if part in info:
+            changed[part] = {names.get(name, name): told for name, told in info[part].items()}
     return changed

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 from robustlab.errors import UserError
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.table_formats import Column, Table, as_csv, latex, markdown
-from robustlab.reporting.text import MINUS, duration, p_value, points
+from robustlab.reporting.text import MINUS, duration, p_value, points, quantity
 from robustlab.runs import breakdowns
 from robustlab.runs.factors import by_factor
+from robustlab.runs.transfer import matrix
 
 INTERVALS = "In brackets: 95 % Wilson intervals."
 
@@ -86,13 +89,15 @@ def attacks(run: PageRun) -> Table:
         Column("errors", "Errors", printed=False),
         Column("missing", "Not attempted", printed=False),
         Column("median_distance", f"Median {run.norm}"),
+        *([Column("median_of_all", f"Median {run.norm} of all", written=_distance)] if run.unbounded else []),
         Column("forwards", "Forward"),
         Column("backwards", "Backward"),
         Column("seconds", "Time", printed=False, written=duration),
     ]
     rows = [
         {"model": model["name"], "attack": attack["name"], "norm": run.numbers["norm"], "eps": run.numbers["eps"]}
-        | {column.key: attack[column.key] for column in columns[4:]}
+        | {column.key: attack.get(column.key) for column in columns[4:]}
+        | ({"median_of_all": _of_all(attack)} if run.unbounded else {})
         for model in run.models
         for attack in model["attacks"]
     ]
@@ -108,6 +113,7 @@ def attacks(run: PageRun) -> Table:
         f"Left: share of all n images, in %, {left}. Success rate:"
         f" of the attempted images, which were classified right{only}."
         " Forward, backward: mean passes for an attempted image."
+        + (f" {run.unbounded} tried every image without a budget." if run.unbounded else "")
     )
     return Table("attacks", f"{said} {INTERVALS}", columns, rows)
 
@@ -178,6 +184,43 @@ def factors(run: PageRun) -> Table:
     return Table("factors", f"{said} {INTERVALS}", columns, rows)
 
 
+def transfer(run: PageRun) -> Table:
+    """One row for each cell of the transfer matrix: the share of a model's images that another's turned."""
+    columns = [
+        Column("source", "Crafted on", "text"),
+        Column("target", "Shown to", "text"),
+        Column("attack", "Attack", "text", printed=False),
+        Column("norm", "Norm", "text", printed=False),
+        Column("eps", "Budget", printed=False),
+        Column("turned", "Turned", "share"),
+        Column("n", "n"),
+        Column("errors", "Errors", printed=False),
+    ]
+    board = matrix(run.info) or {"rows": [], "attack": ""}
+    rows = [
+        {key: row[key] for key in ("source", "target", "turned", "errors")}
+        | {"attack": board["attack"], "norm": run.numbers["norm"], "eps": run.numbers["eps"]}
+        | {"n": (row["turned"] or {"n": None})["n"]}
+        for row in board["rows"]
+    ]
+    said = (
+        f"Images crafted with {board['attack']} on one model and shown to another: of the n images that the second"
+        " classifies right, the share that is turned, in %. Where both are the same, it is a white-box attack."
+    )
+    return Table("transfer", f"{said} {INTERVALS}", columns, rows)
+
+
+def _of_all(attack: dict[str, Any]) -> float | None:
+    """The median distance over all images; infinite where for most none was found."""
+    if "median_of_all" not in attack:
+        return None
+    return math.inf if attack["median_of_all"] is None else float(attack["median_of_all"])
+
+
+def _distance(value: float | None) -> str:
+    return "∞" if value == math.inf else quantity(value)
+
+
 def _signed(count: int) -> str:
     return f"{'+' if count > 0 else MINUS if count < 0 else ''}{abs(count):,}"
 
@@ -189,12 +232,14 @@ TABLES: dict[str, Build] = {
     "curve": curve,
     "confusion": confusion,
     "factors": factors,
+    "transfer": transfer,
 }
 # why a table has no row
 EMPTY = {
     "differences": "it has one model. Give a run of two models, or two comparable runs.",
     "attacks": "no attack was run.",
     "curve": "it has no security curve. Run `robustlab attack` with a suite that has an attack of several steps.",
+    "transfer": "it has no transfer matrix. Run `robustlab attack` with --suite transfer.",
     "factors": "its data have no factors, or they do not vary.",
 }
 FORMATS = {"markdown": markdown, "latex": latex, "csv": as_csv}
@@ -207,11 +252,15 @@ def written(run: PageRun, name: str, format: str) -> str:
     table = TABLES[name](run)
     if not table.rows:
         raise UserError(f"{run.name} has nothing for the table {name}: {EMPTY[name]}")
-    return FORMATS[format](table._replace(caption=f"{table.caption} {_about(run)}"))
+    return FORMATS[format](table._replace(caption=f"{table.caption} {_about(run, name)}"))
 
 
-def _about(run: PageRun) -> str:
+def _about(run: PageRun, table: str) -> str:
     """Data, number of images and threat: a number without them says nothing."""
+    threat = run.limits if table == "transfer" else run.threat  # its rows say what the images were crafted on
     labels = ", labels: each model's own clean answers" if run.own_labels else ""
+    often = {model["evaluations"] for model in run.info["config"].get("models", []) if "evaluations" in model}
+    majority = f", randomised models: the majority of {max(often)} evaluations" if often else ""
     robust = "; robust: right, and not turned into the target" if run.targeted else ""
-    return f"{run.data['name']}, {run.data['split']} split, n = {run.models[0]['n']:,}{labels}; {run.threat}{robust}."
+    data = f"{run.data['name']}, {run.data['split']} split, n = {run.models[0]['n']:,}"
+    return f"{data}{labels}{majority}; {threat}{robust}."

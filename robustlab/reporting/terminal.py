@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from robustlab.reporting.text import NORMS, budget, duration, interval, percent, quantity
+from robustlab.runs.audits import in_one_line
 
 
 def terminal_table(results: Mapping[str, Any], width: int | None = None) -> str:
@@ -26,7 +27,9 @@ def terminal_table(results: Mapping[str, Any], width: int | None = None) -> str:
         norm = NORMS[result["norm"]]
         clean = result["clean_accuracy"]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", show_edge=False)
-        table.title = Text(f"{result['model']}: {norm} ε = {budget(result['eps'], result['norm'])}, n = {clean['n']:,}")
+        crafted = f", crafted on {', '.join(result['surrogates'])}" if "surrogates" in result else ""
+        eps = budget(result["eps"], result["norm"])
+        table.title = Text(f"{result['model']}: {norm} ε = {eps}, n = {clean['n']:,}{crafted}")
         table.add_column("")
         for heading in ("left", "95 %", "broken / tried", f"median {norm}", "forward / backward", "time"):
             table.add_column(heading, justify="right")
@@ -48,5 +51,28 @@ def terminal_table(results: Mapping[str, Any], width: int | None = None) -> str:
                 rounded = result["robust_accuracy_8bit"]
                 table.add_row("robust, 8 bits", percent(rounded), interval(rounded))
         console.print(table)
+        console.print(Text(f"audit of the attack: {in_one_line(result['audit'])}"))
         console.print()
+    if "transfer" in results:
+        attack = results["transfer"]["attack"]
+        console.print(
+            Text(f"Turned by {attack}, crafted on the model of the row, shown to that of the column (%, 95 %):")
+        )
+        console.print(_matrix(results["transfer"]))
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
+
+
+def _matrix(transfer: Mapping[str, Any]) -> Table:
+    """The transfer matrix: a row for each model that images were crafted on."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    rows: dict[str, list[str]] = {}
+    for row in transfer["rows"]:
+        number = percent(row["turned"]).removesuffix("\u00a0%")
+        cell = "–" if row["turned"] is None else f"{number} ({interval(row['turned'])})"
+        rows.setdefault(row["source"], []).append(cell)
+    table.add_column("")
+    for at in range(len({row["target"] for row in transfer["rows"]})):
+        table.add_column(str(at + 1), justify="right")
+    for at, (source, cells) in enumerate(rows.items(), 1):  # the models that are shown the images come first
+        table.add_row(Text(f"{at} {source}"), *cells)
+    return table

@@ -6,6 +6,7 @@ or never tried although it still stood, is not robust: silence is no evidence.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -17,6 +18,7 @@ import msgspec
 from robustlab.intervals import paired_difference, share
 
 CLEAN = "clean"
+TOLERANCE = 1e-6  # of max(1, eps): what rounding to float32 may add to a distance, as for the judge of the run
 Json = dict[str, Any]
 
 
@@ -76,6 +78,9 @@ def aggregate(
     """
     threat = config["threat"]
     eps = float(threat["eps"])
+    curve = config.get("curve") or {}
+    unbounded = curve.get("attack") if curve.get("from") == "distances" else None
+    norm, targeted = str(threat["norm"]), bool(threat.get("targeted"))
     table = by_unit(lines)
     models = []
     views: dict[str, Seen] = {}
@@ -91,10 +96,14 @@ def aggregate(
                 "clean_errors": sum(line.error is not None for line in seen.clean.values()),
                 "robust_accuracy": share(len(seen.robust), seen.n) if seen.suite else None,
                 "robust_accuracy_8bit": _after_rounding(seen),
-                "attacks": [_attack(seen, at, str(threat["norm"]), infos) for at in range(len(seen.suite))],
+                "attacks": [
+                    _attack(seen, at, norm, infos)
+                    | (_median_of_all(seen, name, norm, targeted) if name == unbounded else {})
+                    for at, name in enumerate(seen.suite)
+                ],
                 "fallen_at_smaller_eps": len(seen.fallen_below & seen.robust),
                 "worst_class": _worst_class(seen, classes) if seen.suite else None,
-                "curve": _curve(seen, config.get("curve")),
+                "curve": _curve_of_distances(seen, curve, norm, targeted) if unbounded else _curve(seen, curve),
             }
         )
     return {"norm": threat["norm"], "eps": eps, "models": models, "pairs": pairs(views)}
@@ -215,7 +224,49 @@ def _worst_class(seen: Seen, classes: Sequence[str] | None) -> Json:
     }
 
 
-def _curve(seen: Seen, curve: Mapping[str, Any] | None) -> list[Json]:
+def distances(seen: Seen, attack: str, norm: str, targeted: bool) -> dict[int, float]:
+    """How far each sample had to be changed by an attack without a budget until the model was fooled, by id.
+
+    Infinite where nothing was found, 0 where it ended in an error. Samples that it did not try are left out.
+    """
+    found = {}
+    for i, line in seen.lines(attack).items():
+        fooled = line.adv is not None and (line.adv == line.target if targeted else line.adv != line.label)
+        size = line.size(norm) if fooled else None
+        found[i] = 0.0 if line.error is not None else math.inf if size is None else size
+    return {i: found[i] for i in seen.right & found.keys()}
+
+
+def _median_of_all(seen: Seen, attack: str, norm: str, targeted: bool) -> Json:
+    """The median over all samples that were tried, None where that is infinite, and for how many one was found."""
+    sizes = distances(seen, attack, norm, targeted).values()
+    middle = median(sizes) if sizes else math.inf
+    return {
+        "median_of_all": middle if math.isfinite(middle) else None,
+        "found": sum(math.isfinite(size) for size in sizes),
+    }
+
+
+def _curve_of_distances(seen: Seen, curve: Mapping[str, Any], norm: str, targeted: bool) -> list[Json]:
+    """Accuracy over eps: a sample falls at the smallest distance that the curve's attack found, or one before it in the
+    suite, whose successes lie within the headline eps. No point but the first where a sample was not tried.
+    """
+    attack = curve["attack"]
+    points = [{"eps": 0.0, "source": CLEAN, "share": share(len(seen.right), seen.n)}]
+    falls = distances(seen, attack, norm, targeted)
+    if falls.keys() != seen.right:
+        return points
+    for before in seen.suite[: seen.suite.index(attack)]:
+        for i, line in seen.lines(before).items():
+            if i in falls and (line.broken or line.error is not None):
+                falls[i] = min(falls[i], line.size(norm) or 0.0)
+    for eps in sorted({float(e) for e in curve["eps"] if float(e) > 0} | {seen.eps}):
+        left = sum(size > eps + TOLERANCE * max(1.0, eps) for size in falls.values())
+        points.append({"eps": eps, "source": attack, "share": share(left, seen.n)})
+    return points
+
+
+def _curve(seen: Seen, curve: Mapping[str, Any]) -> list[Json]:
     """Accuracy over eps; what falls at one eps counts as fallen at every larger one.
 
     At the headline eps the point uses what the curve's attack and those before it in the suite broke. A point for

@@ -11,12 +11,11 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from robustlab.intervals import share
-from robustlab.runs.aggregates import CLEAN, Line, Seen, Table
+from robustlab.runs.aggregates import CLEAN, TOLERANCE, Line, Seen, Table
 
 Json = dict[str, Any]
 BINS = 10  # of the reliability diagram
 SURE = 0.9  # a wrong answer above this confidence is counted as sure
-TOLERANCE = 1e-6  # of max(1, eps): what rounding to float32 may add to a distance, as for the judge of the run
 
 
 class Answer(NamedTuple):

@@ -3,7 +3,7 @@
     run.json        what was run and what came out; `finished` is false until the last unit is merged
     data.jsonl      once per sample        samples.jsonl   one line per (model, attack, eps, id)
     parts/          one file per finished unit, until they are merged into samples.jsonl, and the adversarials of its
-                    kept examples as floats, until heatmaps are drawn
+                    kept examples as floats, until heatmaps are drawn; other work that is done piece by piece
     images/         kept examples as PNG   adversarial/    stored adversarials, one file per unit
 
 A process may be killed at any moment: every file appears under its name only when it is whole, run.json is the last to
@@ -25,7 +25,7 @@ import msgspec
 from robustlab.errors import UserError
 from robustlab.files import Lock, disk, replacing
 from robustlab.runs.aggregates import Line, aggregate
-from robustlab.runs.kept import chosen_images, with_files
+from robustlab.runs.kept import chosen_images, slug, with_files
 from robustlab.runs.stored import SCHEMA_VERSION, read_info
 from robustlab.runs.units import encode_unit, in_order, read_unit, summed, unit_name
 
@@ -77,7 +77,8 @@ class Run:
 
         config: everything that decides outcomes, and nothing else; it is hashed. It has at least `models` (tables
         with a unique `name`), `attacks` (tables with a unique `name`, in the suite's order), `threat` (`norm`, `eps`),
-        `seed`, and may have `curve` (`attack`, `eps`: list) and `keep` (kept images a stratum, default 1).
+        `seed`, and may have `curve` (`attack`, `eps`: list, and `from`: "distances" where the attack was not run at
+        each eps, but on every sample without a budget) and `keep` (kept images a stratum, default 1).
         about: the rest of run.json, not hashed: kind, name, command, operational, versions, device, git, data,
         models, warnings. A resumed run keeps what it was started with, and warns where the environment differs.
         data_lines: one mapping for each sample, in order: id, label, hash, factors.
@@ -167,6 +168,17 @@ class Run:
         """What `write_kept` stored for all chunks, in their order."""
         stem = unit_name(model, attack, eps, 0).removesuffix("00000")
         return sorted((self.folder / "parts").glob(f"{stem}[0-9]*.safetensors"))
+
+    def write_part(self, name: str, value: Mapping[str, Any]) -> None:
+        """Store a piece of finished work that is no unit, such as a row of a matrix, until `finish`."""
+        self._write(f"parts/{slug(name)}.json", _encode(value))
+
+    def part(self, name: str) -> Json | None:
+        """What `write_part` stored under this name; None where it is not there or not whole."""
+        try:
+            return dict(msgspec.json.decode((self.folder / "parts" / f"{slug(name)}.json").read_bytes()))
+        except (FileNotFoundError, TypeError, ValueError):  # msgspec.DecodeError is a ValueError
+            return None
 
     def write_adversarial(self, model: str, attack: str, eps: float, chunk: int, data: bytes) -> None:
         """Store a unit's adversarial images (the bytes of a safetensors file)."""

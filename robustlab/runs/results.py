@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+from robustlab.runs.audits import audit_of
 from robustlab.runs.stored import StoredRun
+from robustlab.runs.transfer import matrix, surrogates
 
 
 def results(run: StoredRun) -> dict[str, Any]:
     """The headline eps of each model, and the curve; every share is {value, low, high, n}, a fraction.
 
     Returns {run, results: [{model, norm, eps, clean_accuracy, robust_accuracy, attacks: [...]}], curve: [...]};
-    `run` is the folder.
+    `run` is the folder. Results of a transfer attack have `surrogates`; with a transfer matrix there is `transfer`:
+    {attack, rows: [{source, target, white_box, turned, errors, reason}]}. `audit` of a result is that of the attack
+    on the model, {n, checks: [{name, title, status, measured, numbers, advice, source}]}, or null where none was run.
     """
     numbers = run.info["aggregates"]
     threat = {"norm": numbers["norm"], "eps": numbers["eps"]}
     kept = ("clean_accuracy", "robust_accuracy", "robust_accuracy_8bit", "attacks")
+    crafted_on, board = surrogates(run.info), matrix(run.info)
     return {
         "run": str(run.folder),
         "results": [
-            {"model": model["name"], **threat, **{key: model[key] for key in kept}} for model in numbers["models"]
+            {"model": model["name"], **threat, **{key: model[key] for key in kept}}
+            | ({"surrogates": crafted_on[model["name"]]} if model["name"] in crafted_on else {})
+            | {"audit": audit_of(run.info, model["name"])}
+            for model in numbers["models"]
         ],
         "curve": [
             {"model": model["name"], "norm": threat["norm"], "eps": point["eps"]}
@@ -27,4 +35,5 @@ def results(run: StoredRun) -> dict[str, Any]:
             for model in numbers["models"]
             for point in model["curve"]
         ],
+        **({"transfer": {key: board[key] for key in ("attack", "rows")}} if board else {}),
     }

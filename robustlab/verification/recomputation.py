@@ -17,15 +17,16 @@ from robustlab.cascade import CLEAN, class_names, targets_of
 from robustlab.data import Data, Loaded
 from robustlab.data.matching import matched
 from robustlab.evaluation import CHECKED, answer_names, default_batch_size, full_float32
-from robustlab.judging import logits_of
+from robustlab.judging import answers, logits_of, looks_of, own_answers
 from robustlab.memory import machine_failures
 from robustlab.models.classifier import Classifier, check
-from robustlab.oracle import undisturbed
+from robustlab.oracle import forked, undisturbed
 from robustlab.provenance import data_lines
 from robustlab.reporting.text import budget
 from robustlab.runs import StoredRun, config_hash
 from robustlab.runs.aggregates import Line, aggregate
 from robustlab.runs.kept import chosen_images
+from robustlab.runs.transfer import surrogates
 from robustlab.runs.units import unit_name
 from robustlab.threat import ThreatModel
 from robustlab.verification.again import positions
@@ -42,7 +43,9 @@ class Recomputation:
     def __init__(self, stored: StoredRun, data: Data, device: torch.device, batch_size: int | None) -> None:
         self.stored, self.info, self.config = stored, stored.info, stored.info["config"]
         self.data, self.device = data, device
-        self.batch_size = batch_size or default_batch_size(math.prod(data.images.shape[1:]), device)
+        self.evaluations = {str(m["name"]): int(m.get("evaluations", 1)) for m in self.config["models"]}
+        recorded = self.info.get("operational", {}).get("batch_size") if max(self.evaluations.values()) > 1 else None
+        self.batch_size = batch_size or recorded or default_batch_size(math.prod(data.images.shape[1:]), device)
         self.threat = ThreatModel(**self.config["threat"])
         self.complete = bool(self.config["save_adversarial"])
         self.predicted = self.config.get("labels") == "predicted"
@@ -57,6 +60,7 @@ class Recomputation:
         with ExitStack() as left_as_found:
             left_as_found.enter_context(full_float32())
             left_as_found.enter_context(machine_failures())
+            left_as_found.enter_context(forked(self.device, self.config["seed"]))
             for model in models:
                 left_as_found.enter_context(undisturbed(model))
                 warnings += check(model, self.data.images[:CHECKED].to(self.device), None)
@@ -67,6 +71,12 @@ class Recomputation:
                 for number, where in enumerate(torch.arange(len(self.data)).split(self.config["chunk_size"])):
                     self.chunk(str(record["name"]), model, number, self.data.take(where).loaded())
         self.numbers()
+        warnings += [
+            f"{name} is randomised. Its draws are repeated from the seed; on another device, with another batch size or"
+            " version of torch they are others, and lines may disagree by chance."
+            for name, often in self.evaluations.items()
+            if often > 1
+        ]
         return Verification(
             folder=self.stored.folder,
             checks=[*self.checks.values(), self.pixels],
@@ -83,7 +93,8 @@ class Recomputation:
         """(attack, eps) of the units of a chunk after the clean pass."""
         suite = [(str(attack["name"]), self.threat.eps) for attack in self.config["attacks"]]
         curve = self.config.get("curve", {"eps": []})
-        return suite + [(str(curve["attack"]), eps) for eps in curve["eps"] if eps != self.threat.eps]
+        swept = [] if curve.get("from") == "distances" else [eps for eps in curve["eps"] if eps != self.threat.eps]
+        return suite + [(str(curve["attack"]), eps) for eps in swept]
 
     def samples(self, models: Sequence[Classifier], outputs: Sequence[int]) -> None:
         """data.jsonl against the data, whose labels become those of the models' outputs."""
@@ -117,16 +128,17 @@ class Recomputation:
     def chunk(self, name: str, model: Classifier, number: int, chunk: Loaded) -> None:
         """The clean pass of a chunk, and the units that follow it."""
         x, ids = chunk.images.to(self.device), chunk.ids.tolist()
-        logits = logits_of(model, x, self.batch_size).cpu()
-        answers = logits.argmax(1)
+        with forked(self.device, self.config["seed"], name, CLEAN, number):
+            logits = looks_of(model, x, self.batch_size, self.evaluations[name]).cpu()
         if self.predicted:
-            chunk = replace(chunk, labels=answers)
-        check, close = self.check(f"{name}: clean pass"), tied(logits).tolist()
-        columns = (ids, chunk.labels.tolist(), answers.tolist(), logits.softmax(1).amax(1).tolist())
-        for i, (id, label, answer, confidence) in enumerate(zip(*columns, strict=True)):
+            chunk = replace(chunk, labels=own_answers(logits))
+        clean, confidence = answers(logits, chunk.labels)
+        check, close = self.check(f"{name}: clean pass"), tied(logits.mean(0)).tolist()
+        columns = (ids, chunk.labels.tolist(), clean.tolist(), confidence.tolist())
+        for i, (id, label, answer, sure) in enumerate(zip(*columns, strict=True)):
             stored = self.lines[name, CLEAN, 0.0].get(id)
             if stored:  # a missing one is counted in `table`
-                again = {"label": label, "clean": answer, "adv": answer, "confidence": confidence}
+                again = {"label": label, "clean": answer, "adv": answer, "confidence": sure}
                 self.compare(check, stored, msgspec.structs.replace(stored, **again), close[i])
         kept = [image for image in self.stored.images if image["model"] == name]
         compare_clean(self.pixels, self.stored.folder, kept, chunk)
@@ -140,12 +152,16 @@ class Recomputation:
             x,
             chunk.labels.to(self.device),
             chunk.ids.to(self.device),
-            class_names(chunk, logits.shape[1]),
+            class_names(chunk, logits.shape[2]),
             seed=self.config["seed"],
             batch_size=self.batch_size,
         )
+        if self.threat.targeted and self.threat.target == "least-likely" and name in surrogates(self.info):
+            # least likely to the surrogates, which are not loaded again: taken as stored
+            told = {id: line.target for unit in self.units() for id, line in self.lines[name, *unit].items()}
+            targets = torch.tensor([-1 if (aim := told.get(id)) is None else aim for id in ids], device=self.device)
         for attack, eps in self.units():
-            self.unit((name, attack, eps), model, number, chunk, dict(zip(ids, answers.tolist(), strict=True)), targets)
+            self.unit((name, attack, eps), model, number, chunk, dict(zip(ids, clean.tolist(), strict=True)), targets)
 
     def unit(
         self, key: Key, model: Classifier, number: int, chunk: Loaded, answers: dict[int, int], targets: Tensor | None
@@ -168,7 +184,19 @@ class Recomputation:
         if not points:
             return
         threat = replace(self.threat, eps=eps)
-        found = judge_again(model, lines, points, chunk, answers, targets, threat, self.batch_size, self.device)
+        with forked(self.device, "judge", self.config["seed"], *key, number):
+            found = judge_again(
+                model,
+                lines,
+                points,
+                chunk,
+                answers,
+                targets,
+                threat,
+                self.batch_size,
+                self.device,
+                self.evaluations[name],
+            )
         for line in found.lines:
             self.compare(check, lines[line.id], line, line.id in found.tied)
         total = self.counted.setdefault(key, {"unverified": 0, "leaves_8bit": 0})

@@ -55,6 +55,7 @@ def judge_again(
     threat: ThreatModel,
     batch_size: int,
     device: torch.device,
+    evaluations: int = 1,
 ) -> Again:
     """Judge the stored images of one unit, and write its lines anew.
 
@@ -66,7 +67,7 @@ def judge_again(
     points = torch.stack([stored[id] for id in part.ids.tolist()]).to(device)
     aims = torch.full_like(part.labels, -1) if targets is None else targets.cpu()[where]
     x, y = part.images.to(device), part.labels.to(device)
-    verdict = judge(model, points, x, y, aims.to(device), threat, batch_size)
+    verdict = judge(model, points, x, y, aims.to(device), threat, batch_size, evaluations)
     counts = (verdict.fooled & verdict.inside).tolist()
     rounded, leaves = verdict.fooled_8bit.tolist(), verdict.leaves_8bit.tolist()
     predictions, confidences = verdict.prediction.tolist(), _as_stored(verdict.confidence.tolist())
@@ -74,7 +75,8 @@ def judge_again(
     found = []
     for i, (id, label) in enumerate(zip(part.ids.tolist(), part.labels.tolist(), strict=True)):
         line = lines[id]
-        success = counts[i] or line.success
+        # of a randomised model the looks of the search may have said otherwise than those of the judge
+        success = line.success if evaluations > 1 else counts[i] or line.success
         again = msgspec.structs.replace(
             line,
             label=label,

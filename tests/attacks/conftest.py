@@ -45,8 +45,13 @@ def sample(net: nn.Sequential) -> tuple[Tensor, Tensor]:
 
 
 STEPS = {"square": 120, "fab-t": 12, "apgd": 25, "apgd-t": 15, "fmn": 30, "ddn": 30}  # enough for these nets
+SEARCHES: dict[str, dict[str, Any]] = {
+    "cw": {"steps": 20, "binary_search_steps": 3, "step_size": 0.05},
+    "ead": {"steps": 20, "binary_search_steps": 2, "initial_const": 10.0, "step_size": 0.02},
+}
 
 
 def quick(method: str, **more: Any) -> Any:
     """An attack of the registry with few steps."""
-    return attack_class(method)(**({"steps": STEPS[method]} if method in STEPS else {}) | more)
+    few = {"steps": STEPS[method]} if method in STEPS else SEARCHES.get(method, {})
+    return attack_class(method)(**few | more)

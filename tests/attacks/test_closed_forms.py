@@ -114,6 +114,27 @@ def test_the_nearest_point_lies_at_margin_over_dual_norm(
     assert (found / least).median() < 1 + within and (found / least).quantile(0.95) < 1.1
 
 
+@pytest.mark.parametrize(("method", "norm"), [("deepfool", "linf"), ("deepfool", "l2"), ("cw", "l2")])
+def test_foolbox_finds_the_nearest_point_as_well(linear: tuple[nn.Module, Tensor], method: str, norm: str) -> None:
+    """One step of DeepFool is exact on a plane, up to its overshoot."""
+    net, w = linear
+    x, y = points(net)
+    outcome = attack_class(method)(norm=norm).run(net, x[:40], y[:40])
+    least = margins(net, x[:40], y[:40]) / dual(w, norm)
+    found = distance(outcome.images - x[:40], norm)
+    assert outcome.success.all()
+    assert (found >= least * (1 - 5e-4)).all() and (found / least).median() < 1.05
+
+
+def test_ead_comes_near_the_least_l1_distance(linear: tuple[nn.Module, Tensor]) -> None:
+    net, w = linear
+    x, y = points(net)
+    outcome = attack_class("ead")().run(net, x[:40], y[:40])
+    least = margins(net, x[:40], y[:40]) / dual(w, "l1")
+    found = distance(outcome.images - x[:40], "l1")
+    assert outcome.success.all() and (found >= least * (1 - 5e-4)).all() and (found / least).median() < 1.2
+
+
 def test_fmn_l0_needs_hardly_more_values_than_the_closed_form(linear: tuple[nn.Module, Tensor]) -> None:
     """The fewest values that turn a sample: those that gain most by going to the end of the box."""
     net, w = linear

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from robustlab.attacks import Square
 from robustlab.attacks.square import bump, sides
+from robustlab.errors import UserError
 from robustlab.threat import distance
 
 from .conftest import answered, small_net
@@ -81,3 +82,22 @@ def test_bumps_have_norm_one_and_two_signs(p: int) -> None:
         shape = bump(side, p)
         assert shape.shape == (side, side) and torch.isclose((shape.abs() ** p).sum(), torch.tensor(1.0), atol=1e-5)
         assert side == 1 or (shape.min() < 0 < shape.max())
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.06), ("l2", 0.5)])
+def test_hopeless_samples_are_given_up_and_no_others(norm: str, eps: float) -> None:
+    net = small_net()
+    x, y = answered(net)
+    whole, short = (Square(norm=norm, eps=eps, steps=400, give_up=g).run(net, x, y) for g in (False, True))
+    won, lost = whole.success, ~whole.success
+    assert 0.2 < won.float().mean() < 0.8
+    assert torch.equal(short.success, won) and torch.equal(short.images[won], whole.images[won])
+    assert (whole.forwards[lost] == 401).all()
+    assert (short.forwards[lost] >= 81).all() and short.forwards[lost].float().mean() < 320
+    size = distance(short.images[lost] - x[lost], norm)  # the last point is kept
+    assert (size > 0.5 * eps).all() and (size <= eps * (1 + 1e-5)).all()
+
+
+def test_giving_up_needs_the_margin() -> None:
+    with pytest.raises(UserError, match="give_up needs loss margin"):
+        Square(give_up=True, loss="ce")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from robustlab.attacks import APGD, APGDT, FABT, Square
 from robustlab.attacks.suite import load_suite, parse_attack
 from robustlab.cards import card_names
 from robustlab.errors import UserError
@@ -65,6 +67,32 @@ def test_another_eps_scales_absolute_steps_and_nothing_else() -> None:
     assert (half.eps, half.step_size, half.steps) == (4 / 255, 1 / 255, 3)  # type: ignore[attr-defined]
     assert suite.at(suite.members[1], 4 / 255).eps == 4 / 255
     assert suite.curve_member.name == "pgd"
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", "8/255"), ("l2", 0.5), ("l1", 12.0)])
+def test_autoattack_is_the_published_one_in_each_norm(norm: str, eps: str | float) -> None:
+    suite = load_suite("autoattack-standard", norm=norm, eps=eps)
+    assert [(m.name, m.method, m.attack.steps, m.attack.restarts) for m in suite.members] == [  # type: ignore[attr-defined]
+        ("apgd-ce", "apgd", 100, 1),
+        ("apgd-t", "apgd-t", 100, 1),
+        ("fab-t", "fab-t", 100, 1),
+        ("square", "square", 5000, 1),
+    ]
+    ce, targeted, boundary, square = (m.attack for m in suite.members)
+    assert isinstance(ce, APGD) and ce.loss == "ce"
+    assert isinstance(targeted, APGDT) and (targeted.loss, targeted.classes) == ("dlr", 9)
+    assert isinstance(boundary, FABT) and boundary.classes == 9
+    assert isinstance(square, Square) and (square.p, square.rescale, square.give_up) == (0.8, False, False)
+    assert all((m.attack.norm, m.attack.eps) == (norm, suite.threat.eps) for m in suite.members)
+
+
+def test_strong_ends_with_the_gradient_members_of_autoattack_at_full_length_and_square() -> None:
+    strong, standard = load_suite("linf-strong"), load_suite("autoattack-standard")
+    own = {m.name: m.attack for m in strong.members}
+    for m in standard.members[:2]:
+        assert own[m.name] == m.attack
+    assert own["square"] == replace(standard.members[-1].attack, give_up=True)  # type: ignore[call-arg]
+    assert [m.name for m in strong.members][-2:] == ["apgd-t", "square"]
 
 
 CARD = '[threat]\nnorm = "linf"\n[[attack]]\nmethod = "pgd"\n'

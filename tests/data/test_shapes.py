@@ -41,7 +41,8 @@ def photo(path: Path, level: float, size: tuple[int, int], grey: bool) -> None:
 
 
 def attacked(model: nn.Module, data: Any, folder: Path, **options: Any) -> Any:
-    return robustlab.evaluate({"net": model}, data, "pgd", output=folder, listener=QUIET, curve=[], **options)
+    options = {"audit": 0, "curve": []} | options
+    return robustlab.evaluate({"net": model}, data, "pgd", output=folder, listener=QUIET, **options)
 
 
 @pytest.mark.parametrize("grey", [True, False])

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from robustlab import intervals
 from robustlab.cli import main
 from robustlab.errors import UserError
 from robustlab.reporting.source import PageRun
@@ -28,7 +29,11 @@ def run(run_folder: Path) -> PageRun:
 def evil(write_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> PageRun:
     folder = tmp_path_factory.mktemp("evil") / "run"
     models = {EVIL: (0.9, 2.0), "net": (0.9, 9.0)}
-    return PageRun.read(write_run(folder, n=40, models=models, classes=[EVIL, "b", "c", "d"]))
+    cell = {"target": "net", "white_box": False, "turned": intervals.share(3, 36), "errors": 0, "reason": None}
+    empty = cell | {"turned": None, "reason": EVIL}
+    board = {"name": "transfer-matrix", "attack": EVIL, "rows": [cell | {"source": EVIL}, empty | {"source": "other"}]}
+    classes = [EVIL, "b", "c", "d"]
+    return PageRun.read(write_run(folder, n=40, models=models, classes=classes, sections=[board]))
 
 
 def rows(run: PageRun, name: str) -> list[dict[str, str]]:

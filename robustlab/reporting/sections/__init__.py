@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from robustlab.reporting.sections import (
     attacks,
+    audit,
     confidence,
     confusion,
     curve,
@@ -17,6 +18,7 @@ from robustlab.reporting.sections import (
     gallery,
     others,
     provenance,
+    transfer,
     verdict,
     verification,
 )
@@ -38,6 +40,8 @@ SECTIONS: tuple[Section, ...] = (
     verdict,
     curve,
     attacks,
+    audit,
+    transfer,
     confusion,
     gallery,
     factors,
@@ -48,4 +52,4 @@ SECTIONS: tuple[Section, ...] = (
     data,
 )
 # These get the runs as they were given; the others get comparable runs as one (reporting/comparison.py).
-OF_EACH_RUN: tuple[Section, ...] = (others, provenance, data)
+OF_EACH_RUN: tuple[Section, ...] = (transfer, others, provenance, data)

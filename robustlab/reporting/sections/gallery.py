@@ -130,6 +130,10 @@ def _item(run: PageRun, image: Json) -> Json | None:
         "truth": run.class_name(image["label"]),
         "before": run.class_name(image["clean_prediction"]),
         "after": run.class_name(image["prediction"]),
+        # the nearest adversarial image that an attack without a budget found
+        "beyond": image["attack"] == run.unbounded
+        and not image["success"]
+        and image["prediction"] != image["clean_prediction"],
     }
 
 

@@ -10,19 +10,27 @@ from markupsafe import Markup
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
 from robustlab.reporting.text import interval, percent, quantity
+from robustlab.runs.transfer import TRANSFER_MATRIX
 
 NAME = "others"
 TITLE = "Further sections"
+KNOWN = {TRANSFER_MATRIX}  # those with a section of their own on the page
+
+Json = dict[str, Any]
 
 
 def applies(runs: Sequence[PageRun]) -> bool:
-    return any(run.info.get("sections") for run in runs)
+    return any(_unknown(run) for run in runs)
+
+
+def _unknown(run: PageRun) -> list[Json]:
+    return [section for section in run.info.get("sections", []) if section.get("name") not in KNOWN]
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
     shown = []
     for run in runs:
-        for section in run.info.get("sections", []):
+        for section in _unknown(run):
             columns = section.get("columns", [])
             shown.append(
                 {

@@ -20,9 +20,7 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
-    shown = [
-        {"run": run, "facts": facts(run), "models": [_model(m) for m in run.info.get("models", [])]} for run in runs
-    ]
+    shown = [{"run": run, "facts": facts(run), "models": _models(run)} for run in runs]
     return fill("sections/provenance.html", shown=shown)
 
 
@@ -53,6 +51,12 @@ def _suite(info: dict[str, Any]) -> str:
     names = [attack["name"] for attack in info["config"].get("attacks", [])]
     mode = "every attack on every image" if info["config"].get("full") else "a cascade"
     return f"{info.get('suite') or 'unnamed'}: {', '.join(names) or 'no attack'}" + (f" ({mode})" if names else "")
+
+
+def _models(run: PageRun) -> list[dict[str, str]]:
+    """The attacked models, and the surrogates that were not attacked themselves."""
+    lent = [model | {"name": f"{model['name']} (surrogate)"} for model in run.info.get("surrogates", [])]
+    return [_model(model) for model in (*run.info.get("models", []), *lent)]
 
 
 def _model(model: dict[str, Any]) -> dict[str, str]:

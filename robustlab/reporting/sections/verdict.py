@@ -8,9 +8,10 @@ from typing import Any
 from markupsafe import Markup
 
 from robustlab.reporting.figures import share_bar
-from robustlab.reporting.source import PageRun
+from robustlab.reporting.source import OTHERS, PageRun
 from robustlab.reporting.templates import render as fill
 from robustlab.reporting.text import interval, p_value, percent, points
+from robustlab.runs.audits import audit_of
 
 NAME = "verdict"
 TITLE = "Verdict"
@@ -70,18 +71,36 @@ def _compared(first: str, second: str, robust: dict[str, Any], clean: dict[str, 
 
 def alarms(run: PageRun) -> list[str]:
     """What makes the numbers other than they seem: labels that are no truth, samples that no attack judged."""
-    found = list(run.info["warnings"])
+    unsure = [model["name"] for model in run.info["config"].get("models", []) if "evaluations" in model]
+    said = [f"{name}: Two evaluations" for name in unsure]  # below in other words, with what was done about it
+    found = [text for text in run.info["warnings"] if not text.startswith(tuple(said))]
+    if run.surrogates:
+        found.append(
+            f"Transfer: the images were crafted on {run.crafted_on}, and the attacked model was only shown them. The"
+            " numbers hold for an attacker who cannot see it; for one who can, robust accuracy is an upper bound, often"
+            " far too high."
+        )
+    if run.crafted_on == OTHERS:
+        found.append("No two models were attacked from the same surrogates: what sets them apart may be those.")
     if run.own_labels:
         found.append(
             "Right means here: as the model itself answered on the clean image, whatever is true. The numbers say how"
             f" {'hard its answers are to turn into the targets' if run.targeted else 'stable its answers are'}, not how"
             " right."
         )
+    found += [_randomised(model) for model in run.info["config"].get("models", []) if "evaluations" in model]
     for model in run.models:
+        record = audit_of(run.info, model["name"])
+        failed = [check["title"] for check in (record or {"checks": []})["checks"] if check["status"] == "fail"]
+        if failed:
+            found.append(
+                f"{model['name']}: the audit of the attack says not to believe these numbers. It does not hold that:"
+                f" {'; '.join(title[0].lower() + title[1:] for title in failed)}."
+            )
         units = run.tables.get(model["name"], {})
-        failed = {unit: sum(line.error is not None for line in lines.values()) for unit, lines in units.items()}
-        errors = sum(failed.values())
-        elsewhere = sum(count for (_, eps), count in failed.items() if eps not in (0, run.numbers["eps"]))
+        ended = {unit: sum(line.error is not None for line in lines.values()) for unit, lines in units.items()}
+        errors = sum(ended.values())
+        elsewhere = sum(count for (_, eps), count in ended.items() if eps not in (0, run.numbers["eps"]))
         missing = sum(attack["missing"] for attack in model["attacks"])
         if errors:
             where = f", {elsewhere:,} of them at other budgets of the curve" if elsewhere else ""
@@ -89,3 +108,16 @@ def alarms(run: PageRun) -> list[str]:
         if missing:
             found.append(f"{model['name']}: {missing:,} standing samples were not attempted; they count as not robust.")
     return found
+
+
+def _randomised(model: dict[str, Any]) -> str:
+    """A model that answers differently each time. model: its entry in the configuration."""
+    if "eot" in model:
+        said = f"Gradients were averaged over {model['eot']} draws."
+    else:
+        said = "Each gradient is a single draw, with which attacks do badly: see --eot."
+    return (
+        f"{model['name']} is randomised: it does not answer twice alike. {said} An image counts as right where at"
+        f" least half of {model['evaluations']} evaluations are, and as fooled where more than half are; another seed"
+        " or batch size moves the numbers a little."
+    )

@@ -1,0 +1,113 @@
+"""Checks on the search: is there a gradient to follow, and has following it come to its end?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustlab.attacks.losses import LOSSES
+from robustlab.audit.finding import CARLINI, PINTOR, Check, Finding, counted, judged, mostly, not_run, worst
+from robustlab.audit.noise import noise
+from robustlab.audit.subject import Subject
+from robustlab.intervals import share
+
+TINY = 1e-12  # of the largest value of a gradient by an image in [0, 1]
+LATE = 0.1  # the last share of the steps, in which
+STEEP = 0.05  # no more than this share of the whole rise of the loss should happen
+
+
+def gradient(subject: Subject) -> Finding:
+    """Gradients of the suite's losses at the clean image and at a corner of the ball around it.
+
+    They are those that attacks follow: of the search copy, where there is one.
+    """
+    n = len(subject)
+    losses, points = subject.losses_used, (subject.x, noise(subject, 0))
+    zero, tiny = [], []
+    for loss in losses:
+        sizes = [_size(subject, at, loss) for at in points]
+        if any(size is None for size in sizes):
+            return Finding("fail", "The outputs carry no gradient back to the image: the graph is cut.")
+        least = torch.stack([size for size in sizes if size is not None]).amin(0)
+        zero.append(least == 0)
+        tiny.append(least < TINY)
+    dead = int(torch.stack(zero).all(0).sum())  # for every loss
+    by_loss = {loss: int(each.sum()) for loss, each in zip(losses, zero, strict=True)}
+    faint = int(torch.stack(tiny).all(0).sum())
+    each = ", ".join(f"{k} with {loss}" for loss, k in by_loss.items())
+    measured = (
+        f"The gradient is exactly zero, at the clean image or at a random point at the edge of the budget, on {each},"
+        f" of {counted(n)}; on {faint} it is under {TINY:g} with every loss."
+    )
+    some = max(by_loss.values())
+    status = worst(judged(dead, n), "warn" if judged(some, n) == "fail" or mostly(faint, n, 0.1) else "pass")
+    return Finding(status, measured, {"zero": share(dead, n), "tiny": share(faint, n), "zero_by_loss": by_loss})
+
+
+def _size(subject: Subject, images: Tensor, loss: str) -> Tensor | None:
+    """(n,) the largest absolute value of each image's gradient; None where the outputs do not depend on the images."""
+
+    def sizes(batch: int) -> Tensor | None:
+        found = []
+        for i in range(0, len(images), batch):
+            with torch.enable_grad():
+                leaf = images[i : i + batch].detach().requires_grad_(True)
+                logits = (subject.search or subject.model)(leaf).float()
+                targets = None if subject.targets is None else subject.targets[i : i + batch]
+                total = LOSSES[loss](logits, subject.y[i : i + batch], targets).sum()
+                if not total.requires_grad:
+                    return None
+                (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
+            if slope is None:
+                return None
+            found.append(slope.flatten(1).abs().amax(1))
+        return torch.cat(found)
+
+    return subject.batches.fit(sizes)
+
+
+def converged(subject: Subject) -> Finding:
+    """Would the attack get further with more steps?"""
+    attack = subject.leading_attack
+    left = subject.left
+    if any(each.error for each in subject.white if each.name == subject.leading.name):
+        return not_run("The attack ended in an error.")
+    if not len(left):
+        return Finding("pass", f"Nothing withstood {subject.white_name} for more steps to find.")
+    more = int(subject.doubled.sum())
+    status = judged(more, len(subject))
+    measured = f"Twice as many steps of {subject.leading.name} break {more} more of {counted(len(subject))}."
+    numbers = {"broken_by_twice_the_steps": share(more, len(subject))}
+    losses = subject.losses[left]
+    losses = losses[:, : int((losses > -torch.inf).any(0).sum())]
+    if losses.shape[1] > 1:
+        best = losses.cummax(1).values
+        last = max(1, round(LATE * attack.steps))
+        rise = best[:, -1] - best[:, 0]
+        rising = int((best[:, -1] - best[:, max(best.shape[1] - 1 - last, 0)] > STEEP * rise).sum())
+        measured = (
+            f"On {rising} of the {counted(len(left))} that withstood, the loss of {subject.leading.name} rose by more"
+            f" than {STEEP:.0%} of its whole rise in the last {last} of its {attack.steps} steps. {measured}"
+        )
+        status = worst(status, "warn" if mostly(rising, len(left)) else "pass")
+        numbers["still_rising"] = share(rising, len(left))
+    return Finding(status, measured, numbers)
+
+
+CHECKS = (
+    Check(
+        "gradient",
+        "There is a gradient to follow",
+        "Look for rounding, thresholds, argmax, detach() or no_grad() in the model; replace them on the way back by a"
+        " smooth function (BPDA), or rely on attacks that need no gradient, such as square.",
+        f"{CARLINI}, section 4.7; {PINTOR}, unavailable gradients",
+        gradient,
+    ),
+    Check(
+        "converged",
+        "The loss has stopped rising at the last step",
+        "Give the attacks more steps, or use APGD, which sets its own step size.",
+        f"{CARLINI}, section 4.8; {PINTOR}, incomplete optimization",
+        converged,
+    ),
+)
