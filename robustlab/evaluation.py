@@ -206,7 +206,7 @@ def evaluate(
                 audit(tasks, world, listener.say)
                 world.wait()
                 if world.first:
-                    run.update(audit=collected(tasks, listener.say))
+                    run.update(**collected(tasks, listener.say))
                     run.finish(
                         sections=[matrix_section(tasks, rows)] if rows else [],
                         explain=partial(explain_kept, run, together[:attacked], selected, device, listener.say),

@@ -45,17 +45,18 @@ def audit(tasks: Sequence[Task], world: World, told: Callable[[str], None]) -> N
 
 
 def collected(tasks: Sequence[Task], told: Callable[[str], None]) -> Json:
-    """run.json's `audit`: for each model what `audit` has stored. Says what did not pass."""
-    found = {}
+    """run.json's `audit`, for each model what was stored, and its `times` with that of the audit. Says what is amiss."""
+    found, seconds = {}, 0.0
     for task in tasks:
         record = task.run.part(_part(task))
         if record is None:
             continue
+        seconds += record.pop("seconds")
         found[task.name] = record
         for check in record["checks"]:
             if check["status"] in ("warn", "fail"):
                 told(f"Warning: {task.name}, audit, {check['name']} ({check['status']}): {check['measured']}")
-    return found
+    return {"audit": found, "times": tasks[0].run.info["times"] | ({"audit": seconds} if found else {})}
 
 
 def _part(task: Task) -> str:

@@ -43,6 +43,7 @@ def facts(run: PageRun) -> list[tuple[str, str]]:
         ("Started", times.get("started", "")),
         ("Finished", times.get("finished", "")),
         ("Time in the units", duration(times["seconds"]) if "seconds" in times else ""),
+        ("Time of the audit", duration(times["audit"]) if "audit" in times else ""),
     ]
     return [(label, str(value) if value else "not recorded") for label, value in known]
 
