@@ -43,15 +43,15 @@ def not_run(reason: str) -> Finding:
     return Finding("not run", reason)
 
 
-def judged(k: int, n: int, tolerated: float = TOLERATED) -> Status:
-    """The status where k of n samples should be none.
+def judged(k: int, n: int) -> Status:
+    """The status where k of n samples should be none. A single one is never more than a warning.
 
-    >>> [judged(k, 64) for k in (0, 1, 3, 4)], judged(3, 32)
-    (['pass', 'warn', 'warn', 'fail'], 'fail')
+    >>> [judged(k, 64) for k in (0, 1, 3, 4)], [judged(k, 4) for k in (1, 2)]
+    (['pass', 'warn', 'warn', 'fail'], ['warn', 'fail'])
     """
     if not k:
         return "pass"
-    return "fail" if wilson(k, n)[0] > tolerated else "warn"
+    return "fail" if k > 1 and wilson(k, n)[0] > TOLERATED else "warn"
 
 
 def mostly(k: int, n: int, more_than: float = 0.5) -> bool:

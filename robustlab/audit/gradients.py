@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -74,7 +76,7 @@ def converged(subject: Subject) -> Finding:
         return not_run("The attack ended in an error.")
     if not len(left):
         return Finding("pass", f"Nothing withstood {subject.white_name} for more steps to find.")
-    more = int(subject.doubled.sum())
+    more = int(subject.found(replace(attack, steps=2 * attack.steps)).sum())
     status = judged(more, len(subject))
     measured = f"Twice as many steps of {subject.leading.name} break {more} more of {counted(len(subject))}."
     numbers = {"broken_by_twice_the_steps": share(more, len(subject))}

@@ -11,9 +11,11 @@ from robustlab.threat import random_start
 
 
 def noise(subject: Subject, number: int) -> Tensor:
-    """Draw `number` for every sample: linf: every value moved by eps, up or down; else a random start."""
+    """Draw `number` for every sample; linf: every value moved by eps, up or down; l0: none; else a random start."""
     x, threat = subject.x, subject.suite.threat
     key = keys(subject.seed, subject.ids, "audit noise", number)
+    if threat.norm == "l0":
+        return x
     if threat.norm != "linf":
         return random_start(x, threat.norm, threat.eps, key)
     sign = torch.where(uniform(key, x.shape[1:]) < 0.5, -threat.eps, threat.eps)

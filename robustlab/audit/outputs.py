@@ -66,7 +66,7 @@ def randomised(subject: Subject) -> Finding:
         f"{what}, by up to {max(differences):.3g} in an output; the answer changes on {flips} of {counted(n)} in three"
         " evaluations."
     )
-    averaged = min(getattr(attack, "eot", 1) for _, attack in subject.gradient_attacks)
+    averaged = min(attack.eot for _, attack in subject.gradient_attacks)
     if subject.evaluations > 1 and averaged > 1:
         measured += (
             f" The attacks average over {averaged} draws or more, and {subject.evaluations} evaluations decide on each"
@@ -139,7 +139,7 @@ CHECKS = (
     Check(
         "randomised",
         "The same image gets the same answer",
-        "If the randomness is meant, average gradients over it (eot=10 in every attack); if not, find the dropout or"
+        "If the randomness is meant, average gradients over it (--eot 20); if not, find the dropout or"
         " BatchNorm that eval mode does not reach.",
         f"{CARLINI}, section 4.6; {PINTOR}, unstable predictions",
         randomised,

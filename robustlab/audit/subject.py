@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
 
@@ -89,7 +89,8 @@ class Subject:
     @property
     def losses_used(self) -> list[str]:
         """By the suite's gradient attacks; cross-entropy where none says."""
-        return list(dict.fromkeys(getattr(attack, "loss", "ce") for _, attack in self.gradient_attacks))
+        found = [attack.loss for _, attack in self.gradient_attacks if isinstance(attack, RowAttack)]
+        return list(dict.fromkeys(found)) or ["ce"]
 
     @cached_property
     def gradient_attacks(self) -> list[tuple[str, Attack]]:
@@ -123,13 +124,13 @@ class Subject:
     @property
     def eot(self) -> int:
         """Draws of the model that the suite's attacks average over."""
-        return max((getattr(member.attack, "eot", 1) for member in self.suite.members), default=1)
+        return max(member.attack.eot for member in self.suite.members)
 
     @cached_property
     def climbing(self) -> list[Member]:
         """The suite's attacks that raise a loss step by step; where it has none, PGD as the audit chooses it."""
         members = [m for m in self.suite.members if isinstance(m.attack, PGD | APGD) and m.attack.steps > 1]
-        return members or [Member("PGD of 20 steps", "pgd", {}, self.plain(PGD, steps=20))]
+        return members or [Member("the audit's PGD (20 steps)", "pgd", {}, self.plain(PGD, steps=20))]
 
     @property
     def leading(self) -> Member:
@@ -152,7 +153,7 @@ class Subject:
 
     def _attacked(self, name: str, attack: Attack) -> Attacked:
         """One attack on all samples. What a model raises is kept as the reason why nothing was broken."""
-        if isinstance(attack, RowAttack) and name == self.leading.name:
+        if isinstance(attack, PGD | APGD) and name == self.leading.name:
             attack = watched(attack, self.losses)
         try:
             outcome = self.run(attack)
@@ -190,12 +191,6 @@ class Subject:
     def left(self) -> Tensor:
         """Positions of the samples that withstood them all."""
         return (~self.broken).nonzero()[:, 0]
-
-    @cached_property
-    def doubled(self) -> Tensor:
-        """(n,) bool: what withstood the suite and fell to `leading` with twice as many steps."""
-        attack = self.leading_attack
-        return self.found(replace(attack, steps=2 * attack.steps))
 
     def found(self, attack: Attack, **more: Any) -> Tensor:
         """(n,) bool: what withstood the gradient attacks and falls to this one."""

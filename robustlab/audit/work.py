@@ -19,13 +19,15 @@ from robustlab.data import Loaded
 from robustlab.distributed import World
 from robustlab.draws import keys
 from robustlab.oracle import forked
+from robustlab.threat import BUDGET_NORMS
 
 Json = dict[str, Any]
 
 # in the order of the page: the model, the search, its rivals, its points
 CHECKS: tuple[Check, ...] = (*outputs.CHECKS, *gradients.CHECKS, *comparisons.CHECKS, *points.CHECKS)
 SAMPLES = 128  # for what looks at samples whatever the model answers
-_ATTACKS = {each.name for each in (*comparisons.CHECKS, *points.CHECKS)} | {"converged", "confidence"}
+_OWN = {each.name for each in comparisons.CHECKS} | {"converged"}  # with attacks of the audit's own
+_ATTACKS = {each.name for each in points.CHECKS} | _OWN | {"confidence"}
 
 
 def row_steps(suite: Suite) -> float:
@@ -45,7 +47,7 @@ def audit(tasks: Sequence[Task], world: World, told: Callable[[str], None]) -> N
 
 
 def collected(tasks: Sequence[Task], told: Callable[[str], None]) -> Json:
-    """run.json's `audit`, for each model what was stored, and its `times` with that of the audit. Says what is amiss."""
+    """run.json's `audit`, for each model what was stored, and `times` with that of the audit. Says what is amiss."""
     found, seconds = {}, 0.0
     for task in tasks:
         record = task.run.part(_part(task))
@@ -97,6 +99,8 @@ def _asked(check: Check, subject: Subject) -> Finding:
         return not_run("No image was classified right.")
     if check.name in _ATTACKS and subject.suite.threat.eps == 0:
         return not_run("The budget is 0: there is no attack to audit.")
+    if check.name in _OWN and subject.suite.threat.norm not in BUDGET_NORMS:
+        return not_run(f"The audit has no attack of its own in {subject.suite.threat.norm}.")
     if check.name in _ATTACKS and subject.elsewhere:
         return not_run("The suite crafts its images on other models; only an attack on the model itself is audited.")
     try:

@@ -150,6 +150,13 @@ def test_suites_of_all_kinds(attacks: list[str], evaluate: Any, world: Any) -> N
     assert found(stored)["huge-eps"]["status"] == "pass"
 
 
+def test_a_norm_that_only_the_suite_attacks_in(evaluate: Any, world: Any) -> None:
+    stored, _ = evaluate({"net": world.plain()}, suite=load_suite(attacks=["fmn:steps=20"], norm="l0", eps=20))
+    checks = found(stored)
+    assert checks["black-box"]["measured"] == "The audit has no attack of its own in l0."
+    assert checks["gradient"]["status"] == checks["inside"]["status"] == "pass"
+
+
 def test_the_audit_is_part_of_the_configuration(evaluate: Any, world: Any, tmp_path: Path) -> None:
     stored, _ = evaluate({"net": world.plain()})
     assert stored.info["config"]["audit"] == 8
