@@ -33,7 +33,7 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 	$(BIN)/mypy
 
 reports: $(VENV)/.installed-test
-	$(BIN)/robustlab attack --limit 80 --output reports/example --overwrite
+	$(BIN)/robustlab attack --limit 32 --output reports/example --overwrite
 	$(BIN)/python reports/picture.py reports/example/report.html reports/example/page.png
 
 clean:

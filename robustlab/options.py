@@ -53,7 +53,7 @@ class Options:
     keep: int = 1
     """Kept example images for each model, attack, class and outcome; at most 64 of an outcome."""
 
-    audit: int = 64
+    audit: int = 48
     """Correctly classified samples, drawn by the seed, on which the attack itself is audited; 0 for no audit."""
 
     save_adversarial: bool = False

@@ -165,6 +165,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[Tensor, T
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs RLIMIT_AS and /proc")
 def test_a_real_limit_on_memory(place: Path) -> None:
     (place / "limited.py").write_text(LIMITED)
