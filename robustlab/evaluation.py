@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 import time
@@ -14,35 +13,45 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustlab.attacks import FGSM
 from robustlab.attacks.suite import Suite, load_suite
 from robustlab.audit import audit, collected, row_steps
-from robustlab.cascade import Task, class_names, evaluate_chunk
-from robustlab.data import Data, load_data
+from robustlab.cascade import Task, evaluate_chunk
+from robustlab.data import Data
 from robustlab.data.matching import matched
-from robustlab.data.selection import class_index
 from robustlab.distributed import World
-from robustlab.draws import pixel_ids
 from robustlab.environment import resolve_device
 from robustlab.errors import RunError, UserError
 from robustlab.explain.kept import explain_kept
 from robustlab.files import default_folder
+from robustlab.intake import (
+    CHECKED,
+    answer_names,
+    as_data,
+    check_data,
+    classifiers_of,
+    default_batch_size,
+    default_chunk_size,
+    home_of,
+    named_alike,
+    predictions,
+    untrained,
+    warnings_of,
+    without_target_class,
+)
 from robustlab.judging import logits_of
 from robustlab.memory import Batches, machine_failures
-from robustlab.models import load_model
-from robustlab.models.classifier import RANDOMISED, Classifier, check
+from robustlab.models.classifier import RANDOMISED, Classifier
 from robustlab.models.search_copy import SearchCopy, make_search_copy
 from robustlab.options import Options
 from robustlab.oracle import forked, undisturbed
 from robustlab.provenance import about, configuration, data_lines
 from robustlab.randomised import averaged, check_targets, draws_of, in_words
 from robustlab.runs import StoredRun, read_run
-from robustlab.threat import ThreatModel, check_range, diameter, parse_eps
+from robustlab.threat import ThreatModel, diameter, parse_eps
 from robustlab.transfer import Source, as_one, check_surrogates, matrix_chunk, matrix_section, surrogates_of
-
-CHECKED = 64  # samples of the first batch, on which models and search copies are checked
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,7 @@ def evaluate(
     a model failed on some samples.
 
     >>> import tempfile
+    >>> from torch import nn
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     >>> images, labels = torch.rand(8, 3, 2, 2), torch.zeros(8, dtype=torch.long)
     >>> quiet = Listener(say=lambda text: None)
@@ -89,13 +99,13 @@ def evaluate(
     world = World.join()
     if not world.first:
         listener = Listener(say=lambda text: None)
-    device = world.device(resolve_device(chosen.device) if chosen.device != "auto" else _home(models))
+    device = world.device(resolve_device(chosen.device) if chosen.device != "auto" else home_of(models))
     selected = as_data(data, limit)
-    _check_data(selected, chosen.labels)
+    check_data(selected, chosen.labels)
     if not isinstance(suite, Suite):
         suite = load_suite(suite, default=selected.threat)
-    classifiers = _classifiers(models, device)
-    lent = [] if surrogate is None else _classifiers(surrogate, device)
+    classifiers = classifiers_of(models, device)
+    lent = [] if surrogate is None else classifiers_of(surrogate, device)
     crafted_on = surrogates_of(suite, classifiers, lent)
     everyone, attacked = [*classifiers, *lent], len(classifiers)
     folder = Path(output) if output is not None else world.agree(default_folder(selected.name))
@@ -118,9 +128,9 @@ def evaluate(
         together = list(zip(everyone, batches, strict=True))
         warnings = [
             *selected.notes,
-            *(f"{m.name} has random weights: it was never trained." for m in everyone if _random(m)),
+            *(f"{m.name} has random weights: it was never trained." for m in everyone if untrained(m)),
         ]
-        found = {model.name: b.fit(partial(_checked, model, selected, device)) for model, b in together}
+        found = {model.name: b.fit(partial(warnings_of, model, selected, device)) for model, b in together}
         warnings += [f"{name}: {text}" for name, texts in found.items() for text in texts]
         randomised = {name for name, texts in found.items() if RANDOMISED in texts}
         check_targets(randomised, suite.threat, chosen)
@@ -130,13 +140,13 @@ def evaluate(
         outputs = [first[model.name].shape[1] for model in classifiers]
         if chosen.labels == "given":
             selected = matched(selected, [(m.name, m.classes, first[m.name].shape[1]) for m in everyone])
-            warnings += [w for model in classifiers for w in _named_alike(model, selected)]
+            warnings += [w for model in classifiers for w in named_alike(model, selected)]
         truths = [selected.labels]
         if chosen.labels == "predicted":
             selected = replace(selected, classes=answer_names(classifiers, selected, max(outputs)))
             if suite.threat.target_class is not None:  # what any model sees as the target already, all leave out
-                truths = [b.fit(partial(_predictions, model, selected, device)) for model, b in together[:attacked]]
-        selected, dropped = _without_target_class(selected, truths, suite.threat, min(outputs))
+                truths = [b.fit(partial(predictions, model, selected, device)) for model, b in together[:attacked]]
+        selected, dropped = without_target_class(selected, truths, suite.threat, min(outputs))
         if dropped:
             warnings.append(f"{dropped} samples of the target class {suite.threat.target!r} were left out.")
         copies = [
@@ -222,28 +232,6 @@ def evaluate(
     return stored
 
 
-def default_batch_size(values: int, device: torch.device) -> int:
-    """Rows in the working batch for images of so many values: 128 (GPU: 512) up to 3x64x64, then fewer, at least 8.
-
-    An attack keeps what a network computes on the way, for its gradient: some 100 MB an image of 3x224x224 in a
-    ResNet-50.
-
-    >>> default_batch_size(3 * 32 * 32, torch.device("cpu")), default_batch_size(3 * 224 * 224, torch.device("cpu"))
-    (128, 10)
-    """
-    most = 128 if device.type == "cpu" else 512
-    return max(8, min(most, most * 3 * 64 * 64 // max(1, values)))
-
-
-def default_chunk_size(values: int) -> int:
-    """Samples in a unit of work: 512, or what 100 MB hold of larger images, of which a unit keeps a few copies.
-
-    >>> default_chunk_size(3 * 32 * 32), default_chunk_size(3 * 224 * 224)
-    (512, 167)
-    """
-    return max(8, min(512, 512 * 3 * 128 * 128 // max(1, values)))
-
-
 def _work(tasks: Sequence[Task], sources: Sequence[Source], world: World, listener: Listener) -> None:
     """The units of all tasks, and the rows of the transfer matrix."""
     chunks = world.share(tasks[0].chunks())
@@ -258,62 +246,6 @@ def _work(tasks: Sequence[Task], sources: Sequence[Source], world: World, listen
         for name in matrix_chunk(tasks, sources, number, where):
             done += 1
             listener.advance(done, total, f"transfer matrix: {name}")
-
-
-def as_data(data: Data | str | tuple[Tensor, Tensor], limit: int | None) -> Data:
-    """Data of any form that `evaluate` takes."""
-    if isinstance(data, str):
-        return load_data(data, "test", limit)
-    if isinstance(data, Data):
-        return data
-    images, labels = data
-    if len(images) != len(labels):
-        raise UserError(f"There are {len(images)} images and {len(labels)} labels; one label an image is needed.")
-    raw = hashlib.sha256(pixel_ids(images.float()).cpu().numpy().tobytes() + labels.cpu().numpy().tobytes())
-    return Data(
-        name="tensors",
-        split="test",
-        images=images.detach().float().cpu(),
-        labels=labels.long().cpu(),
-        ids=torch.arange(len(images)),
-        classes=tuple(str(k) for k in range(int(labels.max()) + 1 if len(labels) else 0)),
-        hash=raw.hexdigest()[:16],
-        threat=ThreatModel(),
-    )
-
-
-def answer_names(models: Sequence[Classifier], data: Data, outputs: int) -> tuple[str, ...]:
-    """The names of the classes that models answer with: their own where all agree, else numbers.
-
-    The data's names count only where no model has any and there is one for each output.
-    """
-    named = {model.classes for model in models}
-    if len(named) == 1 and (own := named.pop()) is not None:
-        return own
-    if named <= {None} and len(data.classes) == outputs:
-        return data.classes
-    return tuple(str(k) for k in range(outputs))
-
-
-def _random(model: Classifier) -> bool:
-    return (model.source or {}).get("weights") == "random"
-
-
-def _predictions(model: nn.Module, data: Data, device: torch.device, batch_size: int) -> Tensor:
-    """(n,) the classes that a model answers with on the clean images."""
-    parts = [data.images[i : i + batch_size] for i in range(0, len(data), batch_size)]
-    return torch.cat([logits_of(model, part.to(device), batch_size).argmax(1).cpu() for part in parts])
-
-
-def _without_target_class(data: Data, truths: Sequence[Tensor], threat: ThreatModel, outputs: int) -> tuple[Data, int]:
-    """The data without the samples that are of the target class already by any of `truths`, and how many there were."""
-    if threat.target_class is None:
-        return data, 0
-    target = class_index(threat.target_class, class_names(data, outputs))
-    other = torch.stack([labels != target for labels in truths]).all(0)
-    if not bool(other.any()):
-        raise UserError(f"Every selected sample is of the target class {threat.target!r}; nothing is left to attack.")
-    return data.take(other), int((~other).sum())
 
 
 @contextmanager
@@ -339,70 +271,6 @@ def _as_recorded(records: Sequence[Mapping[str, Any]], copies: Sequence[SearchCo
             )
         found.append(copy if used else replace(copy, module=None))
     return found
-
-
-def _classifiers(models: Any, device: torch.device) -> list[Classifier]:
-    """Models of any accepted form as classifiers with unique names, on the device."""
-    if isinstance(models, Mapping):
-        named: list[tuple[str | None, Any]] = list(models.items())
-    else:
-        named = [(None, m) for m in (models if isinstance(models, list | tuple) else [models])]
-    if not named:
-        raise UserError("No model to attack was given.")
-    found: list[Classifier] = []
-    for name, model in named:
-        if isinstance(model, str):
-            model = load_model(model)
-        if not isinstance(model, nn.Module):
-            raise UserError(f"A model must be a name or an nn.Module, got {type(model).__name__}.")
-        if not isinstance(model, Classifier):
-            model = Classifier(model, name=name or type(model).__name__)
-        elif name:
-            model.name = name
-        found.append(model.to(device))
-    names = [model.name for model in found]
-    twice = next((n for n in names if names.count(n) > 1), None)
-    if twice:
-        raise UserError(
-            f"Two models are named {twice!r}: give each once. (In Python, a dict gives them names of their own.)"
-        )
-    return found
-
-
-def _check_data(data: Data, labels: str) -> None:
-    if not len(data):
-        raise UserError("There is no sample to attack: the selection is empty.")
-    if len(data.images) != len(data.labels) or len(data.ids) != len(data.labels):
-        counts = f"{len(data.images)} images, {len(data.labels)} labels and {len(data.ids)} ids"
-        raise UserError(f"{data.name} has {counts}; every sample needs one of each.")
-    if len(data.ids.unique()) != len(data.ids):
-        raise UserError(f"{data.name} has ids that occur twice; every sample needs an id of its own.")
-    unlabelled = int((data.labels == -1).sum())
-    if labels == "given" and unlabelled:
-        raise UserError(
-            f"{unlabelled} of the {len(data)} selected samples of {data.name} have no label. Give labels (a folder for"
-            " each class, or an array of labels), or attack the models' own answers: --labels predicted."
-        )
-    if not isinstance(data.images, Tensor):
-        return  # decoded from 8 bits
-    check_range(data.images, f"the images of {data.name}")
-
-
-def _checked(model: Classifier, data: Data, device: torch.device, batch_size: int) -> list[str]:
-    """The warnings of the boundary check on the first batch; what cannot be attacked is a UserError."""
-    first = data.images[: min(CHECKED, batch_size)].to(device)
-    try:
-        return check(model, first, None)  # labels: see `matched`
-    except UserError as error:
-        raise UserError(f"{model.name}: {error}") from error
-
-
-def _named_alike(model: Classifier, data: Data) -> list[str]:
-    """A warning where model and data call the same classes by other names."""
-    if model.classes is None or data.name == "tensors" or len(model.classes) != len(data.classes):
-        return []
-    differ = [f"{a!r}, {b!r}" for a, b in zip(model.classes, data.classes, strict=True) if a != b]
-    return [f"{model.name} and {data.name} name their classes differently (first: {differ[0]})"] if differ else []
 
 
 def _search_copy(model: Classifier, data: Data, options: Options, device: torch.device, batch_size: int) -> SearchCopy:
@@ -450,16 +318,6 @@ def _curve(options: Options, threat: ThreatModel, values: int, fine: bool) -> tu
         shares = [k / 16 for k in range(1, 33)] if fine else [0.25, 0.5, 1.0, 1.5, 2.0]
         return tuple(f * threat.eps for f in shares if f * threat.eps <= most)
     return tuple(sorted({*given, threat.eps} - {0.0})) if given else ()
-
-
-def _home(models: Any) -> torch.device:
-    """Where the first module given lies; a caller's own module is not moved unless a device is asked for."""
-    given = models.values() if isinstance(models, Mapping) else models if isinstance(models, list | tuple) else [models]
-    for model in given:
-        if isinstance(model, nn.Module) and (p := next(model.parameters(), None)) is not None and p.is_cuda:
-            return p.device
-    only_names = all(isinstance(model, str) for model in given)
-    return resolve_device("auto") if only_names else torch.device("cpu")
 
 
 def _estimate(tasks: Sequence[Task], rows: int, data: Data, device: torch.device) -> str:

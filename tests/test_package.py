@@ -32,6 +32,7 @@ LAYERS: list[set[str]] = [
     {"cascade", "randomised"},
     {"audit"},
     {"provenance", "transfer"},
+    {"intake"},
     {"evaluation"},
     {"main_job", "train_job", "verification"},
     {"cli"},

@@ -21,7 +21,8 @@ from torch import nn
 from robustlab import evaluate, load_model, verify
 from robustlab.cli import main
 from robustlab.errors import UserError
-from robustlab.evaluation import Listener, as_data
+from robustlab.evaluation import Listener
+from robustlab.intake import as_data
 from robustlab.runs import config_hash
 from robustlab.runs.aggregates import Line
 from robustlab.threat import ThreatModel

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustlab.data import Data
 from robustlab.environment import resolve_device
 from robustlab.errors import UserError
-from robustlab.evaluation import as_data
+from robustlab.intake import as_data
 from robustlab.runs import read_run
 from robustlab.verification.again import data_again, models_again
 from robustlab.verification.checks import Verification

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 import robustlab
 from robustlab.cli import main
 from robustlab.data import load_data
-from robustlab.evaluation import Listener, default_batch_size, default_chunk_size
+from robustlab.evaluation import Listener
+from robustlab.intake import default_batch_size, default_chunk_size
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier
 from robustlab.training import Recipe, train

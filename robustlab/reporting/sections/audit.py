@@ -12,7 +12,7 @@ from robustlab.reporting.templates import render as fill
 from robustlab.runs.audits import audit_of, in_one_line, tally
 
 NAME = "audit"
-TITLE = "Audit of the attack"
+TITLE = "Audit"
 
 Json = dict[str, Any]
 
