@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from robustlab.attacks import ATTACKS
+from robustlab.cards import card_names
 from robustlab.cli import main
+from robustlab.cli.attack import attack
 
 MODEL = """
 import torch
@@ -283,3 +288,9 @@ def test_resume_needs_to_know_the_run(place: Path, capsys: pytest.CaptureFixture
 def test_a_module_in_a_file_is_a_model_too(place: Path) -> None:
     (place / "model.py").write_text(MODEL + "\n\nmade = other()\n")
     assert main([*ARGS[:1], "model.py:made", *ARGS[2:], "--limit", "5", "--no-curve", "--output", "run"]) == 0
+
+
+def test_help_names_every_card_and_attack() -> None:
+    text = inspect.getdoc(attack) or ""
+    names = set(re.findall(r"[a-z0-9-]+", text))
+    assert set(ATTACKS) <= names and set(card_names("attacks")) <= names

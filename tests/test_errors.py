@@ -192,6 +192,7 @@ CASES = {
     f"{A} --suite nothing.toml": "the key 'attack' is missing",
     f"{A} --suite fgsm --attack pgd": "not both",
     f"{A} --attack pdg": "Did you mean 'pgd'",
+    f"{A} --attack AutoAttack": "--suite autoattack-standard",
     f"{A} --attack pgd:step=3": "Did you mean 'steps'",
     f"{A} --attack pgd:steps=ten": "steps must be of the type int",
     f"{A} --attack pgd:steps=0": "steps of at least 1, got 0",

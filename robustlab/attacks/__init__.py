@@ -55,6 +55,8 @@ def attack_class(method: str) -> Any:
     """
     if method not in ATTACKS:
         known = ", ".join(ATTACKS)
+        if method.lower().replace("-", "").startswith("autoattack"):
+            raise UserError("AutoAttack is four attacks, one after another: --suite autoattack-standard.")
         raise UserError(f"There is no attack {method!r}.{did_you_mean(method, ATTACKS)} Known: {known}.")
     return locate(ATTACKS[method])
 

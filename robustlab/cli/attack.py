@@ -49,9 +49,11 @@ def attack(
         Zoo names (`robustlab zoo`), torchvision:NAME, cards (.toml), exported programs (.pt2), or FILE.py:function;
         default road-signs/cnn and its robust twin.
     suite
-        A card in attacks/, by name or path (default linf-standard).
+        A card, by name or path: fgsm, pgd, linf-standard (the default), l2-standard, autoattack-standard, linf-strong,
+        transfer.
     attack
-        Attacks without a card: name:key=value,...; may be given several times.
+        Attacks without a card, name:key=value,...; may be given several times: fgsm, pgd, mi-fgsm, ni-fgsm, si-ni-fgsm,
+        di-fgsm, ti-fgsm, apgd, apgd-t, square, fab-t, fmn, ddn, deepfool, cw, ead, brendel-bethge.
     surrogate
         Craft every attack on these models alone (several: on the mean of their logits), and show the attacked ones only
         the finished images: a transfer attack. Names as MODEL; give MODEL first.
