@@ -19,8 +19,8 @@ import pytest
 
 from robustlab.attacks import ATTACKS
 from robustlab.cards import card_names
+from robustlab.cli import attack as attack_commands
 from robustlab.cli import main
-from robustlab.cli.attack import attack
 
 MODEL = """
 import torch
@@ -291,6 +291,6 @@ def test_a_module_in_a_file_is_a_model_too(place: Path) -> None:
 
 
 def test_help_names_every_card_and_attack() -> None:
-    text = inspect.getdoc(attack) or ""
+    text = inspect.getdoc(attack_commands.attack) or ""
     names = set(re.findall(r"[a-z0-9-]+", text))
     assert set(ATTACKS) <= names and set(card_names("attacks")) <= names
