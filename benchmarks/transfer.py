@@ -52,7 +52,7 @@ def theirs(name: str) -> Craft:
 
     more: dict[str, Any] = {"decay": 1.0}
     if name == "TI":
-        more |= {"len_kernel": 5, "nsig": 2, "diversity_prob": 0.0}
+        more |= {"len_kernel": 5, "nsig": 3, "diversity_prob": 0.0}
 
     def craft(surrogate: nn.Module, x: Tensor, y: Tensor) -> Tensor:
         attack = getattr(torchattacks, METHODS[name])(surrogate, eps=EPS, alpha=EPS / STEPS, steps=STEPS, **more)

@@ -128,6 +128,9 @@ class APGD(RowAttack):
             "rises": torch.where(check > 0, 0, state["rises"]),
         }
 
+    def crafted(self, state: State) -> Tensor:
+        return state["best"]
+
     def _inside(self, rows: Rows, state: State, points: Tensor) -> Tensor:
         if self.norm == "linf":
             return torch.clamp(points, state["low"], state["high"])

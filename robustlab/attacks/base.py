@@ -19,7 +19,7 @@ from robustlab.oracle import Access, Oracle, most, undisturbed
 from robustlab.threat import BUDGET_NORMS, Norm, check_range, distance, parse_eps
 
 INVALID = (
-    "The model returned NaN or infinite values under attack, so its robustness cannot be judged."
+    "The model returned NaN or infinite values or gradients under attack, so its robustness cannot be judged."
     " Check the model on extreme inputs (all 0, all 1); float16 weights overflow easily."
 )
 Model = Callable[[Tensor], Tensor]  # images in [0, 1] (N, C, H, W) -> logits (N, K); usually an nn.Module
@@ -264,6 +264,10 @@ class RowAttack(Attack):
     def view(self, query: Tensor, rows: Rows, i: int, draw: Draw) -> Tensor:
         """What the target is shown as view i of the query."""
         return query
+
+    def crafted(self, state: State) -> Tensor:
+        """(B, C, H, W): what comes out where nothing is judged, for training and for transfer; the last point."""
+        return state["query"]
 
     def done(self, rows: Rows, state: State) -> Tensor | None:
         """(B,) bool: rows that end before their last step."""

@@ -82,9 +82,12 @@ class _Drive:
         self.searcher = oracle if search is None else Oracle(search)
         self.x, self.y, self.ids = x, y, ids
         self.batch_size, self.quantum = batch_size, quantum
-        if attack.aims and clean_logits is None:
+        looked = attack.aims and clean_logits is None
+        if looked:
             clean_logits = torch.cat([oracle.looks(part).mean(0) for part in x.split(batch_size)]) if len(x) else None
         self.ranks = attack.ranks(y, targets, clean_logits)
+        if kept == "last":  # nothing is judged on the way, so that there is nothing to try again for
+            self.ranks = self.ranks[:, :1]
         n, r = self.ranks.shape
         self.images = x.clone()
         # the lowest rank that settled a sample, by a success or by NaN; r while none has
@@ -92,6 +95,7 @@ class _Drive:
         self.failed = torch.full_like(y, -1)  # the highest rank whose last point is kept
         self.best = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)  # smallest distance so far
         self.forwards, self.backwards, self.refused = (torch.zeros_like(self.ranks) for _ in range(3))
+        self.forwards[:, :1] += oracle.evaluations * looked
         self.won, self.invalid = (torch.zeros_like(self.ranks, dtype=torch.bool) for _ in range(2))
         self.allowed = attack.eps + TOLERANCE * max(1.0, attack.eps)
         self.stops = attack.stop_when_fooled and self.kept != "last" and math.isfinite(attack.eps)
@@ -117,7 +121,7 @@ class _Drive:
                 rows.age += 1
                 if self.kept == "last":
                     end = end | (rows.age >= attack.queries)
-                    self.images[rows.pos[end & live]] = state["query"][end & live]
+                    self.images[rows.pos[end & live]] = attack.crafted(state)[end & live]
             rows, state = self.turn_over(rows, state, end & live)
         return self.outcome()
 
@@ -271,6 +275,10 @@ class _Drive:
                 hit = hit & ~doubtful
                 hit[i] = judged
         seen = logits[0] if len(logits) == 1 else logits.mean(0)
+        if gradient is not None:  # a way that nobody can follow; a point that is adversarial counts without it
+            lost = live & ~last & ~hit & ~torch.isfinite(gradient.flatten(1).sum(1))
+            self.invalid[rows.pos[lost], rows.rank[lost]] = True
+            self.settle(rows, lost)
         return Seen(seen, loss, gradient, hit & ~self.invalid[rows.pos, rows.rank])
 
     def check(self, logits: Tensor, rows: Rows, live: Tensor) -> None:

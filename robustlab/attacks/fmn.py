@@ -86,7 +86,8 @@ class FMN(MinimumAttack):
         if self.norm == "l0":  # whole values
             inwards = torch.minimum(state["radius"] - 1, inwards.floor()).clamp_min(0)
             outwards = torch.maximum(state["radius"] + 1, outwards.floor())
-            ahead = size + 1
+            # values that point out of the box leave the size behind the radius
+            ahead = torch.maximum(size, state["radius"].nan_to_num(posinf=0.0)) + 1
         else:  # to where a linear model would have its boundary
             ahead = (size + seen.loss.abs() / distance(g, DUAL[self.norm]).clamp_min(1e-12)) * BEYOND
         outwards = torch.where(nearest < torch.inf, outwards, ahead)

@@ -133,6 +133,9 @@ class FoolboxAttack(Attack):
             backwards[rows] += shown.backwards
             invalid[rows[bad]] = True
             rows = rows[~bad] if bool(bad.any()) else rows[:0]
+        # where foolbox's C&W and EAD find nothing they return a black image, which may be adversarial by itself
+        black = (images == 0).flatten(1).all(1)
+        images[black] = x[black]
         found = adversarial()
         images[~found] = x[~found]
         inside = distance(images - x, self.norm) <= self.eps + TOLERANCE * max(1.0, self.eps)

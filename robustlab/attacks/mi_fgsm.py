@@ -104,9 +104,9 @@ def diverse(images: Tensor, key: Tensor, share: float, room: float = 1.1) -> Ten
 
 
 def smooth(gradient: Tensor, side: int) -> Tensor:
-    """Each channel convolved with a Gaussian of `side` pixels, of standard deviation a fifth of that (15 and 3)."""
+    """Each channel convolved with a Gaussian of `side` pixels, which reach three standard deviations to either side."""
     at = torch.arange(side, device=gradient.device, dtype=gradient.dtype) - side // 2
-    line = torch.exp(-(at**2) / (2 * (side / 5) ** 2))
+    line = torch.exp(-(at**2) / (2 * (max(side - 1, 1) / 6) ** 2))
     channels = gradient.shape[1]
     weight = (line[:, None] * line / line.sum() ** 2).expand(channels, 1, side, side)
     return F.conv2d(gradient, weight, padding=side // 2, groups=channels)

@@ -119,6 +119,9 @@ class Square(RowAttack):
         ahead = HOPE * (state["top"] - state["mark"]) * share.log().neg() / (share * EARLY).log()
         return (rows.age * FIRST >= self.steps) & (state["top"] + ahead < 0)
 
+    def crafted(self, state: State) -> Tensor:
+        return state["best"]
+
     @property
     def _p(self) -> int:
         return 1 if self.norm == "l1" else 2

@@ -49,8 +49,8 @@ def attack(
         Zoo names (`robustlab zoo`), torchvision:NAME, cards (.toml), exported programs (.pt2), or FILE.py:function;
         default road-signs/cnn and its robust twin.
     suite
-        A card, by name or path: fgsm, pgd, linf-standard (the default), l2-standard, autoattack-standard, linf-strong,
-        transfer.
+        A card, by name or path: fgsm, pgd, linf-standard (the default), l2-standard, autoattack-standard,
+        autoattack-l1, linf-strong, transfer.
     attack
         Attacks without a card, name:key=value,...; may be given several times: fgsm, pgd, mi-fgsm, ni-fgsm, si-ni-fgsm,
         di-fgsm, ti-fgsm, apgd, apgd-t, square, fab-t, fmn, ddn, deepfool, cw, ead, brendel-bethge.

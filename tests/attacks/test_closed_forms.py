@@ -147,6 +147,17 @@ def test_fmn_l0_needs_hardly_more_values_than_the_closed_form(linear: tuple[nn.M
     assert outcome.success.all() and (found >= fewest).all() and (found / fewest).median() <= 1.25
 
 
+def test_fmn_l0_goes_on_where_the_box_is_in_the_way() -> None:
+    """The largest weight points out of the box, so that the first value it takes does not move."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(6, 2))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[0.0] * 6, [-9.0, 1.0, 1.0, 1.0, 0.5, 0.5]]))
+        net[1].bias.copy_(torch.tensor([0.0, -1.5]))
+    x = torch.zeros(1, 1, 2, 3)
+    outcome = FMN(norm="l0", steps=60).run(net, x, torch.tensor([0]))
+    assert outcome.success.all() and distance(outcome.images - x, "l0").item() == 2
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_to_boundary_is_the_nearest_point_of_the_plane_inside_the_box(norm: str) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -416,3 +416,17 @@ def test_a_sample_may_occur_twice(net: nn.Module) -> None:
     twice = PGD(eps=0.02, steps=4, restarts=2).run(net, torch.cat([x, x]), torch.cat([y, y]))
     assert torch.equal(twice.success[:6], twice.success[6:])
     assert torch.allclose(twice.images[:6], twice.images[6:], atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["fgsm", "pgd", "mi-fgsm", "apgd", "fab-t", "fmn"])
+def test_a_gradient_of_nan_is_no_robustness(method: str, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    """Finite logits, but a backward pass that ends in NaN: the sign of NaN is 0, and linf attacks would stand still."""
+    x, y = sample
+
+    def broken(images: Tensor) -> Tensor:
+        out: Tensor = net(images) + 0 * torch.sqrt((images - images.detach()).sum(1).flatten(1)).sum(1, keepdim=True)
+        return out
+
+    outcome = quick(method, eps=0.05).run(broken, x, y)
+    assert (outcome.invalid | outcome.success).all()  # a random start may be adversarial by itself
+    assert outcome.invalid.sum() > 30

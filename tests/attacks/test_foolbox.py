@@ -219,3 +219,14 @@ def test_brendel_bethge_is_never_farther_than_where_it_starts(norm: str, net: nn
         )
     ]
     assert (found[1] <= found[0] + 1e-6).all() and torch.allclose(found[1], found[2], rtol=0.02)
+
+
+def test_a_black_image_is_nothing_that_was_found() -> None:
+    """foolbox's C&W starts its list of best points at zero, and on pixels of exactly 0 and 1 it finds nothing."""
+    x = (torch.rand(8, 1, 6, 6, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 2))
+    with torch.no_grad():  # anything dark is of class 0
+        net[1].weight.copy_(torch.stack([torch.zeros(36), torch.ones(36)]))
+        net[1].bias.copy_(torch.tensor([0.0, -1.0]))
+    outcome = CW(steps=5, step_size=1e-6).run(net, x, torch.ones(8, dtype=torch.long))
+    assert not outcome.success.any() and torch.equal(outcome.images, x)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustlab.attacks import APGD, DIFGSM, FGSM, MIFGSM, NIFGSM, PGD, SINIFGSM, TIFGSM
+from robustlab.attacks import APGD, APGDT, DIFGSM, FGSM, MIFGSM, NIFGSM, PGD, SINIFGSM, TIFGSM, Square
+from robustlab.attacks.losses import margin
 from robustlab.attacks.mi_fgsm import diverse, smooth
 from robustlab.draws import keys
 from robustlab.errors import UserError
@@ -49,6 +50,18 @@ def test_the_target_sees_the_last_point_only(attack: type[PGD]) -> None:
     # the same images whatever the target is: nothing of it was used
     again = method.run(small_net(seed=2), x, y, surrogate=surrogate)
     assert torch.equal(again.images, outcome.images)
+
+
+def test_what_is_crafted_is_the_best_point_for_the_likeliest_class() -> None:
+    net = small_net()
+    x, y = answered(net)
+    with torch.no_grad():
+        second = net(x).scatter(1, y[:, None], -torch.inf).argmax(1)
+    aimed = APGDT(eps=0.1, steps=10).run(net, x, y, surrogate=net)
+    assert torch.equal(aimed.target, second) and (aimed.forwards == 1 + 10 + 1).all()
+    best = margin(net(Square(eps=0.1, steps=40).run(net, x, y, surrogate=net).images), y)
+    first = margin(net(Square(eps=0.1, steps=1).run(net, x, y, surrogate=net).images), y)
+    assert (best >= first - 1e-6).all() and (best > first).any()
 
 
 def test_a_black_box_target_needs_to_give_labels_only() -> None:
