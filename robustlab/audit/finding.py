@@ -21,11 +21,12 @@ PINTOR = "Pintor et al. 2022, arXiv:2106.09947"
 
 @dataclass(frozen=True)
 class Finding:
-    """measured: what was seen, in words with its n. numbers: the same for programs."""
+    """measured: what was seen, in words with its n. numbers: the same for programs. advice: in place of the check's."""
 
     status: Status
     measured: str
     numbers: dict[str, Any] = field(default_factory=dict)
+    advice: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from robustlab.attacks.apgd import APGD, schedule
+from robustlab.attacks.base import RowAttack
 from robustlab.attacks.losses import LOSSES
 from robustlab.audit.finding import CARLINI, PINTOR, Check, Finding, counted, judged, mostly, not_run, worst
 from robustlab.audit.noise import noise
@@ -25,25 +27,31 @@ def gradient(subject: Subject) -> Finding:
     """
     n = len(subject)
     losses, points = subject.losses_used, (subject.x, noise(subject, 0))
-    zero, tiny = [], []
+    zero, tiny, undefined = [], [], []
     for loss in losses:
         sizes = [_size(subject, at, loss) for at in points]
         if any(size is None for size in sizes):
             return Finding("fail", "The outputs carry no gradient back to the image: the graph is cut.")
-        least = torch.stack([size for size in sizes if size is not None]).amin(0)
+        found = torch.stack([size for size in sizes if size is not None])
+        undefined.append(~found.isfinite().all(0))
+        least = found.amin(0)
         zero.append(least == 0)
         tiny.append(least < TINY)
     dead = int(torch.stack(zero).all(0).sum())  # for every loss
     by_loss = {loss: int(each.sum()) for loss, each in zip(losses, zero, strict=True)}
     faint = int(torch.stack(tiny).all(0).sum())
+    lost = int(torch.stack(undefined).any(0).sum())  # one step along NaN ends an attack, whatever the other losses do
     each = ", ".join(f"{k} with {loss}" for loss, k in by_loss.items())
     measured = (
         f"The gradient is exactly zero, at the clean image or at a random point at the edge of the budget, on {each},"
-        f" of {counted(n)}; on {faint} it is under {TINY:g} with every loss."
+        f" of {counted(n)}; on {faint} it is under {TINY:g} with every loss, on {lost} it is NaN or infinite."
     )
     some = max(by_loss.values())
-    status = worst(judged(dead, n), "warn" if judged(some, n) == "fail" or mostly(faint, n, 0.1) else "pass")
-    return Finding(status, measured, {"zero": share(dead, n), "tiny": share(faint, n), "zero_by_loss": by_loss})
+    status = worst(
+        judged(dead, n), judged(lost, n), "warn" if judged(some, n) == "fail" or mostly(faint, n, 0.1) else "pass"
+    )
+    numbers = {"zero": share(dead, n), "tiny": share(faint, n), "not_finite": share(lost, n), "zero_by_loss": by_loss}
+    return Finding(status, measured, numbers)
 
 
 def _size(subject: Subject, images: Tensor, loss: str) -> Tensor | None:
@@ -81,19 +89,26 @@ def converged(subject: Subject) -> Finding:
     measured = f"Twice as many steps of {subject.leading.name} break {more} more of {counted(len(subject))}."
     numbers = {"broken_by_twice_the_steps": share(more, len(subject))}
     losses = subject.losses[left]
-    losses = losses[:, : int((losses > -torch.inf).any(0).sum())]
+    wide = _in_wider_balls(attack, losses.device)
+    losses = losses[:, wide : int((losses > -torch.inf).any(0).sum())]
     if losses.shape[1] > 1:
         best = losses.cummax(1).values
-        last = max(1, round(LATE * attack.steps))
+        steps, what = attack.steps - wide, " in the ball of 1 eps" if wide else ""
+        last = max(1, round(LATE * steps))
         rise = best[:, -1] - best[:, 0]
         rising = int((best[:, -1] - best[:, max(best.shape[1] - 1 - last, 0)] > STEEP * rise).sum())
         measured = (
             f"On {rising} of the {counted(len(left))} that withstood, the loss of {subject.leading.name} rose by more"
-            f" than {STEEP:.0%} of its whole rise in the last {last} of its {attack.steps} steps. {measured}"
+            f" than {STEEP:.0%} of its whole rise in the last {last} of its {steps} steps{what}. {measured}"
         )
         status = worst(status, "warn" if mostly(rising, len(left)) else "pass")
         numbers["still_rising"] = share(rising, len(left))
     return Finding(status, measured, numbers)
+
+
+def _in_wider_balls(attack: RowAttack, device: torch.device) -> int:
+    """The steps that an attack begins with in balls of more than eps, as APGD in l1: their losses are out of reach."""
+    return int((schedule(attack.steps, attack.norm, device).radius != 1).sum()) if isinstance(attack, APGD) else 0
 
 
 CHECKS = (
@@ -101,7 +116,8 @@ CHECKS = (
         "gradient",
         "There is a gradient to follow",
         "Look for rounding, thresholds, argmax, detach() or no_grad() in the model; replace them on the way back by a"
-        " smooth function (BPDA), or rely on attacks that need no gradient, such as square.",
+        " smooth function (BPDA), or rely on attacks that need no gradient, such as square. Where it is NaN or"
+        " infinite, look for a root, a logarithm or a quotient at 0.",
         f"{CARLINI}, section 4.7; {PINTOR}, unavailable gradients",
         gradient,
     ),

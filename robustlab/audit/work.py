@@ -31,7 +31,10 @@ _ATTACKS = {each.name for each in points.CHECKS} | _OWN | {"confidence"}
 
 
 def row_steps(suite: Suite) -> float:
-    """Gradient steps that the audit of one sample costs at most, a forward pass counting as 0.4."""
+    """Gradient steps that the audit of one sample costs at most, a forward pass counting as 0.4.
+
+    Without the suite's score-based attacks, which run only where Square breaks what gradients left.
+    """
     members = [m.attack for m in suite.members if m.attack.needs == "gradient"]
     leading = max((attack.steps * attack.eot for attack in members), default=20)
     own = leading * (3 + comparisons.RESTARTS) + comparisons.TRANSFER_STEPS
@@ -80,7 +83,7 @@ def _audited(task: Task, tasks: Sequence[Task], told: Callable[[str], None]) -> 
                     "status": finding.status,
                     "measured": finding.measured,
                     "numbers": finding.numbers,
-                    "advice": check.advice,
+                    "advice": finding.advice or check.advice,
                     "source": check.source,
                 }
             )

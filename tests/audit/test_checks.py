@@ -198,6 +198,14 @@ BROKEN = {
     "a detached backward": Broken(
         lambda world: Around(world.plain(), lambda x: x.detach()), {"gradient": "fail", "black-box": "fail"}
     ),
+    "a gradient that is NaN, though the logits are finite": Broken(
+        lambda world: Around(world.plain(), lambda x: x + (x - x).abs().sqrt()), {"gradient": "fail"}
+    ),
+    "quantised input, covered by the suite's own square": Broken(
+        lambda world: Around(world.plain(), quantised),
+        {"gradient": "fail", "black-box": "warn"},
+        lambda: only("pgd:steps=5", "square:steps=1000"),
+    ),
     "temperature 1/1000": Broken(
         lambda world: Around(world.plain(), behind=lambda z: ((z * 1000).softmax(1) + 1e-30).log()),
         {"outputs": "warn", "gradient": "fail", "black-box": "fail", "huge-eps": "fail"},
@@ -262,6 +270,56 @@ def test_what_is_broken_is_found(name: str, world: Any, audited: Callable[..., A
 
 def test_every_check_fires_somewhere() -> None:
     assert {check.name for check in CHECKS} == {check for case in BROKEN.values() for check in case.fires}
+
+
+def test_what_the_suite_covers_with_scores_has_its_own_advice(world: Any, audited: Callable[..., Any]) -> None:
+    model = Around(world.plain(), quantised)
+    alone = audited(model, suite=only("pgd:steps=5"), audit=16)["black-box"]
+    again = {"audit": 16, "overwrite": True}
+    covered = audited(model, suite=only("pgd:steps=5", "square:steps=1000"), **again)["black-box"]
+    short = audited(model, suite=only("pgd:steps=5", "square:steps=1"), **again)["black-box"]
+    assert [each["status"] for each in (alone, covered, short)] == ["fail", "warn", "fail"]
+    assert covered["numbers"]["broken"] == alone["numbers"]["broken"]
+    assert "covers it" in covered["advice"]
+    assert alone["advice"] == short["advice"] and "Add square" in alone["advice"]
+
+
+@pytest.mark.parametrize("attack", ["apgd:steps=8,loss=margin", "apgd-t:steps=8"])
+def test_noise_does_not_do_the_work_of_apgd(attack: str, world: Any, audited: Callable[..., Any]) -> None:
+    """APGD starts from noise, which at the largest budget breaks most by itself; there is no gradient here at all."""
+    huge = audited(Around(world.plain(), quantised), suite=only(attack))["huge-eps"]
+    assert (huge["numbers"]["left"]["value"], huge["status"]) == (1, "fail")
+    assert "PGD on the loss of" in huge["measured"]
+
+
+class White(nn.Module):
+    """A net of 1000 classes that answers 0, and gives no gradient, where an image is nearly white."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = F.pad(self.net(x), (0, 996), value=-50.0)
+        white = (x.flatten(1).mean(1) > 0.95)[:, None]
+        return torch.where(white, 10 * F.one_hot(torch.zeros(len(x), dtype=torch.long), 1000), z)
+
+
+@pytest.mark.parametrize(("whites", "status"), [(0, "pass"), (1, "warn"), (8, "fail")])
+def test_a_single_image_left_of_many_classes_is_a_warning(
+    whites: int, status: str, world: Any, audited: Callable[..., Any]
+) -> None:
+    x, y = world.patterns(40, seed=1)
+    data = torch.cat([x, torch.ones(whites, *x.shape[1:])]), torch.cat([y, torch.zeros(whites, dtype=y.dtype)])
+    huge = audited(White(world.plain()), data, only("pgd:steps=10"), audit=60)["huge-eps"]
+    assert (huge["numbers"]["left"]["value"] * huge["numbers"]["left"]["n"], huge["status"]) == (whites, status)
+
+
+def test_a_loss_that_rises_in_the_smallest_ball_is_seen(world: Any, audited: Callable[..., Any]) -> None:
+    """APGD in l1 begins in balls of 3 and 2 eps, where losses are larger than at its end."""
+    suite = load_suite(attacks=["apgd:steps=12"], norm="l1", eps=0.5)
+    numbers = audited(world.plain(), suite=suite)["converged"]["numbers"]
+    assert numbers["still_rising"]["value"] > 0
 
 
 def test_a_robust_number_that_is_false_is_not_believed(world: Any, audited: Callable[..., Any]) -> None:
