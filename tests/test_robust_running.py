@@ -232,7 +232,7 @@ def test_nan_under_attack_is_an_error_and_not_robust(data: tuple[Tensor, Tensor]
         moved = torch.stack([(clean - one.detach()).abs().amax((1, 2, 3)).min() > 1e-3 for one in x])
         return torch.where(moved[:, None], torch.nan, net.inner(x))  # type: ignore[no-any-return]
 
-    with pytest.raises(RunError, match="NaN or infinite values under attack"):
+    with pytest.raises(RunError, match="NaN or infinite values or gradients under attack"):
         run(Net(before), data, tmp_path / "run")
     model = robustlab.runs.read_run(tmp_path / "run").info["aggregates"]["models"][0]
     assert model["clean_accuracy"]["value"] == 1 and model["robust_accuracy"]["value"] == 0
