@@ -4,6 +4,7 @@ goes on where it stopped."""
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -171,7 +172,8 @@ def test_a_real_limit_on_memory(place: Path) -> None:
     (place / "limited.py").write_text(LIMITED)
     args = ["--data", "npz:data.npz", "--attack", "fgsm", "--no-curve", "--batch-size", "48", "--labels", "predicted"]
     command = [sys.executable, "limited.py", "attack", "limited.py:net", *args, "--output", "run"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # each further thread wants room of its own
+    done = subprocess.run(command, capture_output=True, text=True, env=one_thread)
     assert done.returncode == 0, done.stderr
     assert "Out of memory: going on with batches of 24." in done.stderr and "no heatmaps" in done.stderr
     assert main(["attack", "limited.py:free", *args, "--output", "free"]) == 0

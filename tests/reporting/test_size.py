@@ -84,5 +84,5 @@ def test_the_page_of_a_large_run_is_light_and_quick(large_run: Path, tmp_path: P
     assert html.count('id="samples-1"') == 1
     first, second = (html.count(f'id="adv-{at}-') for at in (0, 1))
     assert first >= 4 and first - second in (0, 1)  # in turns: no model takes the other's room
-    assert "kept examples; the others would make the page too large" in html
+    assert "; more would make the page too large." in html
     assert msgspec.json.decode(html.split('id="run-1">')[1].split("</script>")[0])["config"]["full"] is True
