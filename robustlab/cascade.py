@@ -18,7 +18,7 @@ from robustlab.data import Data, Loaded
 from robustlab.data.selection import class_index
 from robustlab.draws import keys, uniform
 from robustlab.errors import RunError, UserError
-from robustlab.judging import TOLERANCE, Verdict, answers, judge, logits_of, looks_of, own_answers
+from robustlab.judging import Verdict, answers, judge, logits_of, looks_of, own_answers
 from robustlab.memory import Batches, of_the_machine
 from robustlab.options import Options
 from robustlab.oracle import Oracle, forked
@@ -26,6 +26,7 @@ from robustlab.pictures import png
 from robustlab.runs import Run
 from robustlab.runs.kept import image_name, keep_candidates
 from robustlab.threat import ThreatModel
+from robustlab.tolerance import allowed
 
 CLEAN = "clean"
 
@@ -193,7 +194,7 @@ def _attack(
 
     outcome, verdict = task.batches.fit(attempt)
     if task.unbounded(member):  # what lies outside the budget has a distance, and is no success
-        outcome.success &= verdict.sizes[threat.norm] <= eps + TOLERANCE * max(1.0, eps)
+        outcome.success &= verdict.sizes[threat.norm] <= allowed(eps)
         outcome.rank[~outcome.success] = -1
     # a model may return NaN to the judge alone
     outcome.invalid = outcome.invalid | ~torch.isfinite(verdict.confidence)

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from robustlab.oracle import most
 from robustlab.threat import NORMS, ThreatModel, column, distance
-
-TOLERANCE = 1e-6  # of max(1, eps): what rounding to float32 may add to a distance
+from robustlab.tolerance import TOLERANCE, allowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,14 +83,10 @@ def to_8bit(points: Tensor, clean: Tensor, threat: ThreatModel) -> Tensor:
         high = (origin + 255 * threat.eps + slack).floor().clamp_max(255)
         grid = torch.where(low <= high, torch.clamp(grid, low, high), grid)
     else:
-        outside = distance((grid - origin) / 255, threat.norm) > _allowed(threat)
+        outside = distance((grid - origin) / 255, threat.norm) > allowed(threat.eps)
         inward = torch.where(exact > origin, (exact + slack).floor(), (exact - slack).ceil())
         grid = torch.where(column(outside, grid), inward, grid)
     return (grid / 255).to(points.dtype)
-
-
-def _allowed(threat: ThreatModel) -> float:
-    return threat.eps + TOLERANCE * max(1.0, threat.eps)
 
 
 def judge(
@@ -133,15 +128,15 @@ def _judge(
     logits = looks_of(model, points, len(points), evaluations)
     prediction, confidence = answers(logits, labels)
     sizes = {norm: distance(points - clean, norm) for norm in NORMS}
-    allowed = _allowed(threat)
+    radius = allowed(threat.eps)
     flat = points.flatten(1)
     rounded = to_8bit(points, clean, threat)
-    leaves = distance(rounded - clean, threat.norm) > allowed
+    leaves = distance(rounded - clean, threat.norm) > radius
     return Verdict(
         prediction=prediction,
         confidence=confidence,
         fooled=fooled(logits),
-        inside=(sizes[threat.norm] <= allowed) & (flat.amin(1) >= 0) & (flat.amax(1) <= 1),
+        inside=(sizes[threat.norm] <= radius) & (flat.amin(1) >= 0) & (flat.amax(1) <= 1),
         fooled_8bit=fooled(looks_of(model, rounded, len(points), evaluations)) & ~leaves,
         leaves_8bit=leaves,
         sizes=sizes,

@@ -21,13 +21,14 @@ from robustlab.cascade import CLEAN, Task, class_names, in_words, targets_of
 from robustlab.data import Loaded
 from robustlab.errors import RunError, UserError
 from robustlab.intervals import share
-from robustlab.judging import TOLERANCE, logits_of, looks_of
+from robustlab.judging import logits_of, looks_of
 from robustlab.memory import Batches, of_the_machine
 from robustlab.models.classifier import Classifier
 from robustlab.models.ensemble import Ensemble
 from robustlab.oracle import forked, most
 from robustlab.runs.transfer import TRANSFER_MATRIX
 from robustlab.threat import distance
+from robustlab.tolerance import allowed
 
 Json = dict[str, Any]
 _COUNTS = ("tried", "turned", "errors")  # of a cell of the matrix
@@ -156,7 +157,7 @@ def _cells(tasks: Sequence[Task], source: Source, number: int, chunk: Loaded, si
     )
     shown, invalid = x.clone(), torch.zeros_like(open_)
     shown[open_], invalid[open_] = crafted.images, crafted.invalid
-    inside = distance(shown - x, threat.norm) <= threat.eps + TOLERANCE * max(1.0, threat.eps)
+    inside = distance(shown - x, threat.norm) <= allowed(threat.eps)
     cells = []
     for each in tasks:
         lines = {line.id: line for line in each.run.unit_lines(each.name, CLEAN, 0.0, number)}

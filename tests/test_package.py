@@ -39,7 +39,7 @@ LAYERS: list[set[str]] = [
     {"__main__"},
 ]
 # These know run folders, not models: they import each other and errors, never torch, and anybody may import them.
-FILES = {"files", "intervals", "reporting", "runs"}
+FILES = {"tolerance", "files", "intervals", "reporting", "runs"}
 HEAVY = ("torch", "torchvision", "captum", "foolbox", "matplotlib", "scipy")
 
 

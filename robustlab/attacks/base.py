@@ -14,9 +14,9 @@ from torch import Tensor
 from robustlab.attacks.losses import LOSSES
 from robustlab.draws import keys, pixel_ids
 from robustlab.errors import RunError, UserError, did_you_mean
-from robustlab.judging import TOLERANCE
 from robustlab.oracle import Access, Oracle, most, undisturbed
 from robustlab.threat import BUDGET_NORMS, Norm, check_range, distance, parse_eps
+from robustlab.tolerance import allowed
 
 INVALID = (
     "The model returned NaN or infinite values or gradients under attack, so its robustness cannot be judged."
@@ -205,7 +205,7 @@ class Attack(ABC):
         with undisturbed(oracle.model):
             logits = torch.cat([oracle.looks(part) for part in crafted.images.split(batch_size)], 1)
         predicted = logits.argmax(2)
-        inside = distance(crafted.images - x, self.norm) <= self.eps + TOLERANCE * max(1.0, self.eps)
+        inside = distance(crafted.images - x, self.norm) <= allowed(self.eps)
         crafted.invalid = crafted.invalid | ~torch.isfinite(logits).all(2).all(0)
         turned = most(predicted == crafted.target if self.targeted else predicted != y)
         crafted.success = turned & inside & ~crafted.invalid

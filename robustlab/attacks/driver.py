@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.base import Draw, Keep, Model, Outcome, RowAttack, Rows, Seen, State
-from robustlab.judging import TOLERANCE
 from robustlab.oracle import Oracle, most, undisturbed
 from robustlab.threat import distance
+from robustlab.tolerance import allowed
 
 CLEAR = 0.75  # of the looks at a hit of the search
 
@@ -97,7 +97,7 @@ class _Drive:
         self.forwards, self.backwards, self.refused = (torch.zeros_like(self.ranks) for _ in range(3))
         self.forwards[:, :1] += oracle.evaluations * looked
         self.won, self.invalid = (torch.zeros_like(self.ranks, dtype=torch.bool) for _ in range(2))
-        self.allowed = attack.eps + TOLERANCE * max(1.0, attack.eps)
+        self.allowed = allowed(attack.eps)
         self.stops = attack.stop_when_fooled and self.kept != "last" and math.isfinite(attack.eps)
         self.waiting: deque[tuple[int, int]] = deque((i, 0) for i in range(n))  # (pos, rank)
         self.next_rank = [1] * n

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from robustlab.attacks.base import Attack, Outcome
 from robustlab.attacks.fmn import BEYOND, FMN
 from robustlab.errors import UserError
-from robustlab.judging import TOLERANCE
 from robustlab.oracle import Oracle, most, undisturbed
 from robustlab.threat import NORMS, distance
+from robustlab.tolerance import allowed
 
 SAME = 1e-4  # foolbox's Brendel-Bethge takes a smaller change of a value for none in l0
 
@@ -138,7 +138,7 @@ class FoolboxAttack(Attack):
         images[black] = x[black]
         found = adversarial()
         images[~found] = x[~found]
-        inside = distance(images - x, self.norm) <= self.eps + TOLERANCE * max(1.0, self.eps)
+        inside = distance(images - x, self.norm) <= allowed(self.eps)
         return images, found & inside, forwards, backwards, invalid
 
     def search(self, shown: _Shown, x: Tensor, y: Tensor, target: Tensor, **more: Any) -> Tensor:

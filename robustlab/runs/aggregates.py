@@ -16,9 +16,9 @@ from typing import Any
 import msgspec
 
 from robustlab.intervals import paired_difference, share
+from robustlab.tolerance import allowed
 
 CLEAN = "clean"
-TOLERANCE = 1e-6  # of max(1, eps): what rounding to float32 may add to a distance, as for the judge of the run
 Json = dict[str, Any]
 
 
@@ -261,7 +261,7 @@ def _curve_of_distances(seen: Seen, curve: Mapping[str, Any], norm: str, targete
             if i in falls and (line.broken or line.error is not None):
                 falls[i] = min(falls[i], line.size(norm) or 0.0)
     for eps in sorted({float(e) for e in curve["eps"] if float(e) > 0} | {seen.eps}):
-        left = sum(size > eps + TOLERANCE * max(1.0, eps) for size in falls.values())
+        left = sum(size > allowed(eps) for size in falls.values())
         points.append({"eps": eps, "source": attack, "share": share(left, seen.n)})
     return points
 

@@ -11,7 +11,8 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from robustlab.intervals import share
-from robustlab.runs.aggregates import CLEAN, TOLERANCE, Line, Seen, Table
+from robustlab.runs.aggregates import CLEAN, Line, Seen, Table
+from robustlab.tolerance import allowed
 
 Json = dict[str, Any]
 BINS = 10  # of the reliability diagram
@@ -184,4 +185,4 @@ def verification(model: Mapping[str, Any], table: Table, norm: str, eps: float) 
 
 def _outside(line: Line, norm: str) -> bool:
     size = line.size(norm)
-    return size is None or not size <= line.eps + TOLERANCE * max(1.0, line.eps)
+    return size is None or not size <= allowed(line.eps)
