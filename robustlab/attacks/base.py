@@ -269,6 +269,16 @@ class RowAttack(Attack):
         """(B, C, H, W): what comes out where nothing is judged, for training and for transfer; the last point."""
         return state["query"]
 
+    leaps: ClassVar[bool] = False  # most queries leave the state as it is; `idle` and `propose` say which and how
+
+    def idle(self, state: State, loss: Tensor) -> Tensor:
+        """(B,) bool: a query of this loss would leave all of the state but "query" as it is (NaN: it would not)."""
+        raise NotImplementedError
+
+    def propose(self, rows: Rows, state: State, draw: Draw) -> Tensor:
+        """(B, C, H, W): the query after one that has left the state as it is; looks at all of it but "query"."""
+        raise NotImplementedError
+
     def done(self, rows: Rows, state: State) -> Tensor | None:
         """(B,) bool: rows that end before their last step."""
         return None

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.base import Draw, Keep, Model, Outcome, RowAttack, Rows, Seen, State
+from robustlab.attacks.leap import Leap
 from robustlab.oracle import Oracle, most, undisturbed
 from robustlab.threat import distance
 from robustlab.tolerance import allowed
@@ -99,6 +100,9 @@ class _Drive:
         self.won, self.invalid = (torch.zeros_like(self.ranks, dtype=torch.bool) for _ in range(2))
         self.allowed = allowed(attack.eps)
         self.stops = attack.stop_when_fooled and self.kept != "last" and math.isfinite(attack.eps)
+        leaping = attack.leaps and self.kept == "adversarial" and oracle.queries is None
+        leaping = leaping and oracle.evaluations == attack.eot == 1
+        self.leap = Leap(attack, self.searcher.logits, self.draw, batch_size) if leaping else None
         self.waiting: deque[tuple[int, int]] = deque((i, 0) for i in range(n))  # (pos, rank)
         self.next_rank = [1] * n
 
@@ -107,6 +111,8 @@ class _Drive:
         rows, state = self.admit(self.batch_size)
         while len(rows):
             live = rows.pos >= 0
+            if self.leap is not None:
+                self.forwards[rows.pos[live], rows.rank[live]] += self.leap.skip(rows, state)[live]
             last = rows.age >= attack.queries
             seen = self.ask(rows, state, last, live)
             done = attack.done(rows, state)

@@ -74,6 +74,7 @@ class Square(RowAttack):
     """
 
     needs = "scores"
+    leaps = True
 
     steps: int = 5000
     loss: str = "margin"
@@ -104,13 +105,19 @@ class Square(RowAttack):
         return {"query": query, "best": query.clone(), "top": lowest, "mark": lowest.clone()}
 
     def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
-        better = seen.loss > state["top"]
+        better = ~self.idle(state, seen.loss)
         best = torch.where(column(better, rows.x), state["query"], state["best"])
-        key = draw.keys(rows, "square")
-        propose = self._linf if self.norm == "linf" else self._moved
         top = torch.where(better, seen.loss, state["top"])
         mark = torch.where(rows.age * EARLY <= self.steps, top, state["mark"])
-        return {"query": propose(rows, best, key), "best": best, "top": top, "mark": mark}
+        state = {"best": best, "top": top, "mark": mark}
+        return {"query": self.propose(rows, state, draw), **state}
+
+    def idle(self, state: State, loss: Tensor) -> Tensor:
+        return loss <= state["top"]
+
+    def propose(self, rows: Rows, state: State, draw: Draw) -> Tensor:
+        change = self._linf if self.norm == "linf" else self._moved
+        return change(rows, state["best"], draw.keys(rows, "square"))
 
     def done(self, rows: Rows, state: State) -> Tensor | None:
         if not self.give_up:

@@ -32,7 +32,7 @@ class Asked(nn.Module):
 def asked(norm: str, eps: float, steps: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Asked]:
     net = Asked()
     x, net.answer = answered(net.inner, 3, size=size)
-    Square(norm=norm, eps=eps, steps=steps).run(net, x, net.answer)  # type: ignore[arg-type]
+    Square(norm=norm, eps=eps, steps=steps).run(net, x, net.answer, batch_size=3)  # type: ignore[arg-type]
     return x, torch.stack(net.seen), net
 
 
@@ -101,3 +101,42 @@ def test_hopeless_samples_are_given_up_and_no_others(norm: str, eps: float) -> N
 def test_giving_up_needs_the_margin() -> None:
     with pytest.raises(UserError, match="give_up needs loss margin"):
         Square(give_up=True, loss="ce")
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.6), ("l1", 4.0)])
+@pytest.mark.parametrize("give_up", [False, True])
+def test_leaping_changes_nothing_but_the_number_of_forward_passes(norm: str, eps: float, give_up: bool) -> None:
+    calls = []
+
+    class Counting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(len(x))
+            found: Tensor = net(x)
+            return found
+
+    net = small_net()
+    x, y = answered(net, 6)
+    attack = Square(norm=norm, eps=eps, steps=150, give_up=give_up)  # type: ignore[arg-type]
+    runs = []
+    for batch_size in (7, 200):
+        calls.clear()
+        runs.append((attack.run(Counting(), x, y, batch_size=batch_size), len(calls)))
+    (one, often), (many, seldom) = runs
+    assert one.success.any() and not one.success.all()
+    assert torch.equal(one.success, many.success) and torch.equal(one.forwards, many.forwards)
+    assert torch.equal(one.images, many.images)
+    assert seldom < 0.6 * often
+
+
+@pytest.mark.parametrize("at", [0, 1, 17, 32])
+def test_leaping_stops_where_the_model_returns_nan(at: int) -> None:
+    x, queries, net = asked("linf", 0.05, 40, (8, 8))
+
+    def failing(q: Tensor) -> Tensor:
+        z = net.inner(q).detach() + 100 * torch.nn.functional.one_hot(net.answer[0], 4).float()
+        return torch.where((q == queries[at, 0]).flatten(1).all(1)[:, None], torch.nan, z)
+
+    for batch_size in (1, 128):
+        found = Square(eps=0.05, steps=40).run(failing, x, net.answer[:1].expand(3), batch_size=batch_size)
+        assert found.invalid.tolist() == [True, False, False]
+        assert found.forwards.tolist() == [at + 1, 41, 41]
