@@ -13,8 +13,7 @@ be written, and a unit whose file is not whole is done again.
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -26,10 +25,9 @@ from robustlab.errors import UserError
 from robustlab.files import Lock, disk, replacing
 from robustlab.runs.aggregates import Line, aggregate
 from robustlab.runs.kept import chosen_images, slug, with_files
+from robustlab.runs.resuming import clear, is_run, resumed, tidy
 from robustlab.runs.stored import SCHEMA_VERSION, read_info
 from robustlab.runs.units import encode_unit, in_order, read_unit, summed, unit_name
-
-_OURS = ("run.json", "data.jsonl", "samples.jsonl", "parts", "images", "adversarial", "report.html")
 
 Json = dict[str, Any]
 _encode = msgspec.json.encode
@@ -89,7 +87,7 @@ class Run:
         folder = Path(folder)
         settled: Json = _plain(config)
         header: Json = _plain(about or {})
-        there = _is_run(folder)
+        there = is_run(folder)
         if there and not resume and not overwrite:
             raise UserError(
                 f"{folder} already holds a run. Add --resume to go on with it, --overwrite to replace it, "
@@ -98,12 +96,12 @@ class Run:
         lock = Lock(folder, resume=resume, overwrite=overwrite)
         try:
             if there and not overwrite:
-                return cls(folder, _resumed(read_info(folder), settled, header, folder), lock)
+                return cls(folder, resumed(read_info(folder), settled, header, folder), lock)
             run = cls(folder, _first_info(folder, settled, header), lock)
             try:
                 run._begin(data_lines)
             except BaseException:
-                _clear(folder)
+                clear(folder)
                 raise
             return run
         except BaseException:
@@ -228,7 +226,7 @@ class Run:
         )
         self.info["times"].update(finished=_now(), seconds=sum(p.get("seconds", 0.0) for p in passes))
         self._write_info()
-        _tidy(self.folder, images)
+        tidy(self.folder, images)
         return aggregates
 
     def close(self) -> None:
@@ -243,7 +241,7 @@ class Run:
         self.close()
 
     def _begin(self, data_lines: Iterable[Mapping[str, Any]]) -> None:
-        _clear(self.folder)
+        clear(self.folder)
         with disk(self.folder):
             (self.folder / "parts").mkdir()
             (self.folder / "images").mkdir()
@@ -277,40 +275,6 @@ def _first_info(folder: Path, config: Json, about: Json) -> Json:
     }
 
 
-def _resumed(info: Json, config: Json, about: Json, folder: Path) -> Json:
-    changed = list(_changes(info["config"], config))
-    if changed:
-        what = "; ".join(f"{name} was {old}, now {new}" for name, old, new in changed)
-        raise UserError(
-            f"--resume: the run in {folder} was started with another configuration ({what}), by"
-            f" `{info.get('command') or 'a call from Python'}`. Give the same values, or choose another --output."
-        )
-    if info["finished"]:
-        _tidy(folder, info.get("images", []))
-        return info
-    for part in ("versions", "device", "git"):
-        for name, old, new in _changes(info.get(part), about.get(part, info.get(part)), part):
-            info["warnings"].append(f"Resumed with another {name}: {old}, then {new}.")
-    return info
-
-
-def _changes(old: Any, new: Any, at: str = "") -> Iterator[tuple[str, str, str]]:
-    """Where two configurations differ: dotted field, value there, value now (a few, shortened)."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted(old.keys() | new.keys()):
-            yield from _changes(old.get(key, "none"), new.get(key, "none"), f"{at}.{key}" if at else key)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for index, (a, b) in enumerate(zip(old, new, strict=True)):
-            yield from _changes(a, b, f"{at}[{index}]")
-    elif old != new:
-        yield at, _short(old), _short(new)
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else _encode(value).decode()
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
 def _plain(value: Any) -> Any:
     """The same value as it will be read back from JSON."""
     return msgspec.to_builtins(value)
@@ -318,42 +282,3 @@ def _plain(value: Any) -> Any:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _is_run(folder: Path) -> bool:
-    """Does `folder` hold a run? UserError where it holds something else that a run would mix with, or remove."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output {folder} is a file; a folder was expected. Choose another --output.")
-    names = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if "run.json" in names:
-        try:
-            info = msgspec.json.decode((folder / "run.json").read_bytes())
-        except ValueError:
-            return True  # damaged: resuming says so, overwriting mends it
-        if isinstance(info, dict) and "schema_version" in info and "config" in info:
-            return True
-    if names and (".lock" not in names or "run.json" in names):  # a lock without run.json: killed before it began
-        raise UserError(
-            f"{folder} holds files that are no run of robustlab ({', '.join(names[:3])}). Choose another --output."
-        )
-    return False
-
-
-def _clear(folder: Path) -> None:
-    """Remove a run's files, and nothing else; run.json first, so that what a kill leaves is no run."""
-    with disk(folder):
-        for path in (*(folder / name for name in _OURS), *folder.glob(".*.tmp")):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-
-def _tidy(folder: Path, images: Sequence[Json]) -> None:
-    """Remove what a finished run does not need: merged parts, what a kill left, images not chosen."""
-    wanted = {value for image in images for value in image.values() if isinstance(value, str)}
-    with disk(folder):
-        shutil.rmtree(folder / "parts", ignore_errors=True)
-        for path in (*folder.glob(".*.tmp"), *(folder / "images").iterdir()):
-            if f"images/{path.name}" not in wanted:
-                path.unlink()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustlab.runs.resuming import changes
+
 # confidences: absolute; other batches, devices and versions of torch round logits differently
 CONFIDENCE = 1e-4
 # every other number that is not a whole one: relative; they follow from stored float32 values in float64
@@ -94,14 +96,8 @@ def differences(stored: Any, again: Any, at: str = "") -> Iterator[str]:
     >>> list(differences({"n": 3, "left": [0.5, 1.0]}, {"n": 4, "left": [0.5, 1.0000001]}))
     ['n is 3, recomputed 4']
     """
-    if isinstance(stored, dict) and isinstance(again, dict):
-        for key in sorted(stored.keys() | again.keys()):
-            yield from differences(stored.get(key, "missing"), again.get(key, "missing"), f"{at}.{key}" if at else key)
-    elif isinstance(stored, list) and isinstance(again, list) and len(stored) == len(again):
-        for index, (a, b) in enumerate(zip(stored, again, strict=True)):
-            yield from differences(a, b, f"{at}[{index}]")
-    elif not _same(stored, again, at.endswith("confidence")):
-        yield f"{at} is {_shown(stored)}, recomputed {_shown(again)}"
+    for where, old, new in changes(stored, again, at, same=_same):
+        yield f"{where} is {_shown(old)}, recomputed {_shown(new)}"
 
 
 def leaves(value: Any) -> int:
@@ -115,11 +111,11 @@ def leaves(value: Any) -> int:
     return 1
 
 
-def _same(a: Any, b: Any, is_confidence: bool) -> bool:
+def _same(at: str, a: Any, b: Any) -> bool:
     numbers: Callable[[Any], bool] = lambda v: isinstance(v, int | float) and not isinstance(v, bool)  # noqa: E731
     if not numbers(a) or not numbers(b):
         return bool(a == b)
-    if is_confidence:
+    if at.endswith("confidence"):
         return math.isclose(a, b, rel_tol=0, abs_tol=CONFIDENCE)
     return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=1e-12)
 
