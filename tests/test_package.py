@@ -33,6 +33,7 @@ LAYERS: list[set[str]] = [
     {"audit"},
     {"provenance", "transfer"},
     {"intake"},
+    {"plan"},
     {"evaluation"},
     {"main_job", "train_job", "verification"},
     {"cli"},

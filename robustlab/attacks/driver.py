@@ -4,7 +4,8 @@ It keeps a working batch of rows (a sample at one rank), judges success on the v
 gradient, keeps the right point, retires a row as soon as it is fooled or spent, starts the next row in
 its slot, chains the ranks of a sample, counts, and leaves the classifier as it was.
 
-What it promises (each is a test): K steps cost K gradient queries and one judging forward (none with `keep="last"`);
+What it promises (each is a test): K steps cost K gradient queries and one judging forward (none with `keep="last"`; one
+more for each hit of an attack that shows the model something else than its query);
 ranks count as if they ran one after another, each only when those before it have failed; outcomes and counts do not
 depend on batch size, order or refill, up to rounding. When few rows are left, later ranks of the same samples run
 beside them in slots that would idle: what a lower rank then makes unnecessary is neither kept nor charged.
@@ -276,6 +277,8 @@ class _Drive:
                 if several:
                     judged &= last[i] | self.adversarial(judging, asked, CLEAR)
                     self.forwards[asked.pos, asked.rank] += self.oracle.evaluations
+                elif not attack.faithful:
+                    self.forwards[asked.pos, asked.rank] += (~last[i]).long()
                 # a last point is judged by the target whether it was claimed or not
                 self.refused[asked.pos, asked.rank] += (claimed & ~judged & ~last[i]).long()
                 hit = hit & ~doubtful

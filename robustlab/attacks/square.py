@@ -20,7 +20,6 @@ EARLY, FIRST = 25, 5  # give_up: the rise of the margin is measured from the fir
 HOPE = 10.0  # the first fifth on; a sample goes on while a rise that is so much faster would still succeed
 
 
-@lru_cache(maxsize=32)
 def sides(steps: int, p: float, rescale: bool, height: int, width: int, odd: bool) -> tuple[int, ...]:
     """The side of the square at each iteration: root of p times the pixels, p halving at fixed iterations.
 
@@ -36,6 +35,11 @@ def sides(steps: int, p: float, rescale: bool, height: int, width: int, odd: boo
         side = max(side, 3) | 1 if odd else max(side, 1)
         found.append(min(side, height, width))
     return tuple(found)
+
+
+@lru_cache(maxsize=32)
+def _table(steps: int, p: float, rescale: bool, height: int, width: int, odd: bool, device: torch.device) -> Tensor:
+    return torch.tensor(sides(steps, p, rescale, height, width, odd), device=device)
 
 
 @lru_cache(maxsize=64)
@@ -179,8 +183,7 @@ class Square(RowAttack):
     def _window(self, rows: Rows, best: Tensor, key: Tensor, odd: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Where each row's square lies: (n, 1, h, w) bool, its upper left corner (n, 2), its side (n,)."""
         h, w = best.shape[2:]
-        table = torch.tensor(sides(self.steps, self.p, self.rescale, h, w, odd), device=best.device)
-        side = table[rows.age]
+        side = _table(self.steps, self.p, self.rescale, h, w, odd, best.device)[rows.age]
         free = torch.stack([h - side, w - side], 1) + 1
         place = (uniform(key, (2,)) * free).long()
         i, j = torch.arange(h, device=best.device), torch.arange(w, device=best.device)

@@ -1,0 +1,307 @@
+"""What a run settles before anything is written: who is attacked, on which samples, with what, and how."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustlab.attacks.suite import Member, Suite, load_suite
+from robustlab.cascade import Task
+from robustlab.data import Data
+from robustlab.data.matching import matched
+from robustlab.errors import RunError, UserError
+from robustlab.intake import (
+    CHECKED,
+    answer_names,
+    as_data,
+    check_data,
+    classifiers_of,
+    default_batch_size,
+    default_chunk_size,
+    named_alike,
+    predictions,
+    untrained,
+    warnings_of,
+    without_target_class,
+)
+from robustlab.judging import logits_of
+from robustlab.memory import Batches, machine_failures
+from robustlab.models.classifier import RANDOMISED, Classifier
+from robustlab.models.search_copy import SearchCopy, make_search_copy
+from robustlab.options import Options
+from robustlab.oracle import forked, undisturbed
+from robustlab.provenance import about, configuration
+from robustlab.randomised import averaged, check_targets, draws_of, in_words
+from robustlab.runs import Run
+from robustlab.threat import ThreatModel, diameter, parse_eps
+from robustlab.transfer import Source, as_one, check_surrogates, surrogates_of
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Party:
+    """A model of the run, attacked or lent as a surrogate. randomised: two of its evaluations differ."""
+
+    model: Classifier
+    batches: Batches
+    answer: Tensor = field(default_factory=lambda: torch.empty(1, 0))  # (1, K) logits of the first sample
+    randomised: bool = False
+    copy: SearchCopy = SearchCopy(None, "turned off")
+
+    @property
+    def outputs(self) -> int:
+        return self.answer.shape[1]
+
+
+@dataclass
+class Plan:
+    """Everything that is settled. crafted_on: of each attacked model, the surrogates; draws: see `randomised`."""
+
+    options: Options
+    device: torch.device
+    data: Data
+    suite: Suite
+    attacked: list[Party]
+    lent: list[Party]
+    crafted_on: list[list[Classifier]]
+    draws: list[dict[str, int]]
+    nearest: Member | None  # the attack whose distances give the curve
+    curve: tuple[float, ...]
+    warnings: list[str]
+
+    @property
+    def everyone(self) -> list[Party]:
+        return [*self.attacked, *self.lent]
+
+    @property
+    def randomised(self) -> set[str]:
+        return {party.model.name for party in self.everyone if party.randomised}
+
+    def config(self) -> dict[str, Any]:
+        """What decides outcomes."""
+        drawing: dict[str, Any] = {}
+        if self.curve:
+            drawing = {"attack": (self.nearest or self.suite.curve_member).name, "eps": list(self.curve)}
+            drawing |= {"from": "distances"} if self.nearest else {}
+        models = [party.model for party in self.attacked]
+        return configuration(models, self.data, self.suite, self.options, drawing, self.crafted_on, self.draws)
+
+    def facts(self) -> dict[str, Any]:
+        """The rest of run.json, as far as it is known beforehand."""
+        models, copies = [p.model for p in self.attacked], [p.copy for p in self.attacked]
+        lent = [(party.model, party.copy) for party in self.lent]
+        facts = about(models, copies, self.data, self.suite, self.device, lent)
+        return facts | {"warnings": self.warnings} | ({"randomised": True} if self.randomised else {})
+
+    def search_as_recorded(self, info: Mapping[str, Any]) -> None:
+        """Use search copies where the run in this run.json was started with them: all its units search alike."""
+        records = [*info["models"], *info.get("surrogates", [])]
+        for record, party in zip(records, self.everyone, strict=True):
+            used = record["search_copy"]["used"]
+            if used and party.copy.module is None:
+                raise UserError(
+                    f"--resume: the run searched on a copy of {record['name']}, which cannot be used here"
+                    f" ({party.copy.reason}). Go on where it was started, or start another run."
+                )
+            if not used:
+                party.copy = replace(party.copy, module=None)
+
+    def tasks(self, run: Run, say: Say) -> list[Task]:
+        """The work on each attacked model."""
+        fast = {party.model.name: party.copy.module or party.model for party in self.everyone}
+        return [
+            Task(
+                run=run,
+                name=party.model.name,
+                model=party.model,
+                search=party.copy.module,
+                outputs=party.outputs,
+                data=self.data,
+                suite=averaged(self.suite, drawn, self.options),
+                curve=self.curve,
+                options=self.options,
+                chunk_size=self.chunk_size,
+                batches=party.batches,
+                device=self.device,
+                told=say,
+                surrogate=as_one([fast[each.name] for each in own]),
+                evaluations=drawn.get("evaluations", 1),
+                distances=bool(self.curve) and self.nearest is not None,
+            )
+            for party, own, drawn in zip(self.attacked, self.crafted_on, self.draws, strict=True)
+        ]
+
+    def sources(self) -> list[Source]:
+        """The rows of the transfer matrix; none where the suite is no transfer suite."""
+        if not self.suite.transfer:
+            return []
+        return [
+            Source(p.model, p.copy.module or p.model, p.batches, averaged(self.suite, drawn, self.options))
+            for p in self.everyone
+            for drawn in (draws_of(p.model, [], self.randomised, self.options),)
+        ]
+
+    @property
+    def chunk_size(self) -> int:
+        assert self.options.chunk_size is not None
+        return self.options.chunk_size
+
+
+def settle(
+    models: Any,
+    data: Any,
+    suite: Suite | str | None,
+    surrogate: Any,
+    limit: int | None,
+    options: Options,
+    device: torch.device,
+    say: Say,
+    left_as_found: ExitStack,
+) -> Plan:
+    """Look at everything that was given, and say what is unusual; see `evaluate` for the arguments.
+
+    Models, torch's settings and its generators are changed until `left_as_found` is left. UserError for bad input.
+    """
+    selected = as_data(data, limit)
+    check_data(selected, options.labels)
+    if not isinstance(suite, Suite):
+        suite = load_suite(suite, default=selected.threat)
+    models = classifiers_of(models, device)
+    lent = [] if surrogate is None else classifiers_of(surrogate, device)
+    crafted_on = surrogates_of(suite, models, lent)
+    values = math.prod(selected.images.shape[1:])
+    # what is nearest to the boundary of a surrogate says nothing about distances to that of the target
+    nearest = None if any(crafted_on) else suite.nearest
+    curve = _curve(options, suite.threat, values, fine=nearest is not None)
+    size = options.batch_size or default_batch_size(values, device)
+    everyone = [Party(model, Batches(size, say)) for model in (*models, *lent)]
+    attacked = everyone[: len(models)]
+    _leave_as_found(left_as_found, everyone, device, options.seed)
+
+    warnings = [*selected.notes]
+    warnings += [f"{p.model.name} has random weights: it was never trained." for p in everyone if untrained(p.model)]
+    for party in everyone:
+        found = party.batches.fit(partial(warnings_of, party.model, selected, device))
+        warnings += [f"{party.model.name}: {text}" for text in found]
+        party.randomised = RANDOMISED in found
+    randomised = {party.model.name for party in everyone if party.randomised}
+    check_targets(randomised, suite.threat, options)
+    draws = [draws_of(model, own, randomised, options) for model, own in zip(models, crafted_on, strict=True)]
+    for party in everyone:
+        party.answer = logits_of(party.model, selected.images[:1].to(device), 1)
+    check_surrogates(models, crafted_on, {party.model.name: party.answer for party in everyone})
+    if options.labels == "given":
+        selected = matched(selected, [(p.model.name, p.model.classes, p.outputs) for p in everyone])
+        warnings += [text for model in models for text in named_alike(model, selected)]
+    selected, dropped = _samples(selected, suite.threat, options, attacked, device)
+    if dropped:
+        warnings.append(f"{dropped} samples of the target class {suite.threat.target!r} were left out.")
+    for party in everyone:
+        if party.randomised:
+            reason = "two of its evaluations differ, so that no copy can be seen to agree"
+            party.copy = SearchCopy(None, reason)
+        else:
+            party.copy = party.batches.fit(partial(_search_copy, party.model, selected, options, device))
+    for party in everyone:
+        left_as_found.enter_context(_kept_in_eval(party.model))
+
+    for text in warnings:
+        say(f"Warning: {text}")
+    for party in everyone:
+        if options.search_copy and party.copy.module is None:
+            name, reason = party.model.name, party.copy.reason
+            say(f"{name}: no search copy, {reason}; attacks search on the model itself (slower).")
+    for model, drawn in zip(models, draws, strict=True):
+        if drawn:
+            say(f"{model.name}: {in_words(drawn)}")
+    options = replace(options, chunk_size=options.chunk_size or default_chunk_size(values))
+    return Plan(
+        options, device, selected, suite, attacked, everyone[len(models) :], crafted_on, draws, nearest, curve, warnings
+    )
+
+
+def _leave_as_found(stack: ExitStack, everyone: Sequence[Party], device: torch.device, seed: int) -> None:
+    """Frozen models in eval mode, full float32, draws that follow from the seed: until the stack is left."""
+    for party in everyone:
+        stack.enter_context(undisturbed(party.model))
+    stack.enter_context(full_float32())
+    stack.enter_context(machine_failures())
+    stack.enter_context(forked(device, seed))
+
+
+def _samples(
+    data: Data, threat: ThreatModel, options: Options, attacked: Sequence[Party], device: torch.device
+) -> tuple[Data, int]:
+    """The samples without those of the target class, and how many these were."""
+    truths, outputs = [data.labels], [party.outputs for party in attacked]
+    if options.labels == "predicted":
+        data = replace(data, classes=answer_names([party.model for party in attacked], data, max(outputs)))
+        if threat.target_class is not None:  # what any model sees as the target already, all leave out
+            truths = [party.batches.fit(partial(predictions, party.model, data, device)) for party in attacked]
+    return without_target_class(data, truths, threat, min(outputs))
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Convolutions and matrix products in float32, not in TF32, which GPUs round to by default; put back afterwards."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def _search_copy(model: Classifier, data: Data, options: Options, device: torch.device, batch_size: int) -> SearchCopy:
+    if not options.search_copy:
+        return SearchCopy(None, "turned off")
+    first = data.images[: min(CHECKED, batch_size)].to(device)
+    return make_search_copy(model, first, options.precision, options.compile)
+
+
+@contextmanager
+def _kept_in_eval(model: Classifier) -> Iterator[None]:
+    """Stop where the model puts a part of itself into training mode: what follows would not be its answers."""
+    quiet = [(name, part) for name, part in model.module.named_modules() if not part.training]
+
+    def look(*_: object) -> None:
+        if turned := [name for name, part in quiet if part.training]:
+            raise RunError(
+                f"{model.name} went into training mode during the run ({turned[0] or 'the whole module'}): its forward"
+                " calls train(). Remove that call, and go on with --resume."
+            )
+
+    hook = model.register_forward_hook(look)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _curve(options: Options, threat: ThreatModel, values: int, fine: bool) -> tuple[float, ...]:
+    """The budgets of the security curve, many of them where they cost nothing (`fine`).
+
+    values: in an image; no budget may be larger than the way across the box.
+    """
+    most = diameter(threat.norm, values)
+    given = [replace(threat, eps=parse_eps(e)).eps for e in options.curve or ()]
+    for eps in (threat.eps, *given):
+        if eps > most:
+            raise UserError(
+                f"{threat.norm} eps = {eps:g} is larger than the distance between any two images of this size, at most"
+                f" {most:.4g}: every image could become every other. Did you mean {eps:g}/255?"
+            )
+    if threat.eps == 0:
+        return ()
+    if options.curve is None:
+        shares = [k / 16 for k in range(1, 33)] if fine else [0.25, 0.5, 1.0, 1.5, 2.0]
+        return tuple(f * threat.eps for f in shares if f * threat.eps <= most)
+    return tuple(sorted({*given, threat.eps} - {0.0})) if given else ()
