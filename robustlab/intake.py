@@ -123,6 +123,17 @@ def named_alike(model: Classifier, data: Data) -> list[str]:
     return [f"{model.name} and {data.name} name their classes differently (first: {differ[0]})"] if differ else []
 
 
+def numbers_only(model: Classifier, outputs: int, data: Data) -> list[str]:
+    """A warning where the data's classes are mere numbers, fewer than the model has outputs."""
+    count = len(data.classes)
+    if data.classes != tuple(str(k) for k in range(count)) or not 0 < count < outputs:
+        return []
+    return [
+        f"{data.name} numbers its classes 0 to {count - 1}, {model.name} has {outputs} outputs: label k is taken for"
+        " output k. If that is wrong, name the classes as the model does."
+    ]
+
+
 def answer_names(models: Sequence[Classifier], data: Data, outputs: int) -> tuple[str, ...]:
     """The names of the classes that models answer with: their own where all agree, else numbers.
 

@@ -26,6 +26,7 @@ from robustlab.intake import (
     default_batch_size,
     default_chunk_size,
     named_alike,
+    numbers_only,
     predictions,
     untrained,
     warnings_of,
@@ -199,6 +200,7 @@ def settle(
         party.answer = logits_of(party.model, selected.images[:1].to(device), 1)
     check_surrogates(models, crafted_on, {party.model.name: party.answer for party in everyone})
     if options.labels == "given":
+        warnings += [text for p in attacked for text in numbers_only(p.model, p.outputs, selected)]
         selected = matched(selected, [(p.model.name, p.model.classes, p.outputs) for p in everyone])
         warnings += [text for model in models for text in named_alike(model, selected)]
     selected, dropped = _samples(selected, suite.threat, options, attacked, device)

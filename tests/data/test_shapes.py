@@ -189,3 +189,14 @@ def test_the_command_and_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
         == 0
     )
     assert "broken/1.png" in capsys.readouterr().err and (tmp_path / "look" / "sheet.png").is_file()
+
+
+@pytest.mark.parametrize(("names", "warned"), [(None, True), (["0", "1", "2"], True), (["7", "8", "9"], False)])
+def test_fewer_numbers_than_outputs_are_said(names: list[str] | None, warned: bool, tmp_path: Path) -> None:
+    images = np.full((6, 4, 4), 128, np.uint8)
+    arrays = {"test_images": images, "test_labels": np.arange(6) % 3}
+    arrays |= {} if names is None else {"class_names": np.array(names)}
+    np.savez(tmp_path / "set.npz", **arrays, train_images=images, train_labels=np.arange(6) % 3)
+    stored = attacked(Brightness(20), load_data(f"npz:{tmp_path / 'set.npz'}"), tmp_path / "run")
+    said = [text for text in stored.info["warnings"] if "numbers its classes 0 to 2, net has 20 outputs" in text]
+    assert len(said) == warned
