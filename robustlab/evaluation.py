@@ -16,7 +16,7 @@ from torch import Tensor
 
 from robustlab.attacks import FGSM
 from robustlab.attacks.suite import Suite
-from robustlab.audit import audit, collected, row_steps
+from robustlab.audit import FORWARD, audit, collected, row_steps
 from robustlab.cascade import Task, evaluate_chunk
 from robustlab.data import Data
 from robustlab.distributed import World
@@ -140,7 +140,7 @@ def _work(tasks: Sequence[Task], sources: Sequence[Source], world: World, listen
 
 
 def _estimate(tasks: Sequence[Task], rows: int, data: Data, device: torch.device) -> str:
-    """What will be done and how long it will take at most: row-steps that nobody may be spared, times a timed one.
+    """What will be done and how long it will take at most: row-steps of what a step of FGSM leaves, times a timed one.
 
     rows: of the transfer matrix.
     """
@@ -149,24 +149,28 @@ def _estimate(tasks: Sequence[Task], rows: int, data: Data, device: torch.device
         f"{len(data)} images of {data.name}, {len(tasks)} model{'s' * (len(tasks) > 1)}, {suite.threat.norm} eps"
         f" {suite.eps_typed}: {', '.join(m.name for m in suite.members)}."
     )
+    threat = suite.threat
+    once = FGSM(norm=threat.norm, eps=threat.eps) if threat.norm in FGSM.norms else FGSM()
     seconds = 0.0
     for task in tasks:
         size = task.batches.size
         x = data.images[:size].to(device)
-        once = FGSM()  # one step, which costs about as much in every norm
         try:
             search = task.search if task.surrogate is None else None
             y = logits_of(task.crafted_on, x, size).argmax(1)
             for part in (8, size):  # the first call only warms up
                 start = time.perf_counter()
-                once.run(task.crafted_on, x[:part], y[:part], search=search, batch_size=part)
+                fallen = once.run(task.crafted_on, x[:part], y[:part], search=search, batch_size=part).success
         except Exception:  # the run itself will meet it and say so, sample by sample
             return text
         row_step = (time.perf_counter() - start) / len(x)
-        steps = {m.name: m.attack.looks for m in task.suite.members}
-        most: float = sum(steps.values())
-        most += steps[suite.curve_member.name] * len(task.sweep)
-        most += steps[suite.members[0].name] * rows / len(tasks)
-        most += row_steps(task.suite) * min(task.options.audit, len(data)) / len(data)
-        seconds += row_step * most * len(data)
+        cascaded = task.surrogate is None and not threat.targeted and not task.options.full
+        left = 1 - fallen.double().mean().item() if cascaded else 1.0
+        costs = {m.name: m.attack.looks * (1 if m.attack.needs == "gradient" else FORWARD) for m in task.suite.members}
+        all_see = {m.name for i, m in enumerate(task.suite.members) if i == 0 or task.unbounded(m)}
+        steps = sum(cost * (1 if name in all_see else left) for name, cost in costs.items())
+        steps += costs[suite.curve_member.name] * len(task.sweep)
+        steps += costs[suite.members[0].name] * rows / len(tasks)
+        steps += row_steps(task.suite) * min(task.options.audit, len(data)) / len(data)
+        seconds += row_step * steps * len(data)
     return f"{text} At most about {max(1, round(seconds))} s, less where models fall early."

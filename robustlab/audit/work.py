@@ -30,15 +30,18 @@ _OWN = {each.name for each in comparisons.CHECKS} | {"converged"}  # with attack
 _ATTACKS = {each.name for each in points.CHECKS} | _OWN | {"confidence"}
 
 
+FORWARD = 0.4  # of a gradient step: what a forward pass alone costs
+
+
 def row_steps(suite: Suite) -> float:
-    """Gradient steps that the audit of one sample costs at most, a forward pass counting as 0.4.
+    """Gradient steps that the audit of one sample costs at most.
 
     Without the suite's score-based attacks, which run only where Square breaks what gradients left.
     """
     members = [m.attack for m in suite.members if m.attack.needs == "gradient"]
     leading = max((attack.steps * attack.eot for attack in members), default=20)
     own = leading * (3 + comparisons.RESTARTS) + comparisons.TRANSFER_STEPS
-    return sum(attack.looks for attack in members) + own + 0.4 * (comparisons.QUERIES + comparisons.DRAWS)
+    return sum(attack.looks for attack in members) + own + FORWARD * (comparisons.QUERIES + comparisons.DRAWS)
 
 
 def audit(tasks: Sequence[Task], world: World, told: Callable[[str], None]) -> None:
