@@ -24,9 +24,7 @@ from robustlab.environment import resolve_device
 from robustlab.errors import RunError, UserError
 from robustlab.explain.kept import explain_kept
 from robustlab.files import default_folder
-from robustlab.intake import (
-    home_of,
-)
+from robustlab.intake import home_of
 from robustlab.judging import logits_of
 from robustlab.options import Options
 from robustlab.plan import Plan, settle
@@ -88,8 +86,7 @@ def evaluate(
         if world.agree(config) != config:
             raise UserError("The processes of this run were started with different configurations.")
         facts = plan.facts() | {"name": folder.name, "command": command}
-        batch_size = plan.attacked[0].batches.size
-        facts["operational"] = {"device": str(device), "batch_size": batch_size, "processes": world.size}
+        facts["operational"] = {"device": str(device), "batch_size": plan.batch_size, "processes": world.size}
         lines = lambda: data_lines(plan.data)  # noqa: E731, only the first process needs them
         with world.open(folder, config, facts, lines, resume=resume, overwrite=overwrite) as run:
             plan.search_as_recorded(run.info)

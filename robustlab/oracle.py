@@ -39,6 +39,17 @@ def forked(device: torch.device, *key: object) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Convolutions and matrix products in float32, not in TF32, which GPUs round to by default; put back afterwards."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+
+
 def most(votes: Tensor, share: float = 0.5) -> Tensor:
     """(n,) bool: more than half of the evaluations say so, or than another share. votes: (evaluations, n) bool.
 

@@ -37,7 +37,7 @@ from robustlab.memory import Batches, machine_failures
 from robustlab.models.classifier import RANDOMISED, Classifier
 from robustlab.models.search_copy import SearchCopy, make_search_copy
 from robustlab.options import Options
-from robustlab.oracle import forked, undisturbed
+from robustlab.oracle import forked, full_float32, undisturbed
 from robustlab.provenance import about, configuration
 from robustlab.randomised import averaged, check_targets, draws_of, in_words
 from robustlab.runs import Run
@@ -49,12 +49,12 @@ Say = Callable[[str], None]
 
 @dataclass
 class Party:
-    """A model of the run, attacked or lent as a surrogate. randomised: two of its evaluations differ."""
+    """A model of the run, attacked or lent as a surrogate; `settle` fills in what it sees of it."""
 
     model: Classifier
     batches: Batches
     answer: Tensor = field(default_factory=lambda: torch.empty(1, 0))  # (1, K) logits of the first sample
-    randomised: bool = False
+    randomised: bool = False  # two of its evaluations differ
     copy: SearchCopy = SearchCopy(None, "turned off")
 
     @property
@@ -64,7 +64,10 @@ class Party:
 
 @dataclass
 class Plan:
-    """Everything that is settled. crafted_on: of each attacked model, the surrogates; draws: see `randomised`."""
+    """Everything that is settled; only the search copies may still change, to those of a run that is resumed.
+
+    crafted_on: of each attacked model, its surrogates. draws: of each attacked model, see `draws_of`.
+    """
 
     options: Options
     device: torch.device
@@ -76,6 +79,8 @@ class Plan:
     draws: list[dict[str, int]]
     nearest: Member | None  # the attack whose distances give the curve
     curve: tuple[float, ...]
+    batch_size: int  # to begin with
+    chunk_size: int
     warnings: list[str]
 
     @property
@@ -93,10 +98,11 @@ class Plan:
             drawing = {"attack": (self.nearest or self.suite.curve_member).name, "eps": list(self.curve)}
             drawing |= {"from": "distances"} if self.nearest else {}
         models = [party.model for party in self.attacked]
-        return configuration(models, self.data, self.suite, self.options, drawing, self.crafted_on, self.draws)
+        options = replace(self.options, chunk_size=self.chunk_size)
+        return configuration(models, self.data, self.suite, options, drawing, self.crafted_on, self.draws)
 
     def facts(self) -> dict[str, Any]:
-        """The rest of run.json, as far as it is known beforehand."""
+        """The rest of run.json, as far as it is known before the run; ask before `search_as_recorded`."""
         models, copies = [p.model for p in self.attacked], [p.copy for p in self.attacked]
         lent = [(party.model, party.copy) for party in self.lent]
         facts = about(models, copies, self.data, self.suite, self.device, lent)
@@ -144,16 +150,12 @@ class Plan:
         """The rows of the transfer matrix; none where the suite is no transfer suite."""
         if not self.suite.transfer:
             return []
-        return [
-            Source(p.model, p.copy.module or p.model, p.batches, averaged(self.suite, drawn, self.options))
-            for p in self.everyone
-            for drawn in (draws_of(p.model, [], self.randomised, self.options),)
-        ]
-
-    @property
-    def chunk_size(self) -> int:
-        assert self.options.chunk_size is not None
-        return self.options.chunk_size
+        rows = []
+        for party in self.everyone:
+            drawn = draws_of(party.model, [], self.randomised, self.options)
+            suite = averaged(self.suite, drawn, self.options)
+            rows.append(Source(party.model, party.copy.module or party.model, party.batches, suite))
+        return rows
 
 
 def settle(
@@ -185,7 +187,7 @@ def settle(
     size = options.batch_size or default_batch_size(values, device)
     everyone = [Party(model, Batches(size, say)) for model in (*models, *lent)]
     attacked = everyone[: len(models)]
-    _leave_as_found(left_as_found, everyone, device, options.seed)
+    _hold_still(left_as_found, everyone, device, options.seed)
 
     warnings = [*selected.notes]
     warnings += [f"{p.model.name} has random weights: it was never trained." for p in everyone if untrained(p.model)]
@@ -200,8 +202,9 @@ def settle(
         party.answer = logits_of(party.model, selected.images[:1].to(device), 1)
     check_surrogates(models, crafted_on, {party.model.name: party.answer for party in everyone})
     if options.labels == "given":
-        warnings += [text for p in attacked for text in numbers_only(p.model, p.outputs, selected)]
-        selected = matched(selected, [(p.model.name, p.model.classes, p.outputs) for p in everyone])
+        given, selected = selected, matched(selected, [(p.model.name, p.model.classes, p.outputs) for p in everyone])
+        if torch.equal(given.labels, selected.labels):
+            warnings += [text for p in attacked for text in numbers_only(p.model, p.outputs, given)]
         warnings += [text for model in models for text in named_alike(model, selected)]
     selected, dropped = _samples(selected, suite.threat, options, attacked, device)
     if dropped:
@@ -215,22 +218,38 @@ def settle(
     for party in everyone:
         left_as_found.enter_context(_kept_in_eval(party.model))
 
-    for text in warnings:
-        say(f"Warning: {text}")
-    for party in everyone:
-        if options.search_copy and party.copy.module is None:
-            name, reason = party.model.name, party.copy.reason
-            say(f"{name}: no search copy, {reason}; attacks search on the model itself (slower).")
-    for model, drawn in zip(models, draws, strict=True):
-        if drawn:
-            say(f"{model.name}: {in_words(drawn)}")
-    options = replace(options, chunk_size=options.chunk_size or default_chunk_size(values))
+    for text in (*(f"Warning: {text}" for text in warnings), *_remarks(everyone, draws, options)):
+        say(text)
+    chunk_size = options.chunk_size or default_chunk_size(values)
     return Plan(
-        options, device, selected, suite, attacked, everyone[len(models) :], crafted_on, draws, nearest, curve, warnings
+        options=options,
+        device=device,
+        data=selected,
+        suite=suite,
+        attacked=attacked,
+        lent=everyone[len(models) :],
+        crafted_on=crafted_on,
+        draws=draws,
+        nearest=nearest,
+        curve=curve,
+        batch_size=size,
+        chunk_size=chunk_size,
+        warnings=warnings,
     )
 
 
-def _leave_as_found(stack: ExitStack, everyone: Sequence[Party], device: torch.device, seed: int) -> None:
+def _remarks(everyone: Sequence[Party], draws: Sequence[Mapping[str, int]], options: Options) -> Iterator[str]:
+    """What is worth knowing about the models, and no warning."""
+    for party in everyone:
+        if options.search_copy and party.copy.module is None:
+            name, reason = party.model.name, party.copy.reason
+            yield f"{name}: no search copy, {reason}; attacks search on the model itself (slower)."
+    for party, drawn in zip(everyone, draws, strict=False):  # those that are attacked come first
+        if drawn:
+            yield f"{party.model.name}: {in_words(drawn)}"
+
+
+def _hold_still(stack: ExitStack, everyone: Sequence[Party], device: torch.device, seed: int) -> None:
     """Frozen models in eval mode, full float32, draws that follow from the seed: until the stack is left."""
     for party in everyone:
         stack.enter_context(undisturbed(party.model))
@@ -249,17 +268,6 @@ def _samples(
         if threat.target_class is not None:  # what any model sees as the target already, all leave out
             truths = [party.batches.fit(partial(predictions, party.model, data, device)) for party in attacked]
     return without_target_class(data, truths, threat, min(outputs))
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Convolutions and matrix products in float32, not in TF32, which GPUs round to by default; put back afterwards."""
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def _search_copy(model: Classifier, data: Data, options: Options, device: torch.device, batch_size: int) -> SearchCopy:

@@ -272,7 +272,7 @@ class RowAttack(Attack):
     leaps: ClassVar[bool] = False  # most queries leave the state as it is; `idle` and `propose` say which and how
 
     def idle(self, state: State, loss: Tensor) -> Tensor:
-        """(B,) bool: a query of this loss would leave all of the state but "query" as it is (NaN: it would not)."""
+        """(B,) bool: a query of this loss leaves all of the state but "query" as it is; False where in doubt."""
         raise NotImplementedError
 
     def propose(self, rows: Rows, state: State, draw: Draw) -> Tensor:

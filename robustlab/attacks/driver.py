@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -103,7 +104,9 @@ class _Drive:
         self.stops = attack.stop_when_fooled and self.kept != "last" and math.isfinite(attack.eps)
         leaping = attack.leaps and self.kept == "adversarial" and oracle.queries is None
         leaping = leaping and oracle.evaluations == attack.eot == 1
-        self.leap = Leap(attack, self.searcher.logits, self.draw, batch_size) if leaping else None
+        # on a GPU a few rows cost as much as a full batch, on a CPU as much as some
+        room = batch_size // 4 if x.device.type == "cpu" else batch_size
+        self.leap = Leap(attack, self.searcher, self.draw, room) if leaping else None
         self.waiting: deque[tuple[int, int]] = deque((i, 0) for i in range(n))  # (pos, rank)
         self.next_rank = [1] * n
 
@@ -112,10 +115,12 @@ class _Drive:
         rows, state = self.admit(self.batch_size)
         while len(rows):
             live = rows.pos >= 0
-            if self.leap is not None:
-                self.forwards[rows.pos[live], rows.rank[live]] += self.leap.skip(rows, state)[live]
+            known = None
+            if self.leap is not None and (leapt := self.leap.skip(rows, state)) is not None:
+                skipped, *known = leapt
+                self.forwards[rows.pos[live], rows.rank[live]] += skipped[live]
             last = rows.age >= attack.queries
-            seen = self.ask(rows, state, last, live)
+            seen = self.ask(rows, state, last, live, known)
             done = attack.done(rows, state)
             final = last if done is None else last | done
             won = self.keep(rows, state["query"], seen.hit, live & final)
@@ -125,7 +130,7 @@ class _Drive:
                 end = end | self.spent(rows.pos)
             if bool((live & ~end).any()):
                 state = attack.tell(rows, state, seen, self.draw)
-                rows.age += 1
+                rows.age += live & ~end
                 if self.kept == "last":
                     end = end | (rows.age >= attack.queries)
                     self.images[rows.pos[end & live]] = attack.crafted(state)[end & live]
@@ -231,8 +236,11 @@ class _Drive:
 
     # --- asking and judging ---------------------------------------------------------------------------------------
 
-    def ask(self, rows: Rows, state: State, last: Tensor, live: Tensor) -> Seen:
-        """What the target shows at each row's query, and which of those points are adversarial."""
+    def ask(self, rows: Rows, state: State, last: Tensor, live: Tensor, known: Sequence[Tensor] | None = None) -> Seen:
+        """What the target shows at each row's query, and which of those points are adversarial.
+
+        known: has the searcher been shown the row's query already (B,), and its logits (B, K).
+        """
         attack, query = self.attack, state["query"]
         moving = bool((live & ~last).any())
         several = self.oracle.evaluations > 1
@@ -252,7 +260,13 @@ class _Drive:
             gradient = None
             searching = searching and (moving or several)  # the last point of a row is judged by the target itself
             shown = attack.eot if moving else 1
-            logits = torch.stack([(self.searcher if searching else self.oracle).logits(query) for _ in range(shown)])
+            asked_of = self.searcher if searching else self.oracle
+            if known is not None and asked_of is self.searcher:
+                logits, new = known[1][None], (~known[0]).nonzero()[:, 0]
+                if len(new):
+                    logits[0, new] = asked_of.logits(query[new])
+            else:
+                logits = torch.stack([asked_of.logits(query) for _ in range(shown)])
             losses = [attack.objective(z, rows, state) for z in logits] if self.oracle.gives != "labels" else []
             loss = torch.stack(losses).mean(0) if losses else logits.new_zeros(len(rows))
         # a last point needs one look, which a target that judges by several is charged for below
@@ -261,6 +275,8 @@ class _Drive:
         if self.kept == "adversarial":  # some search outside the ball on their way; only points inside count
             i = hit.nonzero()[:, 0]
             hit[i] = distance(query[i] - rows.x[i], attack.norm) <= self.allowed
+        if not attack.faithful and self.oracle.queries is not None:
+            hit &= last | ~self.spent(rows.pos)  # nothing is left to confirm it
         self.check(logits, rows, live)
         if searching:
             news = rows.rank < self.settled[rows.pos] if self.stops else torch.ones_like(hit)

@@ -5,45 +5,51 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustlab.attacks.base import Draw, Model, RowAttack, Rows, State
-
-PART = 4  # so many times fewer rows than the batch holds are left when leaping begins
+from robustlab.attacks.base import Draw, RowAttack, Rows, State
+from robustlab.oracle import Oracle
 
 
 class Leap:
-    """Looks as far ahead as pays off: twice as far when all that was seen changed nothing, else half as far.
+    """Shows the model several of a row's next queries at once and skips those up to the first that matters.
 
-    A step of a few rows costs nearly as much as one of many, and random search keeps most points as they are. What its
-    next queries will be is then known, and they are shown to the model at once, up to the first that matters.
+    A step of a few rows costs nearly as much as one of many, and random search keeps most points as they are: what its
+    next queries will be is then known. Looks further ahead while nothing happens, less far when something does. What
+    lies behind the first query that matters was shown in vain: the oracle has counted it, nobody is charged for it.
+    room: how many images are shown at once, at most.
     """
 
-    def __init__(self, attack: RowAttack, model: Model, draw: Draw, batch_size: int) -> None:
-        self.attack, self.model, self.draw = attack, model, draw
-        self.room, self.reach = batch_size // PART, 2
+    def __init__(self, attack: RowAttack, oracle: Oracle, draw: Draw, room: int) -> None:
+        self.attack, self.oracle, self.draw, self.room = attack, oracle, draw, room
+        self.reach = 2
 
-    def skip(self, rows: Rows, state: State) -> Tensor:
-        """(B,): how many queries change nothing, from the current one on; rows and state move on past them."""
+    def skip(self, rows: Rows, state: State) -> tuple[Tensor, Tensor, Tensor] | None:
+        """How many queries change nothing, from the current one on (B,); rows and state move on past them.
+
+        Then: was the query at which a row stops among those shown (B,), and if so the logits (B, K). None: the rows are
+        too many to look ahead.
+        """
         attack, n, device = self.attack, len(rows), rows.age.device
         reach = min(self.reach, self.room // n)
         if reach < 2:
-            return torch.zeros_like(rows.age)
+            return None
         each = torch.arange(n, device=device)
         ahead = rows.take(each.repeat(reach))
         ahead.age += torch.arange(reach, device=device).repeat_interleave(n)
-        ahead.age.clamp_(max=attack.queries)
+        ahead.age.clamp_(max=attack.queries)  # what lies behind the last step is never idle, so never skipped
         foreseen = {key: value.repeat(reach, *[1] * (value.ndim - 1)) for key, value in state.items()}
         queries = torch.cat([state["query"], attack.propose(ahead, foreseen, self.draw)])
         foreseen["query"] = queries[:-n]
-        with torch.no_grad():
-            logits = self.model(foreseen["query"]).float()
+        logits = self.oracle.logits(foreseen["query"])
         idle = attack.idle(foreseen, attack.objective(logits, ahead, foreseen)) & torch.isfinite(logits).all(1)
         predicted = logits.argmax(1)
         idle &= (predicted != ahead.target) if attack.targeted else (predicted == ahead.y)
         idle &= (ahead.age < attack.queries) & (ahead.pos >= 0)
         done = attack.done(ahead, foreseen)
-        skipped = (idle if done is None else idle & ~done).view(reach, n).long().cumprod(0).sum(0)
+        if done is not None:
+            idle &= ~done
+        skipped = idle.view(reach, n).long().cumprod(0).sum(0)
         state["query"] = queries.view(reach + 1, n, *queries.shape[1:])[skipped, each]
         rows.age += skipped
-        live = skipped[rows.pos >= 0]
-        self.reach = 2 * reach if bool((live == reach).all()) else max(2, reach // 2)
-        return skipped
+        moved = skipped[rows.pos >= 0]
+        self.reach = 2 * reach if bool((moved == reach).all()) else max(2, reach // 2)
+        return skipped, skipped < reach, logits.view(reach, n, -1)[skipped.clamp(max=reach - 1), each]

@@ -109,7 +109,7 @@ class Square(RowAttack):
         return {"query": query, "best": query.clone(), "top": lowest, "mark": lowest.clone()}
 
     def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
-        better = ~self.idle(state, seen.loss)
+        better = seen.loss > state["top"]
         best = torch.where(column(better, rows.x), state["query"], state["best"])
         top = torch.where(better, seen.loss, state["top"])
         mark = torch.where(rows.age * EARLY <= self.steps, top, state["mark"])

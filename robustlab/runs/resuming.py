@@ -58,21 +58,26 @@ def resumed(info: Json, config: Json, about: Json, folder: Path) -> Json:
 
 
 def changes(
-    old: Any, new: Any, at: str = "", same: Callable[[str, Any, Any], bool] = lambda at, a, b: bool(a == b)
+    old: Any,
+    new: Any,
+    at: str = "",
+    same: Callable[[str, Any, Any], bool] = lambda at, a, b: bool(a == b),
+    absent: str = "none",
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Where two JSON values differ: dotted field, value there, value now; "none" where a field is missing.
+    """Where two JSON values differ: dotted field, value there, value now.
 
-    same: do the values at a field agree?
+    same: do the values at a field agree? absent: stands for the value of a field that is not there.
 
     >>> list(changes({"seed": 0, "eps": [0.1, 0.2]}, {"seed": 0, "eps": [0.1, 0.3]}))
     [('eps[1]', 0.2, 0.3)]
     """
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
-            yield from changes(old.get(key, "none"), new.get(key, "none"), f"{at}.{key}" if at else key, same)
+            deeper = f"{at}.{key}" if at else key
+            yield from changes(old.get(key, absent), new.get(key, absent), deeper, same, absent)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (a, b) in enumerate(zip(old, new, strict=True)):
-            yield from changes(a, b, f"{at}[{index}]", same)
+            yield from changes(a, b, f"{at}[{index}]", same, absent)
     elif not same(at, old, new):
         yield at, old, new
 

@@ -96,7 +96,7 @@ def differences(stored: Any, again: Any, at: str = "") -> Iterator[str]:
     >>> list(differences({"n": 3, "left": [0.5, 1.0]}, {"n": 4, "left": [0.5, 1.0000001]}))
     ['n is 3, recomputed 4']
     """
-    for where, old, new in changes(stored, again, at, same=_same):
+    for where, old, new in changes(stored, again, at, _same, absent="missing"):
         yield f"{where} is {_shown(old)}, recomputed {_shown(new)}"
 
 

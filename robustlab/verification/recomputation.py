@@ -20,8 +20,7 @@ from robustlab.intake import CHECKED, answer_names, default_batch_size
 from robustlab.judging import answers, logits_of, looks_of, own_answers
 from robustlab.memory import machine_failures
 from robustlab.models.classifier import Classifier, check
-from robustlab.oracle import forked, undisturbed
-from robustlab.plan import full_float32
+from robustlab.oracle import forked, full_float32, undisturbed
 from robustlab.provenance import data_lines
 from robustlab.reporting.text import budget
 from robustlab.runs import StoredRun, config_hash

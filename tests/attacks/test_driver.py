@@ -237,6 +237,18 @@ def test_4_idle_slots_decide_nothing(quantum: int, net: nn.Module, sample: tuple
     assert all(shape % quantum == 0 or shape == 16 for shape in shapes)
 
 
+@pytest.mark.parametrize("method", sorted(set(ATTACKS) - {"deepfool", "cw", "ead", "brendel-bethge"}))
+@pytest.mark.parametrize(("batch_size", "quantum"), [(16, 5), (160, 20)])  # slots that are refilled, and that idle
+def test_4_idle_slots_decide_nothing_of_any_attack(
+    method: str, batch_size: int, quantum: int, net: nn.Module, sample: tuple[Tensor, Tensor]
+) -> None:
+    x, y = sample
+    norm = "l1" if "l1" in attack_class(method).norms else attack_class(method).norms[0]
+    attack = quick(method, norm=norm, eps={"l1": 2.0, "l2": 0.3}[norm])
+    outcome = drive(attack, Oracle(net), x, y, IDS, seed=1, batch_size=batch_size, quantum=quantum)
+    assert same(outcome, attack.run(net, x, y, ids=IDS, seed=1))
+
+
 def test_5_gradients_are_contiguous_and_parameters_collect_none(sample: tuple[Tensor, Tensor]) -> None:
     x, y = sample
     net = small_net().to(memory_format=torch.channels_last)
@@ -320,6 +332,14 @@ def test_query_budget(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
     x, y = sample
     outcome = PGD(eps=1e-6, steps=10, restarts=5).run(Oracle(net, queries=17), x, y)
     assert (outcome.forwards == 17).all()
+
+
+def test_query_budget_holds_where_a_hit_is_shown_again(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    attack = attack_class("di-fgsm")(eps=0.03, steps=10, diversity=1.0)
+    free = attack.run(net, x, y, ids=IDS)
+    outcome = attack.run(Oracle(net, queries=5), x, y, ids=IDS)
+    assert free.success.any() and outcome.success.any() and (outcome.forwards <= 5).all()
 
 
 def test_minimum_norm_keeps_the_smallest(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks import Square
+from robustlab.attacks.base import Draw, Rows, Seen
 from robustlab.attacks.square import bump, sides
 from robustlab.errors import UserError
 from robustlab.threat import distance
@@ -140,3 +141,31 @@ def test_leaping_stops_where_the_model_returns_nan(at: int) -> None:
         found = Square(eps=0.05, steps=40).run(failing, x, net.answer[:1].expand(3), batch_size=batch_size)
         assert found.invalid.tolist() == [True, False, False]
         assert found.forwards.tolist() == [at + 1, 41, 41]
+
+
+def test_what_was_seen_while_leaping_is_not_asked_for_again() -> None:
+    x, queries, net = asked("linf", 0.05, 40, (8, 8))
+    shown = []
+
+    def moody(q: Tensor) -> Tensor:
+        """Gives way at the 30th query, the first time it is shown."""
+        z = net.inner(q).detach() + 100 * torch.nn.functional.one_hot(net.answer[0], 4).float()
+        at = (q == queries[30, 0]).flatten(1).all(1)
+        shown.append(int(at.sum()))
+        return torch.where(at[:, None], -z, z) if sum(shown) <= 1 else z
+
+    found = Square(eps=0.05, steps=40).run(moody, x[:1], net.answer[:1])
+    assert found.success.all() and found.forwards.tolist() == [31] and sum(shown) == 1
+
+
+def test_a_loss_of_nan_is_no_better_point() -> None:
+    x, y = torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.long)
+    attack, draw, age = Square(eps=0.1, steps=10), Draw(0), torch.full((2,), 3)
+    rows = Rows(x=x, y=y, target=y - 1, id=torch.arange(2), rank=y.clone(), age=age, pos=torch.arange(2))
+    state = attack.start(rows, draw) | {"top": torch.tensor([-1.0, -1.0])}
+    best = state["best"].clone()
+    state["query"] = torch.rand_like(x)
+    seen = Seen(torch.zeros(2, 3), torch.tensor([torch.nan, 0.5]), None, torch.zeros(2, dtype=torch.bool))
+    told = attack.tell(rows, state, seen, draw)
+    assert torch.equal(told["best"][0], best[0]) and torch.equal(told["best"][1], state["query"][1])
+    assert told["top"].tolist() == [-1.0, 0.5]
