@@ -39,7 +39,7 @@ class PageRun:
         stored = read_run(folder)
         named = (*stored.info["config"].get("models", []), *stored.info.get("surrogates", []))
         models = [str(model["name"]) for model in named]
-        shown = distinct([without_paths(model) for model in models])
+        shown = distinct(tails(models))
         names = {model: name for model, name in zip(models, shown, strict=True) if name != model}
         return cls(stored, without_paths(with_models(stored.info, names)), names)
 
@@ -133,10 +133,11 @@ class PageRun:
     @property
     def eps(self) -> str:
         """The headline eps as it was typed."""
-        return str(self.info.get("eps_typed") or self.budget(self.numbers["eps"]))
+        return str(self.info.get("eps_typed") or budget(self.numbers["eps"], self.numbers["norm"]))
 
     def budget(self, eps: float) -> str:
-        return budget(eps, self.numbers["norm"])
+        """An eps as the headline's was typed: as k/255 only beside a fraction."""
+        return budget(eps, self.numbers["norm"]) if "/" in self.eps else f"{eps:.3g}"
 
     @property
     def threat(self) -> str:
@@ -180,6 +181,21 @@ class PageRun:
         if not data.startswith(b"\x89PNG\r\n\x1a\n"):
             return None
         return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def tails(names: Sequence[str]) -> list[str]:
+    """The names, of those that are absolute paths only as many last parts as tell them apart.
+
+    >>> tails(["/home/ann/plain/model.toml", "/home/ann/robust/model.toml", "/home/ann/net.py:make", "road-signs/cnn"])
+    ['plain/model.toml', 'robust/model.toml', 'net.py:make', 'road-signs/cnn']
+    """
+    found = [without_paths(name) for name in names]
+    for length in range(2, max((name.count("/") for name in names), default=0)):
+        often = Counter(found)
+        for i, name in enumerate(names):
+            if often[found[i]] > 1 and name.startswith("/"):
+                found[i] = "/".join(name.split("/")[-length:])
+    return found
 
 
 def distinct(names: Sequence[str]) -> list[str]:

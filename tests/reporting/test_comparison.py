@@ -219,7 +219,7 @@ def test_the_same_folders_give_the_same_bytes_wherever_they_lie(plain: Path, rob
 def test_models_named_by_path_keep_their_lines_and_stay_two(write_run: Write, tmp_path: Path) -> None:
     models = {"/home/ann/old/net.py:make": (0.9, 1.0), "/home/ann/new/net.py:make": (0.9, 9.0)}
     run = PageRun.read(write_run(tmp_path / "run", n=40, models=models))
-    names = ["net.py:make #1", "net.py:make #2"]
+    names = ["old/net.py:make", "new/net.py:make"]
     assert [model["name"] for model in run.models] == [m["name"] for m in run.info["config"]["models"]] == names
     assert [image["model"] for image in run.info["images"]] and "ann" not in str(run.info)
     old = [line.adv for line in run.stored.lines if "old" in line.model]
