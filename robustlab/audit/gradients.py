@@ -33,7 +33,7 @@ def gradient(subject: Subject) -> Finding:
         if any(size is None for size in sizes):
             return Finding("fail", "The outputs carry no gradient back to the image: the graph is cut.")
         found = torch.stack([size for size in sizes if size is not None])
-        undefined.append(~found.isfinite().all(0))
+        undefined.append(found.isnan().any(0))
         least = found.amin(0)
         zero.append(least == 0)
         tiny.append(least < TINY)
@@ -43,8 +43,9 @@ def gradient(subject: Subject) -> Finding:
     lost = int(torch.stack(undefined).any(0).sum())  # one step along NaN ends an attack, whatever the other losses do
     each = ", ".join(f"{k} with {loss}" for loss, k in by_loss.items())
     measured = (
-        f"The gradient is exactly zero, at the clean image or at a random point at the edge of the budget, on {each},"
-        f" of {counted(n)}; on {faint} it is under {TINY:g} with every loss, on {lost} it is NaN or infinite."
+        "The gradient is exactly zero, at the clean image or, where that is no hit yet, at a random point at the edge"
+        f" of the budget, on {each}, of {counted(n)}; on {faint} it is under {TINY:g} with every loss, on {lost} it is"
+        " NaN or infinite."
     )
     some = max(by_loss.values())
     status = worst(
@@ -55,7 +56,10 @@ def gradient(subject: Subject) -> Finding:
 
 
 def _size(subject: Subject, images: Tensor, loss: str) -> Tensor | None:
-    """(n,) the largest absolute value of each image's gradient; None where the outputs do not depend on the images."""
+    """(n,) the largest absolute value of each image's gradient; None where the outputs do not depend on the images.
+
+    inf for images that have fallen, from which no attack goes on (there, DLR may be constant); NaN where not finite.
+    """
 
     def sizes(batch: int) -> Tensor | None:
         found = []
@@ -70,7 +74,10 @@ def _size(subject: Subject, images: Tensor, loss: str) -> Tensor | None:
                 (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
             if slope is None:
                 return None
-            found.append(slope.flatten(1).abs().amax(1))
+            size = slope.flatten(1).abs().amax(1)
+            predicted, y = logits.argmax(1), subject.y[i : i + batch]
+            fallen = predicted != y if targets is None else predicted == targets
+            found.append(torch.where(size.isfinite(), torch.where(fallen, torch.inf, size), torch.nan))
         return torch.cat(found)
 
     return subject.batches.fit(sizes)

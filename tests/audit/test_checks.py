@@ -84,6 +84,13 @@ def test_nothing_fails_under_other_threats(threat: Any, world: Any, audited: Cal
     assert not any("model failed" in check["measured"] for check in found.values())
 
 
+def test_points_that_have_fallen_need_no_gradient(world: Any, audited: Callable[..., Any]) -> None:
+    """DLR is constant where the label is only the third class."""
+    attack = PGD(eps=0.5, steps=5, loss="dlr")
+    suite = Suite("dlr", ThreatModel("linf", 0.5), "0.5", (Member("pgd", "pgd", {}, attack),))
+    assert audited(world.plain(), suite=suite)["gradient"]["status"] == "pass"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["road-signs/cnn", "road-signs/cnn-robust"])
 def test_nothing_fails_on_the_zoo(name: str, world: Any, audited: Callable[..., Any]) -> None:
