@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from robustlab.errors import UserError
-from robustlab.reporting.source import Json, PageRun, distinct, with_models
-from robustlab.reporting.text import listed
+from robustlab.reporting.source import Json, PageRun, with_models
+from robustlab.reporting.text import distinct, listed
 from robustlab.runs.aggregates import Line, Seen, by_unit, pairs
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from robustlab.reporting.text import NORMS, budget, listed, without_paths
+from robustlab.reporting.text import NORMS, budget, listed, shown_names, without_paths
 from robustlab.runs import StoredRun, read_run
 from robustlab.runs.aggregates import Line, Table, by_unit
 from robustlab.runs.breakdowns import Answer, answers
@@ -39,8 +38,7 @@ class PageRun:
         stored = read_run(folder)
         named = (*stored.info["config"].get("models", []), *stored.info.get("surrogates", []))
         models = [str(model["name"]) for model in named]
-        shown = distinct(tails(models))
-        names = {model: name for model, name in zip(models, shown, strict=True) if name != model}
+        names = {model: name for model, name in shown_names(models).items() if name != model}
         return cls(stored, without_paths(with_models(stored.info, names)), names)
 
     @property
@@ -181,40 +179,6 @@ class PageRun:
         if not data.startswith(b"\x89PNG\r\n\x1a\n"):
             return None
         return "data:image/png;base64," + base64.b64encode(data).decode()
-
-
-def tails(names: Sequence[str]) -> list[str]:
-    """The names, of those that are absolute paths only as many last parts as tell them apart.
-
-    >>> tails(["/home/ann/plain/model.toml", "/home/ann/robust/model.toml", "/home/ann/net.py:make", "road-signs/cnn"])
-    ['plain/model.toml', 'robust/model.toml', 'net.py:make', 'road-signs/cnn']
-    """
-    found = [without_paths(name) for name in names]
-    for length in range(2, max((name.count("/") for name in names), default=0)):
-        often = Counter(found)
-        for i, name in enumerate(names):
-            if often[found[i]] > 1 and name.startswith("/"):
-                found[i] = "/".join(name.split("/")[-length:])
-    return found
-
-
-def distinct(names: Sequence[str]) -> list[str]:
-    """The same names, numbered where one occurs twice.
-
-    >>> distinct(["run", "other", "run"])
-    ['run #1', 'other', 'run #2']
-    """
-    often, taken = Counter(names), set(names)
-    found = []
-    for name in names:
-        number = 1
-        shown = name
-        while often[name] > 1 and shown in taken:
-            shown = f"{name} #{number}"
-            number += 1
-        taken.add(shown)
-        found.append(shown)
-    return found
 
 
 def with_models(info: Json, names: Mapping[str, str]) -> Json:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from robustlab.reporting.text import NORMS, budget, duration, interval, percent, quantity
+from robustlab.reporting.text import NORMS, budget, duration, interval, percent, quantity, shown_names
 from robustlab.runs.audits import in_one_line
 
 
@@ -23,13 +23,21 @@ def terminal_table(results: Mapping[str, Any], width: int | None = None) -> str:
     """
     stream = io.StringIO()
     console = Console(file=stream, width=width or max(100, shutil.get_terminal_size().columns), highlight=False)
-    for result in results["results"]:
+    tables, board = results["results"], results.get("transfer", {"rows": []})
+    names = shown_names(
+        [
+            *(result["model"] for result in tables),
+            *(name for result in tables for name in result.get("surrogates", [])),
+            *(row["source"] for row in board["rows"]),
+        ]
+    )
+    for result in tables:
         norm = NORMS[result["norm"]]
         clean = result["clean_accuracy"]
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", show_edge=False)
-        crafted = f", crafted on {', '.join(result['surrogates'])}" if "surrogates" in result else ""
+        crafted = f", crafted on {', '.join(names[s] for s in result['surrogates'])}" if "surrogates" in result else ""
         eps = budget(result["eps"], result["norm"])
-        table.title = Text(f"{result['model']}: {norm} ε = {eps}, n = {clean['n']:,}{crafted}")
+        table.title = Text(f"{names[result['model']]}: {norm} ε = {eps}, n = {clean['n']:,}{crafted}")
         table.add_column("")
         for heading in ("left", "95 %", "broken / tried", f"median {norm}", "forward / backward", "time"):
             table.add_column(heading, justify="right")
@@ -54,15 +62,15 @@ def terminal_table(results: Mapping[str, Any], width: int | None = None) -> str:
         console.print(Text(f"audit of the attack: {in_one_line(result['audit'])}"))
         console.print()
     if "transfer" in results:
-        attack = results["transfer"]["attack"]
+        attack = board["attack"]
         console.print(
             Text(f"Turned by {attack}, crafted on the model of the row, shown to that of the column (%, 95 %):")
         )
-        console.print(_matrix(results["transfer"]))
+        console.print(_matrix(board, names))
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
 
 
-def _matrix(transfer: Mapping[str, Any]) -> Table:
+def _matrix(transfer: Mapping[str, Any], names: Mapping[str, str]) -> Table:
     """The transfer matrix: a row for each model that images were crafted on."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     rows: dict[str, list[str]] = {}
@@ -74,5 +82,5 @@ def _matrix(transfer: Mapping[str, Any]) -> Table:
     for at in range(len({row["target"] for row in transfer["rows"]})):
         table.add_column(str(at + 1), justify="right")
     for at, (source, cells) in enumerate(rows.items(), 1):  # the models that are shown the images come first
-        table.add_row(Text(f"{at} {source}"), *cells)
+        table.add_row(Text(f"{at} {names[source]}"), *cells)
     return table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -140,6 +141,47 @@ def without_paths(value: Any) -> Any:
     if isinstance(value, dict):
         return {without_paths(key): without_paths(item) for key, item in value.items()}
     return value
+
+
+def shown_names(names: Sequence[str]) -> dict[str, str]:
+    """What each model is called where people read: of an absolute path only as many last parts as tell it apart.
+
+    What `robustlab train` writes, a model.toml, has the name of its folder.
+
+    >>> shown_names(["/home/ann/plain/model.toml", "/home/ann/net.py:make", "road-signs/cnn"])
+    {'/home/ann/plain/model.toml': 'plain', '/home/ann/net.py:make': 'net.py:make', 'road-signs/cnn': 'road-signs/cnn'}
+    >>> list(shown_names(["/a/old/net.py:make", "/a/new/net.py:make"]).values())
+    ['old/net.py:make', 'new/net.py:make']
+    """
+    unique = list(dict.fromkeys(names))
+    paths = [name.removesuffix("/model.toml").split("/") for name in unique]
+    found = [(parts[-1] or name) if name.startswith("/") else name for name, parts in zip(unique, paths, strict=True)]
+    for length in range(2, max((len(parts) for parts in paths), default=0)):
+        often = Counter(found)
+        for i, name in enumerate(unique):
+            if often[found[i]] > 1 and name.startswith("/"):
+                found[i] = "/".join(paths[i][-length:])
+    found = [without_paths(name) for name in found]
+    return dict(zip(unique, distinct(found), strict=True))
+
+
+def distinct(names: Sequence[str]) -> list[str]:
+    """The same names, numbered where one occurs twice.
+
+    >>> distinct(["run", "other", "run"])
+    ['run #1', 'other', 'run #2']
+    """
+    often, taken = Counter(names), set(names)
+    found = []
+    for name in names:
+        number = 1
+        shown = name
+        while often[name] > 1 and shown in taken:
+            shown = f"{name} #{number}"
+            number += 1
+        taken.add(shown)
+        found.append(shown)
+    return found
 
 
 def _digits(share: Mapping[str, Any]) -> int:

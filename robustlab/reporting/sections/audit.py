@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
-from robustlab.runs.audits import audit_of, in_one_line, tally
+from robustlab.runs.audits import audit_of, in_one_line
 
 NAME = "audit"
 TITLE = "Audit"
@@ -37,4 +37,19 @@ def render(runs: Sequence[PageRun]) -> Markup:
 
 def _told(run: PageRun, name: str) -> Json:
     record = audit_of(run.info, name)
-    return {"record": record, "counts": tally(record), "sentence": in_one_line(record)}
+    rows = _rows(record["checks"]) if record else []
+    return {"record": record, "rows": rows, "sentence": in_one_line(record)}
+
+
+def _rows(checks: Sequence[Json]) -> list[Json]:
+    """The checks, those that one reason kept from being run as one row at the end."""
+    idle: dict[str, list[Json]] = {}
+    for check in checks:
+        if check["status"] == "not run":
+            idle.setdefault(check["measured"], []).append(check)
+    together = {reason: group for reason, group in idle.items() if len(group) > 1}
+    rows = [check for check in checks if check["measured"] not in together or check["status"] != "not run"]
+    for reason, group in together.items():
+        titles = "; ".join(check["title"] for check in group)
+        rows.append({"title": f"{len(group)} more", "status": "not run", "measured": reason, "source": titles})
+    return rows
