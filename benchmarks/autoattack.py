@@ -244,7 +244,7 @@ def main(words: Iterable[str] | None = None) -> None:
     for name in options.nets:
         net, entries = NETS[name], {}
         net_n = options.n or net.n
-        plain, data = network(name, net_n, options.cache, options.data_root)
+        plain, data = network(name, net_n, options.cache.resolve(), options.data_root)
         copy = make_search_copy(plain, data.images[:64])
         if copy.module is None:
             print(f"  {name}: no search copy ({copy.reason})", file=sys.stderr)
