@@ -138,6 +138,10 @@ class Attack(ABC):
         """How often a sample is shown to the model while it is attacked, at most."""
         return self.queries * self.eot
 
+    def turned(self, predicted: Tensor, y: Tensor, target: Tensor) -> Tensor:
+        """bool, as `predicted`: is the answer what this attack is after? y, target: labels and targets."""
+        return predicted == target if self.targeted else predicted != y
+
     @abstractmethod
     def attempt(
         self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
@@ -207,7 +211,7 @@ class Attack(ABC):
         predicted = logits.argmax(2)
         inside = distance(crafted.images - x, self.norm) <= allowed(self.eps)
         crafted.invalid = crafted.invalid | ~torch.isfinite(logits).all(2).all(0)
-        turned = most(predicted == crafted.target if self.targeted else predicted != y)
+        turned = most(self.turned(predicted, y, crafted.target))
         crafted.success = turned & inside & ~crafted.invalid
         crafted.rank = torch.where(crafted.success, 0, -1)
         crafted.forwards = crafted.forwards + oracle.evaluations
@@ -269,16 +273,6 @@ class RowAttack(Attack):
         """(B, C, H, W): what comes out where nothing is judged, for training and for transfer; the last point."""
         return state["query"]
 
-    leaps: ClassVar[bool] = False  # most queries leave the state as it is; `idle` and `propose` say which and how
-
-    def idle(self, state: State, loss: Tensor) -> Tensor:
-        """(B,) bool: a query of this loss leaves all of the state but "query" as it is; False where in doubt."""
-        raise NotImplementedError
-
-    def propose(self, rows: Rows, state: State, draw: Draw) -> Tensor:
-        """(B, C, H, W): the query after one that has left the state as it is; looks at all of it but "query"."""
-        raise NotImplementedError
-
     def done(self, rows: Rows, state: State) -> Tensor | None:
         """(B,) bool: rows that end before their last step."""
         return None
@@ -311,6 +305,21 @@ class MinimumAttack(RowAttack):
     keep = "smallest"
 
     eps: float = math.inf
+
+
+@dataclass(frozen=True)
+class SearchAttack(RowAttack):
+    """A random search: most queries leave the state as it is, so that several of the next ones are known beforehand."""
+
+    needs = "scores"
+
+    @abstractmethod
+    def idle(self, state: State, loss: Tensor) -> Tensor:
+        """(B,) bool: a query of this loss leaves all of the state but "query" as it is; False where in doubt."""
+
+    @abstractmethod
+    def propose(self, rows: Rows, state: State, draw: Draw) -> Tensor:
+        """(B, C, H, W): the query after one that has left the state as it is; looks at all of it but "query"."""
 
 
 def check_call(attack: Attack, oracle: Oracle, images: Tensor, labels: Tensor, targets: Tensor | None) -> None:

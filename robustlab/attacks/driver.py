@@ -25,7 +25,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from robustlab.attacks.base import Draw, Keep, Model, Outcome, RowAttack, Rows, Seen, State
+from robustlab.attacks.base import Draw, Keep, Model, Outcome, RowAttack, Rows, SearchAttack, Seen, State
 from robustlab.attacks.leap import Leap
 from robustlab.oracle import Oracle, most, undisturbed
 from robustlab.threat import distance
@@ -102,11 +102,12 @@ class _Drive:
         self.won, self.invalid = (torch.zeros_like(self.ranks, dtype=torch.bool) for _ in range(2))
         self.allowed = allowed(attack.eps)
         self.stops = attack.stop_when_fooled and self.kept != "last" and math.isfinite(attack.eps)
-        leaping = attack.leaps and self.kept == "adversarial" and oracle.queries is None
-        leaping = leaping and oracle.evaluations == attack.eot == 1
-        # on a GPU a few rows cost as much as a full batch, on a CPU as much as some
-        room = batch_size // 4 if x.device.type == "cpu" else batch_size
-        self.leap = Leap(attack, self.searcher, self.draw, room) if leaping else None
+        self.leap = None
+        simple = self.kept == "adversarial" and oracle.queries is None and oracle.evaluations == attack.eot == 1
+        if isinstance(attack, SearchAttack) and simple:
+            # on a GPU a few rows cost as much as a full batch, on a CPU as much as some
+            room = batch_size // 4 if x.device.type == "cpu" else batch_size
+            self.leap = Leap(attack, self.searcher, self.draw, room)
         self.waiting: deque[tuple[int, int]] = deque((i, 0) for i in range(n))  # (pos, rank)
         self.next_rank = [1] * n
 
@@ -319,7 +320,7 @@ class _Drive:
     def adversarial(self, logits: Tensor, rows: Rows, share: float = 0.5) -> Tensor:
         """(B,) bool: do more of the looks (looks, B, K) than this share say so?"""
         predicted = logits.argmax(2)
-        return most(predicted == rows.target if self.attack.targeted else predicted != rows.y, share)
+        return most(self.attack.turned(predicted, rows.y, rows.target), share)
 
     def keep(self, rows: Rows, query: Tensor, hit: Tensor, final: Tensor) -> Tensor:
         """Write the points that are to be kept into the outcome; returns the rows that have succeeded, (B,) bool.

@@ -9,7 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from robustlab.attacks.base import Draw, RowAttack, Rows, Seen, State
+from robustlab.attacks.base import Draw, Rows, SearchAttack, Seen, State
 from robustlab.draws import uniform
 from robustlab.errors import UserError
 from robustlab.threat import column, project
@@ -63,7 +63,7 @@ def _unit(shape: Tensor, p: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Square(RowAttack):
+class Square(SearchAttack):
     """Square attack (Andriushchenko et al. 2020, arXiv:1912.00049, algorithms 1 to 3; l1: arXiv:2103.01208, section 4).
 
     Score-based random search: squares of +-eps (linf), or of moved mass (l2, l1), kept where the margin falls. Every
@@ -76,9 +76,6 @@ class Square(RowAttack):
     >>> Square(eps=0.1, steps=20)(model, torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])).shape
     torch.Size([4, 3, 2, 2])
     """
-
-    needs = "scores"
-    leaps = True
 
     steps: int = 5000
     loss: str = "margin"
