@@ -40,7 +40,7 @@ LAYERS: list[set[str]] = [
     {"__main__"},
 ]
 # These know run folders, not models: they import each other and errors, never torch, and anybody may import them.
-FILES = {"tolerance", "files", "intervals", "reporting", "runs"}
+FILES = {"tolerance", "files", "intervals", "reading", "reporting", "runs"}
 HEAVY = ("torch", "torchvision", "captum", "foolbox", "matplotlib", "scipy")
 
 
