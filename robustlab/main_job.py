@@ -80,6 +80,7 @@ def attack(request: Request, options: Options, command: str) -> int:
         raise UserError("--resume needs --output: name the run folder to go on with (ls reports).")
     if request.threat.get("target") and not request.threat.get("targeted"):
         raise UserError("--target needs --targeted.")
+    load_suite(request.suite, attacks=request.attacks, **request.threat)  # whether it is right, before all else
     world = World.join()
     options = replace(options, device=str(resolve_device(options.device)))
     models = [

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from robustlab.errors import UserError
+from robustlab.threat_model import parse_eps
 
 
 @Parameter(name="*")
@@ -64,3 +65,5 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"{name.replace('_', '-')} must be at least {least}, got {value}.")
+        for eps in self.curve or ():
+            parse_eps(eps, "curve")

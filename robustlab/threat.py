@@ -1,4 +1,4 @@
-"""What the attacker may do: norm, budget, target; and the geometry that follows from it.
+"""The geometry that follows from what the attacker may do, which is in `threat_model` and may be had from here, too.
 
 Images are in [0, 1]; every point an attack proposes must lie in the box [0, 1] and within `eps` of the clean image.
 """
@@ -6,72 +6,18 @@ Images are in [0, 1]; every point an attack proposes must lie in the box [0, 1] 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from robustlab.draws import normal, uniform
-from robustlab.errors import UserError, did_you_mean
-
-Norm = Literal["linf", "l2", "l1", "l0"]
-NORMS: tuple[str, ...] = get_args(Norm)
-BUDGET_NORMS = ("linf", "l2", "l1")  # those with a projection
-
-
-def parse_eps(text: str | float, name: str = "eps") -> float:
-    """A budget as typed (`"8/255"`, `"0.5"` or a number) as a finite float >= 0. name: what an error calls it.
-
-    >>> parse_eps("8/255") == 8 / 255
-    True
-    """
-    match = re.fullmatch(r"\s*([0-9.eE+-]+)\s*(?:/\s*([0-9.eE+-]+)\s*)?", str(text))
-    try:
-        if match is None:
-            raise ValueError
-        value = float(match[1]) / float(match[2] or 1)
-    except (ValueError, ZeroDivisionError):
-        raise UserError(f"{name} must be a number or a fraction such as 8/255, got {text!r}.") from None
-    if not (math.isfinite(value) and value >= 0):
-        raise UserError(f"{name} must be finite and not negative, got {text!r}.")
-    return value
-
-
-@dataclass(frozen=True)
-class ThreatModel:
-    """Norm and budget, targeted or not.
-
-    norm: `linf`, `l2`, `l1` or `l0`. eps: the budget in the units of the norm, images in [0, 1].
-    targeted: success is "predicted as the target", otherwise "predicted as anything but the label".
-    target: a class name, `random` (keyed by seed and id) or `least-likely`; only read when targeted.
-
-    >>> ThreatModel(eps="8/255").eps == 8 / 255
-    True
-    """
-
-    norm: Norm = "linf"
-    eps: float = 8 / 255
-    targeted: bool = False
-    target: str = "random"
-
-    def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            known = ", ".join(NORMS)
-            raise UserError(f"norm must be one of {known}, got {self.norm!r}.{did_you_mean(str(self.norm), NORMS)}")
-        object.__setattr__(self, "eps", parse_eps(self.eps))
-        if self.norm == "linf" and self.eps > 1:
-            raise UserError(
-                f"eps = {self.eps:g} is larger than the whole range of an image, which is [0, 1]."
-                f" Did you mean {self.eps:g}/255?"
-            )
-
-    @property
-    def target_class(self) -> str | None:
-        """The class that every sample is to reach, where the target is one class."""
-        return self.target if self.targeted and self.target not in ("random", "least-likely") else None
+from robustlab.errors import UserError
+from robustlab.threat_model import BUDGET_NORMS as BUDGET_NORMS
+from robustlab.threat_model import NORMS as NORMS
+from robustlab.threat_model import Norm as Norm
+from robustlab.threat_model import ThreatModel as ThreatModel
+from robustlab.threat_model import parse_eps as parse_eps
 
 
 def check_range(images: Tensor, what: str = "images") -> None:

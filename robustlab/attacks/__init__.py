@@ -47,18 +47,23 @@ ATTACKS: dict[str, str] = {
 }
 
 
+def registered(method: str) -> str:
+    """Where a registry name's class is, as "module:name"; an unknown one is a `UserError`."""
+    if method not in ATTACKS:
+        known = ", ".join(ATTACKS)
+        if method.lower().replace("-", "").startswith("autoattack"):
+            raise UserError("AutoAttack is four attacks, one after another: --suite autoattack-standard.")
+        raise UserError(f"There is no attack {method!r}.{did_you_mean(method, ATTACKS)} Known: {known}.")
+    return ATTACKS[method]
+
+
 def attack_class(method: str) -> Any:
     """The dataclass behind a registry name.
 
     >>> attack_class("pgd").__name__
     'PGD'
     """
-    if method not in ATTACKS:
-        known = ", ".join(ATTACKS)
-        if method.lower().replace("-", "").startswith("autoattack"):
-            raise UserError("AutoAttack is four attacks, one after another: --suite autoattack-standard.")
-        raise UserError(f"There is no attack {method!r}.{did_you_mean(method, ATTACKS)} Known: {known}.")
-    return locate(ATTACKS[method])
+    return locate(registered(method))
 
 
 __getattr__ = exports(__name__, ATTACKS.values())

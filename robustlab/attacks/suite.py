@@ -1,20 +1,21 @@
-"""A suite: several attacks under one threat model, from a card and flags."""
+"""A suite: several attacks under one threat model, from a card and flags. Imports torch only to build the attacks."""
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from robustlab.attacks import attack_class
-from robustlab.attacks.base import Attack
+from robustlab.attacks.naming import Table, named
+from robustlab.attacks.parameters import typed
 from robustlab.cards import convert, find_card, read_card
-from robustlab.errors import UserError, did_you_mean
-from robustlab.threat import NORMS, ThreatModel, parse_eps
+from robustlab.errors import UserError
+from robustlab.threat_model import NORMS, ThreatModel, parse_eps
 
-_THREAT_KEYS = ("norm", "eps", "targeted", "target")
+if TYPE_CHECKING:
+    from robustlab.attacks.base import Attack
 
 
 @dataclass(frozen=True)
@@ -121,20 +122,29 @@ def load_suite(
     threat: norm, eps, targeted, target as flags gave them; None where not given. Flag > card > default: what neither
     says is the data set's default threat, whose eps counts only for its own norm.
     """
+    content, name, where = _content(card, attacks)
+    model, text = _threat(content.threat, threat, default or ThreatModel(), where)
+    members = tuple(_member(table, model, where) for table in named(content.attack, where))
+    return Suite(name, model, text, members, content.transfer)
+
+
+def check_suite(card: str | None = None, *, attacks: Sequence[str] = (), **threat: Any) -> None:
+    """Raise what `load_suite` would raise, as far as that is known without torch; it takes no time."""
+    content, _, where = _content(card, attacks)
+    _threat(content.threat, threat, ThreatModel(), where)
+    named(content.attack, where)
+
+
+def _content(card: str | None, attacks: Sequence[str]) -> tuple[SuiteCard, str, str]:
+    """What is to be run, the suite's name, and what errors call it."""
     if attacks:
-        content = SuiteCard(attack=[parse_attack(text) for text in attacks])
-        name, where = "attacks", "--attack"
+        content, name, where = SuiteCard(attack=[parse_attack(text) for text in attacks]), "attacks", "--attack"
     else:
-        name = card or "linf-standard"
-        path = find_card("attacks", name)
+        path = find_card("attacks", card or "linf-standard")
         content, name, where = read_card(path, SuiteCard), path.stem, str(path.name)
     if not content.attack:
         raise UserError(f"{where} names no attack; it needs at least one [[attack]] table with a method.")
-    model, typed = _threat(content.threat, threat, default or ThreatModel(), where)
-    members: list[Member] = []
-    for table in content.attack:
-        members.append(_member(dict(table), model, where, [m.name for m in members]))
-    return Suite(name, model, typed, tuple(members), content.transfer)
+    return content, name, where
 
 
 def _threat(card: dict[str, Any], flags: dict[str, Any], default: ThreatModel, where: str) -> tuple[ThreatModel, str]:
@@ -164,26 +174,8 @@ def _fraction(eps: float) -> str:
     return f"{round(k)}/255" if k >= 0.5 and abs(k - round(k)) < 1e-9 else f"{eps:g}"
 
 
-def _member(table: dict[str, Any], threat: ThreatModel, where: str, taken: list[str]) -> Member:
-    method = table.pop("method", None)
-    if not isinstance(method, str):
-        raise UserError(f'An [[attack]] table of {where} has no method. Write for example: method = "pgd".')
-    cls = attack_class(method)
-    name = table.pop("name", None)
-    if name is None:
-        name = next(n for n in (method, *(f"{method}-{i}" for i in range(2, 1000))) if n not in taken)
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]+", name) or name == "clean":
-        raise UserError(f"{where}: an attack's name is letters, digits and . + - _, and not 'clean'; got {name!r}.")
-    if name in taken:
-        raise UserError(f"{where} has two attacks named {name!r}; give one of them another name.")
-    known = [f.name for f in fields(cls) if f.init]
-    for key in table:
-        if key in _THREAT_KEYS:
-            raise UserError(f"{where}: {key!r} belongs to the threat, not to attack {name!r}; use [threat] or --{key}.")
-        if key not in known:
-            allowed = ", ".join(k for k in known if k not in _THREAT_KEYS) or "none"
-            raise UserError(f"{where}: {method} has no parameter {key!r}.{did_you_mean(key, known)} It has: {allowed}.")
-    full = {**table, "norm": threat.norm, "eps": threat.eps, "targeted": threat.targeted}
-    if "step_size" in full:
-        full["step_size"] = parse_eps(full["step_size"], "step_size")
-    return Member(name, method, table, convert(full, cls, f"attack {name!r} of {where}"))
+def _member(table: Table, threat: ThreatModel, where: str) -> Member:
+    given = {key: typed(key, value) for key, value in table.parameters.items()}
+    full = {**given, "norm": threat.norm, "eps": threat.eps, "targeted": threat.targeted}
+    attack = convert(full, attack_class(table.method), f"attack {table.name!r} of {where}")
+    return Member(table.name, table.method, table.parameters, attack)

@@ -104,6 +104,11 @@ def attack(
     fail_under
         Exit with 1 if a model's robust accuracy is below this fraction.
     """
+    from robustlab.attacks.suite import check_suite
+
+    threat = {"norm": norm, "eps": eps, "targeted": targeted or None, "target": target}
+    check_suite(suite, attacks=attack or [], **threat)  # before torch is imported, which takes seconds
+
     from robustlab import main_job
 
     return main_job.attack(
@@ -113,7 +118,7 @@ def attack(
             attacks=attack or [],
             surrogates=surrogate,
             data=data,
-            threat={"norm": norm, "eps": eps, "targeted": targeted or None, "target": target},
+            threat=threat,
             limit=limit,
             ids=ids,
             classes=classes,

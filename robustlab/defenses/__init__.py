@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from robustlab.cards import convert
 from robustlab.errors import UserError, did_you_mean
 from robustlab.lazy import exports, locate
+from robustlab.threat_model import parse_eps
 
 if TYPE_CHECKING:
     from robustlab.defenses.n_fgsm import NFGSM as NFGSM
@@ -35,8 +36,6 @@ def make_defense(table: Mapping[str, Any]) -> Any:
     >>> make_defense({"method": "n-fgsm", "eps": "4/255"}).eps == 4 / 255
     True
     """
-    from robustlab.threat import parse_eps
-
     method = table.get("method")
     parameters = {key: parse_eps(value) if key == "eps" else value for key, value in table.items() if key != "method"}
     return convert(parameters, defense_class(method), f"the defense {method!r}")

@@ -57,7 +57,7 @@ def test_attack_flags() -> None:
         "loss": "dlr",
     }
     suite = load_suite(attacks=["pgd:steps=3,step_size=2/255", "pgd", "fgsm:name=one"])
-    assert [m.name for m in suite.members] == ["pgd", "pgd-2", "one"]
+    assert [m.name for m in suite.members] == ["pgd-steps3", "pgd-steps20", "one"]
     assert suite.members[0].attack.step_size == 2 / 255  # type: ignore[attr-defined]
 
 
