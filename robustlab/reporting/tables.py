@@ -75,6 +75,8 @@ def differences(run: PageRun) -> Table:
 
 def attacks(run: PageRun) -> Table:
     """One row for each model and attack of its suite: what it left, broke and cost."""
+    every = [attack for model in run.models for attack in model["attacks"]]
+    farther = any(attack.get("found", attack["broken"]) != attack["broken"] for attack in every)
     columns = [
         Column("model", "Model", "text"),
         Column("attack", "Attack", "text"),
@@ -89,6 +91,7 @@ def attacks(run: PageRun) -> Table:
         Column("errors", "Errors", printed=False),
         Column("missing", "Not attempted", printed=False),
         Column("median_distance", f"Median {run.norm}"),
+        Column("found", "Found", printed=farther),
         *([Column("median_of_all", f"Median {run.norm} of all", written=_distance)] if run.unbounded else []),
         Column("forwards", "Forward"),
         Column("backwards", "Backward"),
@@ -113,6 +116,7 @@ def attacks(run: PageRun) -> Table:
         f"Left: share of all n images, in %, {left}. Success rate:"
         f" of the attempted images, which were classified right{only}."
         " Forward, backward: mean passes for an attempted image."
+        + (" Median: of the found adversarials, also those outside the budget." if farther else "")
         + (f" {run.unbounded} tried every image without a budget." if run.unbounded else "")
     )
     return Table("attacks", f"{said} {INTERVALS}", columns, rows)

@@ -48,7 +48,7 @@ def terminal_table(results: Mapping[str, Any], width: int | None = None) -> str:
                 percent(attack["left"]),
                 interval(attack["left"]),
                 f"{attack['broken']:,} / {attack['attempted']:,}",
-                quantity(attack["median_distance"]),
+                quantity(attack["median_distance"]) + _of_found(attack),
                 f"{quantity(attack['forwards'])} / {quantity(attack['backwards'])}",
                 duration(attack["seconds"]),
             )
@@ -68,6 +68,11 @@ def terminal_table(results: Mapping[str, Any], width: int | None = None) -> str:
         )
         console.print(_matrix(board, names))
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
+
+
+def _of_found(attack: Mapping[str, Any]) -> str:
+    """Of how many a median is, where these are others than the successes."""
+    return f" of {attack['found']:,}" if attack.get("found", attack["broken"]) != attack["broken"] else ""
 
 
 def _matrix(transfer: Mapping[str, Any], names: Mapping[str, str]) -> Table:

@@ -97,7 +97,7 @@ def aggregate(
                 "robust_accuracy": share(len(seen.robust), seen.n) if seen.suite else None,
                 "robust_accuracy_8bit": _after_rounding(seen),
                 "attacks": [
-                    _attack(seen, at, norm, infos)
+                    _attack(seen, at, norm, targeted, infos)
                     | (_median_of_all(seen, name, norm, targeted) if name == unbounded else {})
                     for at, name in enumerate(seen.suite)
                 ],
@@ -161,11 +161,15 @@ class Seen:
         return self.table.get((attack, self.eps if eps is None else eps), {})
 
 
-def _attack(seen: Seen, at: int, norm: str, infos: Mapping[tuple[str, float], Mapping[str, Any]]) -> Json:
+def _attack(
+    seen: Seen, at: int, norm: str, targeted: bool, infos: Mapping[tuple[str, float], Mapping[str, Any]]
+) -> Json:
     name = seen.suite[at]
     tried = [line for i, line in seen.lines(name).items() if i in seen.right]
     broken = [line for line in tried if line.broken]
-    sizes = [size for line in broken if (size := line.size(norm)) is not None]
+    # an attack on the distance also finds adversarials that are too far away to be successes
+    far = [line for line in tried if found_beyond(line, norm, seen.eps, targeted)]
+    sizes = [size for line in (*broken, *far) if (size := line.size(norm)) is not None]
     rounded = [line.success_8bit for line in broken if line.success_8bit is not None]
     info = infos.get((name, seen.eps), {})
     return {
@@ -181,6 +185,7 @@ def _attack(seen: Seen, at: int, norm: str, infos: Mapping[tuple[str, float], Ma
         "errors": sum(line.error is not None for line in tried),
         "missing": seen.missing[at],
         "median_distance": median(sizes) if sizes else None,
+        "found": len(sizes),  # the median is of these
         "forwards": fmean(line.forwards for line in tried) if tried else None,
         "backwards": fmean(line.backwards for line in tried) if tried else None,
         "seconds": info.get("seconds"),
@@ -231,20 +236,27 @@ def distances(seen: Seen, attack: str, norm: str, targeted: bool) -> dict[int, f
     """
     found = {}
     for i, line in seen.lines(attack).items():
-        fooled = line.adv is not None and (line.adv == line.target if targeted else line.adv != line.label)
-        size = line.size(norm) if fooled else None
+        size = line.size(norm) if _fooled(line, targeted) else None
         found[i] = 0.0 if line.error is not None else math.inf if size is None else size
     return {i: found[i] for i in seen.right & found.keys()}
 
 
+def _fooled(line: Line, targeted: bool) -> bool:
+    """Does the model answer at the stored point as the attacker wants, inside the budget or not?"""
+    wanted = line.adv == line.target if targeted else line.adv != line.label
+    return line.error is None and line.adv is not None and wanted
+
+
+def found_beyond(line: Line, norm: str, eps: float, targeted: bool) -> bool:
+    """Is this an adversarial that lies outside the budget? Attacks that look for the distance find such."""
+    return _fooled(line, targeted) and (line.size(norm) or 0.0) > allowed(eps)
+
+
 def _median_of_all(seen: Seen, attack: str, norm: str, targeted: bool) -> Json:
-    """The median over all samples that were tried, None where that is infinite, and for how many one was found."""
+    """The median over all samples that were tried, None where that is infinite."""
     sizes = distances(seen, attack, norm, targeted).values()
     middle = median(sizes) if sizes else math.inf
-    return {
-        "median_of_all": middle if math.isfinite(middle) else None,
-        "found": sum(math.isfinite(size) for size in sizes),
-    }
+    return {"median_of_all": middle if math.isfinite(middle) else None}
 
 
 def _curve_of_distances(seen: Seen, curve: Mapping[str, Any], norm: str, targeted: bool) -> list[Json]:

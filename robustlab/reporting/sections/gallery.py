@@ -12,6 +12,7 @@ from markupsafe import Markup
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
 from robustlab.reporting.text import listed
+from robustlab.runs.aggregates import found_beyond
 
 NAME = "gallery"
 TITLE = "Gallery"
@@ -130,11 +131,15 @@ def _item(run: PageRun, image: Json) -> Json | None:
         "truth": run.class_name(image["label"]),
         "before": run.class_name(image["clean_prediction"]),
         "after": run.class_name(image["prediction"]),
-        # the nearest adversarial image that an attack without a budget found
-        "beyond": image["attack"] == run.unbounded
-        and not image["success"]
-        and image["prediction"] != image["clean_prediction"],
+        "beyond": _beyond(run, image),
     }
+
+
+def _beyond(run: PageRun, image: Json) -> bool:
+    """Is it the nearest adversarial image that an attack on the distance found, outside the budget?"""
+    eps, norm = run.numbers["eps"], run.numbers["norm"]
+    line = run.tables[image["model"]].get((image["attack"], eps), {}).get(image["id"])
+    return line is not None and not image["success"] and found_beyond(line, norm, eps, run.targeted)
 
 
 def _outcome(run: PageRun, image: Json) -> tuple[str, str, list[str]]:
