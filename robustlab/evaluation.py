@@ -29,6 +29,7 @@ from robustlab.judging import logits_of
 from robustlab.options import Options
 from robustlab.plan import Plan, settle
 from robustlab.provenance import data_lines
+from robustlab.randomised import long_run
 from robustlab.runs import Run, StoredRun, read_run
 from robustlab.transfer import Source, matrix_chunk, matrix_section
 
@@ -105,7 +106,11 @@ def evaluate(
 def _evaluate(plan: Plan, run: Run, world: World, listener: Listener) -> None:
     """All units, the audit, and what follows from them; processes meet where one needs what the others have written."""
     tasks, sources = plan.tasks(run, listener.say), plan.sources()
-    listener.say(_estimate(tasks, len(sources), plan.data, plan.device))
+    text, seconds = _estimate(tasks, len(sources), plan.data, plan.device)
+    listener.say(text)
+    noisy = [task for task in tasks if task.evaluations > 1]
+    if advice := long_run(noisy[0].suite if noisy else plan.suite, [task.name for task in noisy], seconds):
+        listener.say(advice)
     _work(tasks, sources, world, listener)
     world.wait()
     audit(tasks, world, listener.say)
@@ -136,8 +141,8 @@ def _work(tasks: Sequence[Task], sources: Sequence[Source], world: World, listen
             listener.advance(done, total, f"transfer matrix: {name}")
 
 
-def _estimate(tasks: Sequence[Task], rows: int, data: Data, device: torch.device) -> str:
-    """What will be done and how long it will take at most: row-steps of what a step of FGSM leaves, times a timed one.
+def _estimate(tasks: Sequence[Task], rows: int, data: Data, device: torch.device) -> tuple[str, float]:
+    """What will be done, and the seconds at most: row-steps of what a step of FGSM leaves, times a timed one.
 
     rows: of the transfer matrix.
     """
@@ -159,7 +164,7 @@ def _estimate(tasks: Sequence[Task], rows: int, data: Data, device: torch.device
                 start = time.perf_counter()
                 fallen = once.run(task.crafted_on, x[:part], y[:part], search=search, batch_size=part).success
         except Exception:  # the run itself will meet it and say so, sample by sample
-            return text
+            return text, 0.0
         row_step = (time.perf_counter() - start) / len(x)
         cascaded = task.surrogate is None and not threat.targeted and not task.options.full
         left = 1 - fallen.double().mean().item() if cascaded else 1.0
@@ -170,4 +175,4 @@ def _estimate(tasks: Sequence[Task], rows: int, data: Data, device: torch.device
         steps += costs[suite.members[0].name] * rows / len(tasks)
         steps += row_steps(task.suite) * min(task.options.audit, len(data)) / len(data)
         seconds += row_step * steps * len(data)
-    return f"{text} At most about {max(1, round(seconds))} s, less where models fall early."
+    return f"{text} At most about {max(1, round(seconds))} s, less where models fall early.", seconds

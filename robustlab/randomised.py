@@ -8,14 +8,17 @@ draw an image gets depends on its batch, so batch size may decide.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from typing import Protocol
 
-from robustlab.attacks.suite import Suite
+from robustlab.attacks.suite import Suite, load_suite
 from robustlab.errors import UserError
 from robustlab.options import Options
 from robustlab.oracle import EVALUATIONS
-from robustlab.threat import ThreatModel
+from robustlab.threat import BUDGET_NORMS, ThreatModel
 
+SUITE = "autoattack-rand"  # AutoAttack's version for such models
+LONG = 3600.0  # seconds from which on a run names it
 EOT = 20  # draws that a gradient is averaged over, as AutoAttack does (Croce and Hein 2020, arXiv:2003.01690)
 
 
@@ -50,6 +53,25 @@ def averaged(suite: Suite, draws: Mapping[str, int], options: Options) -> Suite:
     """The suite as it attacks this model. --eot overrides the card; the default does not."""
     eot = draws.get("eot", 1)
     return suite.with_eot(eot, over_card=options.eot is not None) if eot > 1 or options.eot else suite
+
+
+def long_run(suite: Suite, randomised: Collection[str], seconds: float) -> str | None:
+    """What to say before a run on randomised models that may take over an hour; None where there is nothing to say.
+
+    suite: as it attacks them. randomised: names of those that are attacked. seconds: the estimate.
+
+    >>> from robustlab.attacks.suite import load_suite
+    >>> long_run(load_suite("autoattack-standard"), ["noisy"], 1800) is None
+    True
+    """
+    threat = suite.threat
+    if seconds <= LONG or not randomised or suite.name == SUITE or threat.norm not in BUDGET_NORMS:
+        return None
+    looks, fewer = (sum(m.attack.looks for m in s.members) for s in (suite, load_suite(SUITE, **asdict(threat))))
+    return (
+        f"{', '.join(sorted(randomised))}: gradients are means over several draws, which takes long. AutoAttack's"
+        f" version for such models is --suite {SUITE}: at most {fewer:,} looks at an image, here at most {looks:,}."
+    )
 
 
 def in_words(draws: Mapping[str, int]) -> str:

@@ -14,6 +14,7 @@ import robustlab
 from robustlab.attacks.suite import Suite, load_suite
 from robustlab.errors import UserError
 from robustlab.evaluation import Listener
+from robustlab.randomised import long_run
 from robustlab.reporting import report
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.tables import written
@@ -167,3 +168,45 @@ def test_randomised_surrogates_and_targets(data: tuple[Tensor, Tensor], tmp_path
     model = onto_noisy.info["config"]["models"][0]
     assert "eot" not in model and model["evaluations"] == 10
     assert {line.forwards for line in onto_noisy.lines if line.attack == "pgd"} == {3 + 10}
+
+
+@pytest.mark.parametrize(
+    ("attacks", "seconds", "names", "said"),
+    [
+        (suite("pgd"), 3601.0, ["b", "a"], "a, b: gradients are means"),
+        (suite("pgd"), 3600.0, ["a"], None),
+        (suite("pgd"), 1e6, [], None),
+        (load_suite("autoattack-rand"), 1e6, ["a"], None),
+        (load_suite("autoattack-standard"), 4e3, ["a"], "at most 4,000 looks at an image, here at most 7,800."),
+        (suite("fmn", norm="l0", eps=3), 1e6, ["a"], None),
+        (suite("pgd", targeted=True, norm="l2", eps=1), 1e6, ["a"], "--suite autoattack-rand"),
+    ],
+)
+def test_a_long_run_names_the_suite_for_randomised_models(
+    attacks: Suite, seconds: float, names: list[str], said: str | None
+) -> None:
+    text = long_run(attacks, names, seconds)
+    assert text is None if said is None else text is not None and said in text
+
+
+def test_the_run_says_so(data: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robustlab.randomised.LONG", 0.0)
+    _, told = run({"noisy": Noisy(), "quiet": Noisy(0.0)}, data, tmp_path / "run")
+    assert "noisy: gradients are means" in told and "--suite autoattack-rand" in told
+    _, told = run({"quiet": Noisy(0.0)}, data, tmp_path / "quiet")
+    assert "autoattack-rand" not in told
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.02), ("l2", 0.3), ("l1", 2.0)])
+def test_autoattack_rand(norm: str, eps: float, data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    """The card is the published one, and it does what it says on a randomised model."""
+    card = load_suite("autoattack-rand", norm=norm, eps=eps)
+    assert [(m.name, m.attack.steps, m.attack.eot, m.attack.restarts, m.attack.loss) for m in card.members] == [  # type: ignore[attr-defined]
+        ("apgd-ce", 100, 20, 1, "ce"),
+        ("apgd-dlr", 100, 20, 1, "dlr"),
+    ]
+    few = data[0][:4], data[1][:4]
+    stored, told = run({"noisy": Noisy()}, few, tmp_path / "run", card)
+    left = [line for line in stored.lines if line.attack != "clean" and not line.success]
+    assert all(line.backwards == 100 * 20 for line in left) and "averaged over 20 draws" in told
+    assert stored.info["aggregates"]["models"][0]["robust_accuracy"]["n"] == 4

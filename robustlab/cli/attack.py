@@ -50,7 +50,7 @@ def attack(
         default road-signs/cnn and its robust twin.
     suite
         A card, by name or path: fgsm, pgd, linf-standard (the default), l2-standard, autoattack-standard,
-        autoattack-l1, linf-strong, transfer.
+        autoattack-l1, autoattack-rand, linf-strong, transfer.
     attack
         Attacks without a card, name:key=value,...; may be given several times: fgsm, pgd, mi-fgsm, ni-fgsm, si-ni-fgsm,
         di-fgsm, ti-fgsm, apgd, apgd-t, square, fab-t, fmn, ddn, deepfool, cw, ead, brendel-bethge.
