@@ -5,81 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
 
+from robustlab.asked import Request, parse_limit
 from robustlab.attacks.suite import load_suite
 from robustlab.data import SQUARE, load_data, parse_size
 from robustlab.distributed import World
 from robustlab.environment import resolve_device
-from robustlab.errors import UserError
 from robustlab.evaluation import Listener, evaluate
 from robustlab.files import default_folder, resumable
 from robustlab.models import load_model
-from robustlab.models.card import read_model_card
 from robustlab.models.classifier import Classifier
-from robustlab.models.zoo import zoo_names
 from robustlab.options import Options
 from robustlab.reporting import report, terminal_table
 from robustlab.runs import results
 
-DEFAULT_MODELS = ("road-signs/cnn", "road-signs/cnn-robust")
-
-
-@dataclass(frozen=True)
-class Request:
-    """The flags of `robustlab attack` that say what to do; `Options` says how. See the command's help."""
-
-    models: Sequence[str]
-    suite: str | None
-    attacks: Sequence[str]
-    surrogates: Sequence[str] | None
-    data: str | None
-    threat: dict[str, Any]
-    limit: str
-    ids: Sequence[int] | None
-    classes: Sequence[str] | None
-    weights: Path | None
-    mean: Sequence[float] | None
-    std: Sequence[float] | None
-    data_root: Path | None
-    download: bool
-    size: str | None
-    workers: int | None
-    skip_bad: bool
-    output: Path | None
-    resume: bool
-    overwrite: bool
-    json: bool
-    quiet: bool
-    fail_under: float | None
-
 
 def attack(request: Request, options: Options, command: str) -> int:
-    """Do it; returns the exit code."""
-    limit = parse_limit(request.limit)
-    for flag in ("surrogates", "ids", "classes", "mean", "std"):
-        if getattr(request, flag) == []:
-            raise UserError(f"--{flag.removesuffix('s') if flag == 'surrogates' else flag} was given without a value.")
-    if request.surrogates and not request.models:
-        raise UserError(
-            "--surrogate takes every name after it. Give the model to attack before: MODEL --surrogate NAME."
-        )
-    names = list(request.models) or list(DEFAULT_MODELS)
-    if len(names) > 1 and (request.weights or request.mean or request.std):
-        raise UserError(f"--weights, --mean and --std belong to exactly one model; {len(names)} were given.")
-    _check_normalisation(names[0], request.mean, request.std)
-    if request.fail_under is not None and not 0 <= request.fail_under <= 1:
-        raise UserError(f"--fail-under is a fraction between 0 and 1, got {request.fail_under:g}.")
-    if request.suite and request.attacks:
-        raise UserError("Give either --suite or --attack, not both.")
-    if request.resume and request.output is None:
-        raise UserError("--resume needs --output: name the run folder to go on with (ls reports).")
-    if request.threat.get("target") and not request.threat.get("targeted"):
-        raise UserError("--target needs --targeted.")
+    """Do it; returns the exit code. request: checked."""
+    limit, names = parse_limit(request.limit), request.names
     load_suite(request.suite, attacks=request.attacks, **request.threat)  # whether it is right, before all else
     world = World.join()
     options = replace(options, device=str(resolve_device(options.device)))
@@ -127,32 +74,6 @@ def attack(request: Request, options: Options, command: str) -> int:
     print(terminal_table(found), file=sys.stderr)
     print(f"Page: {page}", file=sys.stderr)
     return _threshold(found, request.fail_under)
-
-
-def _check_normalisation(name: str, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    """--mean and --std make sense together, in units of [0, 1], and for a model that has none of its own."""
-    if mean is None and std is None:
-        return
-    if mean is None or std is None:
-        raise UserError("--mean and --std come together: give both, in the units of images in [0, 1].")
-    if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
-        values = f"got --mean {' '.join(map(str, mean))} --std {' '.join(map(str, std))}"
-        raise UserError(f"Images are in [0, 1], so mean and std are, too; {values}. Divide values of 0 to 255 by 255.")
-    if name in zoo_names() or (name.endswith(".toml") and read_model_card(name).mean):
-        raise UserError(f"{name} brings its own normalisation: leave out --mean and --std.")
-
-
-def parse_limit(text: str) -> int | None:
-    """`all` as None, otherwise a positive number.
-
-    >>> parse_limit("all"), parse_limit("20")
-    (None, 20)
-    """
-    if text == "all":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise UserError(f"--limit is a number of samples of at least 1, or all; got {text!r}.")
-    return int(text)
 
 
 def _size(data: str, models: Sequence[Classifier]) -> int | tuple[int, int] | None:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from robustlab.errors import UserError
 from robustlab.threat_model import parse_eps
+from robustlab.typed import check_device, check_whole
 
 
 @Parameter(name="*")
@@ -62,8 +63,10 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("chunk_size", 1), ("eot", 1), ("keep", 0), ("audit", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise UserError(f"{name.replace('_', '-')} must be at least {least}, got {value}.")
+            check_whole(name.replace("_", "-"), getattr(self, name), least)
+        check_device(self.device)
+        if not self.search_copy and (self.compile or self.precision != "float32"):
+            what = "--compile" if self.compile else f"--precision {self.precision}"
+            raise UserError(f"{what} is about the search copy, which --no-search-copy turns off: give one of them.")
         for eps in self.curve or ():
             parse_eps(eps, "curve")

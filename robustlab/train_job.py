@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from robustlab.asked import check_data_flags, check_output
 from robustlab.data import parse_size
 from robustlab.errors import UserError
 from robustlab.files import default_folder, resumable
-from robustlab.training import recipe_for, train
+from robustlab.training import recipe_for
+from robustlab.typed import check_device, check_whole
 
 
 def as_settings(**values: object) -> list[str]:
@@ -34,9 +36,11 @@ def parse_settings(given: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not equals or not key or not value:
             raise UserError(f"--set expects key=value, got {text!r}.")
+        if key in found:
+            raise UserError(f"{key} was given twice: {found[key]!r} and {value!r}. Give it once.")
         try:
             found[key] = tomllib.loads(f"v = {value}")["v"]
-        except tomllib.TOMLDecodeError:
+        except ValueError:  # no TOML, or a number of more digits than Python reads
             found[key] = value
     return found
 
@@ -61,6 +65,13 @@ def train_command(
 ) -> int:
     """Do it; returns the exit code."""
     plan = recipe_for(model, data=data, recipe=recipe, overrides=parse_settings(given))
+    check_output(output, resume, overwrite, "training")
+    check_data_flags(plan.data, data_root=data_root, download=download, size=size, workers=workers, skip_bad=skip_bad)
+    check_whole("seed", seed, 0)
+    check_device(device)
+
+    from robustlab.training import train  # imports torch, which takes seconds
+
     name = model.rpartition("/")[2]
     folder = output or default_folder("train", name)
     epochs = f"{plan.recipe.epochs} epoch{'s' * (plan.recipe.epochs != 1)}"

@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 # A module may import from the groups before its own. (The oracle knows no model, only callables.)
 LAYERS: list[set[str]] = [
     {"errors", "lazy"},
-    {"draws", "threat_model"},
+    {"draws", "threat_model", "typed"},
     {"threat"},
     {"cards", "distributed", "environment", "memory", "options"},
     {"oracle", "pictures"},
@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"explain", "judging"},
     {"attacks"},
     {"defenses"},  # methods: a batch, a filter; training calls them, not they training
-    {"training"},
+    {"asked", "training"},
     {"cascade", "randomised"},
     {"audit"},
     {"provenance", "transfer"},

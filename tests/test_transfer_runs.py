@@ -174,8 +174,8 @@ def test_each_model_is_attacked_from_all_the_others(place: Path) -> None:
 def test_names_that_do_not_fit(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fgsm = [*ARGS, "--attack", "fgsm"]
     assert "transfer suite" in refused(capsys, A, *TRANSFER)
-    assert "both a model to attack and a surrogate" in refused(capsys, A, *fgsm, "--surrogate", A)
-    assert "Two models are named" in refused(capsys, A, *fgsm, "--surrogate", B, B)
+    assert "is attacked, and so no surrogate for itself" in refused(capsys, A, *fgsm, "--surrogate", A)
+    assert "twice" in refused(capsys, A, *fgsm, "--surrogate", B, B)
     assert "are the same model" in refused(capsys, A, *fgsm, "--surrogate", B, f"{place / 'models.py'}:a")
     assert "are the same model" in refused(capsys, A, f"{place / 'models.py'}:a", *TRANSFER)
     assert "4 outputs and models.py:a has 3" in refused(capsys, A, *fgsm, "--surrogate", "models.py:four")

@@ -97,16 +97,20 @@ def parse_attack(text: str) -> dict[str, Any]:
     >>> parse_attack("pgd:steps=50,loss=dlr")
     {'method': 'pgd', 'steps': 50, 'loss': 'dlr'}
     """
-    method, _, rest = text.partition(":")
+    method, colon, rest = text.partition(":")
     table: dict[str, Any] = {"method": method.strip()}
+    if colon and not rest.strip():
+        raise UserError(f"--attack {text}: no parameter follows the colon. Leave it out, or write {text}steps=10.")
     for pair in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = pair.partition("=")
         if not equals or not value.strip():
             raise UserError(f"--attack expects name:key=value,key=value; {pair!r} in {text!r} is no key=value.")
+        if (key := key.strip()) in table:
+            raise UserError(f"--attack {text} says {key} twice. Say it once.")
         try:
-            table[key.strip()] = tomllib.loads(f"v = {value.strip()}")["v"]
-        except tomllib.TOMLDecodeError:
-            table[key.strip()] = value.strip()
+            table[key] = tomllib.loads(f"v = {value.strip()}")["v"]
+        except ValueError:  # no TOML, or a number of more digits than Python reads
+            table[key] = value.strip()
     return table
 
 

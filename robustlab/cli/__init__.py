@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -9,16 +10,33 @@ from collections.abc import Sequence
 from cyclopts import CycloptsError
 
 from robustlab.cli import attack, look, reports, train, verify  # noqa: F401, each adds its commands, in this order
-from robustlab.cli.app import app
+from robustlab.cli.app import app, check_words, of_the_user
+from robustlab.cli.streams import guarded
 from robustlab.errors import RunError, UserError
+
+REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)  # by the machine, whoever named the file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 done, 1 failed or a threshold missed, 2 bad input, 130 interrupted."""
+    """Run the command; returns its exit code: 0 done, 1 failed or a threshold missed, 2 bad input, 130 interrupted.
+
+    1 also where standard output could not be written to, in silence where its reader has left.
+    """
     words = sys.argv[1:] if argv is None else list(argv)
+    with guarded() as lost:
+        code = _run(words)
+        if (reason := lost.reason) is None:
+            return code
+        if reason:
+            print(f"robustlab: Standard output cannot be written to: {reason}.", file=sys.stderr)
+        return code or 1
+
+
+def _run(words: Sequence[str]) -> int:
     try:
+        check_words(words)
+        _check_place()
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
-        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except (CycloptsError, UserError) as error:
         print(f"robustlab: {error}", file=sys.stderr)
@@ -26,10 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RunError as error:
         print(f"robustlab: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno not in REFUSED and not of_the_user(error, words):
+            raise
+        print(f"robustlab: {error.filename or 'A file'} cannot be used: {error.strerror}.", file=sys.stderr)
+        return 1 if error.errno in REFUSED else 2
     except KeyboardInterrupt as stop:
         how = f" What is finished is kept; the same command with {stop} goes on." if str(stop) else ""
         print(f"robustlab: interrupted.{how}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of stdout has gone, as in `robustlab zoo | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+def _check_place() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        raise UserError("The current folder was removed. Go to one that is there: cd.") from None

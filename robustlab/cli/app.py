@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from cyclopts import App, Parameter, Token, convert
+from cyclopts import UNSET, App, Parameter, Token, convert
 
 from robustlab import __version__
+from robustlab.errors import UserError
+from robustlab.typed import check_path
 
 
-def _whole_numbers(kind: Any, tokens: Sequence[Token]) -> Any:
-    """What cyclopts makes of the words, except that it would round 1.5 where a whole number is expected."""
-    if int in (kind, *get_args(kind)) and any("." in token.value for token in tokens):
-        raise ValueError("a whole number is expected")
+def _checked(kind: Any, tokens: Sequence[Token]) -> Any:
+    """What cyclopts makes of the words, without those that it would take and that nobody can mean."""
+    kinds = (kind, *get_args(kind))
+    for word in (token.value for token in tokens if token.implicit_value is UNSET):
+        if word == "":
+            raise ValueError("an empty value was given. Give one, or leave it out.")
+        if Path in kinds:
+            check_path(word)
+        if int in kinds and "." in word:
+            raise ValueError("a whole number is expected")
+        if int in kinds and len(word) > DIGITS:
+            raise ValueError(f"a whole number of at most {DIGITS} digits is expected, got {len(word)}.")
+        if float in kinds and word.strip("+-").lower() in ("nan", "inf", "infinity"):
+            raise ValueError(f"a finite number is expected, got {word}.")
     return convert(kind, tokens)
 
 
@@ -24,13 +38,46 @@ app = App(
     version=__version__,
     help="How does an image classifier fail, how badly, why, and what makes it better?",
     suppress_keyboard_interrupt=False,  # `main` says that the run can be resumed
-    default_parameter=Parameter(converter=_whole_numbers),
+    default_parameter=Parameter(converter=_checked),
 )
 
 Flag = Annotated[bool, Parameter(negative=())]
+DIGITS = 18  # of whole numbers that fit into 64 bits for certain
+SEVERAL = ("--surrogate", "--ids", "--classes", "--mean", "--std", "--curve", "--set")  # take all words up to a flag
 Words = Annotated[list[str], Parameter(negative=())]
 
 
 def command_line() -> str:
     """What was typed, without the path of the interpreter."""
     return shlex.join(["robustlab", *sys.argv[1:]])
+
+
+def check_words(words: Sequence[str]) -> None:
+    """A `UserError` for words that cannot be written down, and for a flag of several values that has none."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(word).decode(errors="backslashreplace")
+            told = "Rename it, or make a link with another name: ln -s."
+            if sys.getfilesystemencoding() != "utf-8":
+                told = "Set LC_ALL=C.UTF-8, or rename it."
+            raise UserError(f"{shown} is not UTF-8, and a run writes down what it was given. {told}") from None
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        if word == "--":
+            return
+        if word in SEVERAL and following.startswith("--"):
+            raise UserError(f"{word} was given without a value.")
+
+
+def of_the_user(error: OSError, words: Sequence[str]) -> bool:
+    """Is it about a file that was named on the command line, or one inside a folder that was?"""
+    if error.filename is None:
+        return False
+    there = os.path.abspath(os.fsdecode(error.filename))
+    for word in words:
+        for named in {word, word.partition("=")[2], word.partition(":")[2], word.rpartition(":")[0]} - {""}:
+            path = os.path.abspath(os.path.expanduser(named))
+            if there == path or there.startswith(path + os.sep):
+                return True
+    return False

@@ -104,39 +104,35 @@ def attack(
     fail_under
         Exit with 1 if a model's robust accuracy is below this fraction.
     """
-    from robustlab.attacks.suite import check_suite
+    from robustlab.asked import Request
 
-    threat = {"norm": norm, "eps": eps, "targeted": targeted or None, "target": target}
-    check_suite(suite, attacks=attack or [], **threat)  # before torch is imported, which takes seconds
+    request = Request(
+        models=models,
+        suite=suite,
+        attacks=attack or [],
+        surrogates=surrogate,
+        data=data,
+        threat={"norm": norm, "eps": eps, "targeted": targeted or None, "target": target},
+        limit=limit,
+        ids=ids,
+        classes=classes,
+        weights=weights,
+        mean=mean,
+        std=std,
+        data_root=data_root,
+        download=download,
+        size=size,
+        workers=workers,
+        skip_bad=skip_bad,
+        output=output,
+        resume=resume,
+        overwrite=overwrite,
+        json=json,
+        quiet=quiet,
+        fail_under=fail_under,
+    )
+    request.check(options)  # before torch is imported, which takes seconds
 
     from robustlab import main_job
 
-    return main_job.attack(
-        main_job.Request(
-            models=models,
-            suite=suite,
-            attacks=attack or [],
-            surrogates=surrogate,
-            data=data,
-            threat=threat,
-            limit=limit,
-            ids=ids,
-            classes=classes,
-            weights=weights,
-            mean=mean,
-            std=std,
-            data_root=data_root,
-            download=download,
-            size=size,
-            workers=workers,
-            skip_bad=skip_bad,
-            output=output,
-            resume=resume,
-            overwrite=overwrite,
-            json=json,
-            quiet=quiet,
-            fail_under=fail_under,
-        ),
-        options,
-        command_line(),
-    )
+    return main_job.attack(request, options, command_line())

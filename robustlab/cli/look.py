@@ -35,7 +35,7 @@ def data(
     split: Literal["train", "val", "test"] = "test",
     data_root: Path | None = None,
     download: Flag = False,
-    seed: int = 0,
+    seed: int | None = None,
     size: str | None = None,
     workers: int | None = None,
     skip_bad: Flag = False,
@@ -59,7 +59,7 @@ def data(
     download
         Let torchvision download what is missing.
     seed
-        Of a rendered world.
+        Of the rendered world road-signs (default 0).
     size
         Side in pixels, or HEIGHTxWIDTH: of road-signs and gtsrb (a side); of folder:PATH, whose images are scaled until
         they cover it and cropped around their centre.
@@ -68,7 +68,16 @@ def data(
     skip_bad
         Leave out files of folder:PATH that are no images, and say which.
     """
+    from robustlab.asked import check_data_flags
     from robustlab.data import load_data, parse_size
+    from robustlab.typed import check_whole
+
+    check_data_flags(
+        name, data_root=data_root, download=download, size=size, workers=workers, skip_bad=skip_bad, seed=seed
+    )
+    check_whole("--count", count, 1)
+    check_whole("--seed", seed, 0)
+
     from robustlab.data.sheet import write_sheet
     from robustlab.files import default_folder
 
@@ -78,7 +87,7 @@ def data(
         count,
         data_root=data_root,
         download=download,
-        seed=seed,
+        seed=seed or 0,
         size=None if size is None else parse_size(size),
         workers=workers,
         skip_bad=skip_bad,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from robustlab.asked import check_data_flags
 from robustlab.cli.app import Words, app
 from robustlab.errors import RunError, UserError
+from robustlab.typed import check_device, check_once, check_whole
 
 
 @app.command
@@ -42,12 +44,18 @@ def verify(
     batch_size
         Images judged at a time.
     """
+    check_device(device)
+    check_whole("batch-size", batch_size, 1)
+    models, others = _named("--model", model), _named("--weights", weights)
+    if data is not None:
+        check_data_flags(data, data_root=data_root)
+
     from robustlab.verification import verify
 
     found = verify(
         run,
-        models=_named("--model", model),
-        weights=_named("--weights", weights),
+        models=models,
+        weights=others,
         data=data,
         data_root=data_root,
         device=device,
@@ -72,4 +80,5 @@ def _named(flag: str, texts: list[str] | None) -> dict[str, str]:
         raise UserError(
             f"{flag} expects NAME=PATH, NAME as in the run, such as road-signs/cnn=mine/model.toml; got {wrong!r}."
         )
+    check_once(flag, [name for name, _, _ in pairs])
     return {name: path for name, _, path in pairs}

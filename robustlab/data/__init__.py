@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from robustlab.errors import UserError, did_you_mean
 from robustlab.lazy import locate
+from robustlab.typed import check_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,16 +123,15 @@ def load_data(
     """
     from robustlab.data.selection import select
 
-    kind, colon, path = name.partition(":")
-    if kind not in DATA or bool(colon) != (kind in WITH_PATH):
-        raise UserError(_unknown(name))
+    kind, path = check_name(name), name.partition(":")[2]
     if split not in SPLITS:
         raise UserError(f"split is one of {', '.join(SPLITS)}; got '{split}'.{did_you_mean(split, SPLITS)}")
     if limit is not None and limit < 1:
         raise UserError(f"limit counts samples and must be at least 1 (or be left out for all); got {limit}.")
-    if workers is not None and workers < 1:
-        raise UserError(f"workers is a number of threads and must be at least 1; got {workers}.")
-    _check_size(name, kind, size)
+    check_whole("limit", limit, 1)
+    check_whole("seed", seed, 0)
+    check_workers(workers)
+    check_size(name, size)
 
     load = locate(DATA[kind])
     source: dict[str, Any] = {"name": name, "split": split, "limit": limit, "seed": seed, "size": size}
@@ -152,19 +152,39 @@ def load_data(
     return select(replace(cast(Data, data), source=source), ids=ids, classes=classes, limit=limit)
 
 
+def check_workers(workers: int | None) -> None:
+    """A `UserError` for a number of threads that cannot be meant."""
+    if workers is not None and not 1 <= workers <= 1024:
+        raise UserError(f"workers is a number of threads from 1 to 1024; got {workers}.")
+
+
 def parse_size(text: str) -> int | tuple[int, int]:
     """A side in pixels, or height x width.
 
     >>> parse_size("224"), parse_size("32x48")
     (224, (32, 48))
     """
-    if not re.fullmatch(r"\d+(x\d+)?", text.strip().lower(), re.ASCII):
+    if not re.fullmatch(r"\d{1,6}(x\d{1,6})?", text.strip().lower(), re.ASCII):
         raise UserError(f"--size is a side in pixels, such as 224, or HEIGHTxWIDTH, such as 96x128; got {text!r}.")
     sides = [int(side) for side in text.strip().lower().split("x")]
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
-def _check_size(name: str, kind: str, size: int | tuple[int, int] | None) -> None:
+def check_name(name: str) -> str:
+    """The kind of data that a name means, a key of `DATA`; a name that means nothing is a `UserError`.
+
+    >>> check_name("npz:digits.npz")
+    'npz'
+    """
+    kind, colon, _ = name.partition(":")
+    if kind not in DATA or bool(colon) != (kind in WITH_PATH):
+        raise UserError(_unknown(name))
+    return kind
+
+
+def check_size(name: str, size: int | tuple[int, int] | None) -> None:
+    """A `UserError` where this data set cannot be had in this size."""
+    kind = name.partition(":")[0]
     if size is None:
         return
     if kind not in (*SQUARE, "folder"):

@@ -38,7 +38,8 @@ def load_model(
 ) -> Classifier:
     """The classifier that a name means, in eval mode: images in [0, 1] (N, C, H, W) -> logits (N, K).
 
-    name: a zoo name (`road-signs/cnn`), the path of a model card (`mine/model.toml`, see `ModelCard`),
+    name: a zoo name (`road-signs/cnn`), the path of a model card (`mine/model.toml`, see `ModelCard`)
+    or of the folder of a training that holds one,
     `torchvision:resnet18`, an exported program (`FILE.pt2`), or `FILE.py:function`, a factory that returns a module.
     The last two run what is in the file: take them only from people whose code you would run. weights: a `.safetensors`
     or `.pth` file with the module's parameters, which can hold no code; for torchvision also `random`, or the name of

@@ -17,7 +17,7 @@ from robustlab.models.card import read_model_card
 from robustlab.models.classifier import Classifier
 from robustlab.models.factories import from_file
 from robustlab.models.weights import load_weights
-from robustlab.models.zoo import zoo_names, zoo_path
+from robustlab.models.zoo import card_path, zoo_names, zoo_path
 
 Shape = tuple[int, int, int]
 FORMS = "torchvision:NAME, a model card (FILE.toml), an exported program (FILE.pt2), or FILE.py:function"
@@ -35,6 +35,7 @@ def load(
     device: str,
 ) -> Classifier:
     """See `robustlab.models.load_model`."""
+    name = card_path(name)
     if name in zoo_names():
         model = _from_card(zoo_path(name), weights, download)
     elif name.endswith(".toml"):

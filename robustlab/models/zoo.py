@@ -9,6 +9,7 @@ from robustlab.errors import UserError, did_you_mean
 from robustlab.models.card import ModelCard, read_model_card
 
 ZOO = Path(__file__).resolve().parent / "zoo"
+CARD = "model.toml"  # in the folder of a training
 
 
 def zoo_names() -> list[str]:
@@ -26,6 +27,23 @@ def zoo_path(name: str) -> Path:
     if name not in names:
         raise UserError(f"There is no {name!r} in the zoo.{did_you_mean(name, names)} Known: {', '.join(names)}.")
     return ZOO / f"{name}.toml"
+
+
+def card_path(model: str) -> str:
+    """The model card that a folder stands for, as `robustlab train` leaves one; any other name of a model as it is.
+
+    >>> card_path("torchvision:resnet18")
+    'torchvision:resnet18'
+    """
+    folder = Path(model)
+    if not model or model in zoo_names() or not folder.is_dir():
+        return model
+    if not (folder / CARD).is_file():
+        raise UserError(
+            f"{model} is a folder without a {CARD}, so it names no model. Give the folder of a finished"
+            " `robustlab train`, a model card (FILE.toml)."
+        )
+    return str(folder / CARD)
 
 
 def zoo_card(name: str) -> ModelCard:

@@ -25,6 +25,7 @@ from robustlab.training.batches import augmented, learning_rate, shuffled
 from robustlab.training.checks import collapse, loss_and_accuracy, under_attack
 from robustlab.training.folder import TrainFolder, finish, model_card
 from robustlab.training.recipe import Recipe
+from robustlab.typed import check_whole
 
 Entry = dict[str, Any]
 DEFAULT_EPS = 8 / 255
@@ -76,8 +77,7 @@ def train(
     (1, ['curve.png', 'curve.svg', 'history.json', 'model.safetensors', 'model.toml', 'run.json'])
     """
     recipe = recipe or Recipe()
-    if seed < 0:
-        raise UserError(f"seed must be at least 0, got {seed}.")
+    check_whole("seed", seed, 0)
     place = resolve_device(device)
     if recipe.defense:
         make_defense(recipe.defense)  # a bad table is said before data are read

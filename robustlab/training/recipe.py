@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -11,6 +12,7 @@ from robustlab.defenses import defense_class
 from robustlab.errors import UserError, did_you_mean
 from robustlab.models import ARCHITECTURES
 from robustlab.models.zoo import zoo_card, zoo_names
+from robustlab.typed import check_whole
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,12 @@ class Recipe:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise UserError(f"A recipe needs {key} of at least 1, got {value}.")
+            check_whole(f"A recipe's {key}", value, 1)
         if self.train_size == 1:
             raise UserError("A recipe needs train_size of at least 2.")
         for key in ("lr", "momentum", "weight_decay", "l1", "dropout", "shift", "warmup"):
-            if not getattr(self, key) >= 0:
-                raise UserError(f"A recipe needs {key} of at least 0, got {getattr(self, key)}.")
+            if not 0 <= getattr(self, key) < math.inf:
+                raise UserError(f"A recipe needs {key} of at least 0, and finite, got {getattr(self, key)}.")
         for key in ("dropout", "warmup", "momentum"):
             if not getattr(self, key) < 1:
                 raise UserError(f"A recipe needs {key} below 1, got {getattr(self, key)}.")
