@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from robustlab.errors import UserError, did_you_mean
+from robustlab.reading import read_bounded
+
+CARD_BYTES = 4 << 20  # of a card; the names of 20,000 classes take a tenth of that
 
 T = TypeVar("T")
 
@@ -50,10 +53,10 @@ def _listed(kind: str) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file; a file that cannot be read or parsed is a `UserError` that names it."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_bounded(path, CARD_BYTES).decode())
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # RecursionError: brackets without end
         raise UserError(f"{path} is not valid TOML: {error}.") from error
 
 

@@ -13,8 +13,10 @@ import msgspec
 
 from robustlab.errors import UserError
 
-JSON_BYTES = 32 << 20  # of one document; an object takes up to twenty times the memory of its text
+JSON_BYTES = 64 << 20  # of one document
+JSON_VALUES = 5_000_000  # in one document: each takes about 100 bytes of memory, in two characters of text
 JSON_DEPTH = 32
+HEADER_BYTES = 16 << 20  # of a safetensors file: 100,000 tensors and more
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -71,11 +73,13 @@ def read_json(path: str | Path, *, folder: str | Path | None = None, most: int =
 
 
 def decoded(content: bytes, depth: int = JSON_DEPTH) -> Any:
-    """The value of a JSON text. ValueError where it is none, or nested more deeply than `depth`.
+    """The value of a JSON text. ValueError where it is none, nested more deeply than `depth`, or of too many values.
 
     >>> decoded(b'{"a": [1, 2]}')
     {'a': [1, 2]}
     """
+    if sum(map(content.count, (b",", b"[", b"{"))) > JSON_VALUES:
+        raise ValueError(f"it holds more than {JSON_VALUES:,} values")
     try:
         value = msgspec.json.decode(content)
     except RecursionError:
@@ -92,6 +96,20 @@ def decoded(content: bytes, depth: int = JSON_DEPTH) -> Any:
             if isinstance(inner, dict | list)
         ]
     return value
+
+
+def check_safetensors(path: str | Path, *, folder: str | Path | None = None) -> None:
+    """UserError unless the file is regular and its header, which is read whole, has a usual size; see `open_regular`.
+
+    What the header says of the tensors, the library checks against the size of the file.
+    """
+    with open_regular(path, folder=folder) as file:
+        claimed = int.from_bytes(file.read(8), "little")
+        if claimed > HEADER_BYTES:
+            raise UserError(
+                f"{path} is not a whole safetensors file: its header claims {claimed:,} bytes, and at most"
+                f" {HEADER_BYTES:,} are read."
+            )
 
 
 def _opened(path: str, folder: str | None) -> int:

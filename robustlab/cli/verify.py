@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robustlab.asked import check_data_flags
-from robustlab.cli.app import Words, app
+from robustlab.cli.app import Flag, Words, app
 from robustlab.errors import RunError, UserError
 from robustlab.typed import check_device, check_once, check_whole
 
@@ -21,11 +21,11 @@ def verify(
     data_root: Path | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    run_code: Flag = False,
 ) -> int:
     """Recompute every number of a run from its stored adversarials, with the models and the data loaded again.
 
-    Exits with 0 if all agree, with 1 if some do not or could not be recomputed. It runs FILE.py of a model that was
-    given as FILE.py:function.
+    Exits with 0 if all agree, with 1 if some do not or could not be recomputed.
 
     Parameters
     ----------
@@ -43,6 +43,9 @@ def verify(
         auto, cpu, cuda or cuda:N.
     batch_size
         Images judged at a time.
+    run_code
+        Run FILE.py and FILE.pt2 that the run names as its models; whoever made the run chose these names. Without it
+        such a model must be given with --model.
     """
     check_device(device)
     check_whole("batch-size", batch_size, 1)
@@ -60,6 +63,7 @@ def verify(
         data_root=data_root,
         device=device,
         batch_size=batch_size,
+        run_code=run_code,
     )
     print(found)
     if found.disagreements:

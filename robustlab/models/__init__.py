@@ -35,6 +35,7 @@ def load_model(
     shape: tuple[int, int, int] | None = None,
     download: bool = False,
     device: str = "cpu",
+    run_code: bool = True,
 ) -> Classifier:
     """The classifier that a name means, in eval mode: images in [0, 1] (N, C, H, W) -> logits (N, K).
 
@@ -44,7 +45,8 @@ def load_model(
     The last two run what is in the file: take them only from people whose code you would run. weights: a `.safetensors`
     or `.pth` file with the module's parameters, which can hold no code; for torchvision also `random`, or the name of
     weights of its own, in torch's cache or fetched there with `download`. mean, std: the normalisation, one value or
-    one a channel. What is left out is what the name brings along. Raises UserError.
+    one a channel. What is left out is what the name brings along. run_code: without it a name that leads to code, also
+    through a card, is refused. Raises UserError.
 
     >>> model = load_model("road-signs/cnn")
     >>> model.shape, len(model.classes)
@@ -53,7 +55,15 @@ def load_model(
     from robustlab.models.loading import load
 
     return load(
-        name, weights=weights, mean=mean, std=std, classes=classes, shape=shape, download=download, device=device
+        name,
+        weights=weights,
+        mean=mean,
+        std=std,
+        classes=classes,
+        shape=shape,
+        download=download,
+        device=device,
+        run_code=run_code,
     )
 
 

@@ -23,6 +23,10 @@ Shape = tuple[int, int, int]
 FORMS = "torchvision:NAME, a model card (FILE.toml), an exported program (FILE.pt2), or FILE.py:function"
 
 
+class CodeError(UserError):
+    """The model's name leads to code, which was not to be run."""
+
+
 def load(
     name: str,
     *,
@@ -33,15 +37,16 @@ def load(
     shape: Shape | None,
     download: bool,
     device: str,
+    run_code: bool,
 ) -> Classifier:
     """See `robustlab.models.load_model`."""
     name = card_path(name)
     if name in zoo_names():
-        model = _from_card(zoo_path(name), weights, download)
+        model = _from_card(zoo_path(name), weights, download, run_code)
     elif name.endswith(".toml"):
-        model = _from_card(Path(name), weights, download)
+        model = _from_card(Path(name), weights, download, run_code)
     else:
-        model = _from_name(name, Path(), weights, download)
+        model = _from_name(name, Path(), weights, download, run_code)
     model = _adjusted(model, mean, std, classes, shape)
     model.name = name
     model.source = {
@@ -53,7 +58,7 @@ def load(
     return model.eval().to(device)
 
 
-def _from_card(path: Path, weights: str | Path | None, download: bool) -> Classifier:
+def _from_card(path: Path, weights: str | Path | None, download: bool, run_code: bool) -> Classifier:
     card = read_model_card(path)
     if weights is None and card.weights:
         beside = path.parent / card.weights
@@ -68,7 +73,9 @@ def _from_card(path: Path, weights: str | Path | None, download: bool) -> Classi
         load_weights(module, weights)
         model = Classifier(module, shape=card.shape)
     else:
-        model = _from_name(card.architecture, path.parent, weights, download, card.outputs, card.shape, card.options)
+        model = _from_name(
+            card.architecture, path.parent, weights, download, run_code, card.outputs, card.shape, card.options
+        )
     model.data = card.data
     return _adjusted(model, card.mean, card.std, card.names, card.shape)
 
@@ -78,6 +85,7 @@ def _from_name(
     folder: Path,
     weights: str | Path | None,
     download: bool,
+    run_code: bool,
     outputs: int | None = None,
     shape: Shape | None = None,
     options: Mapping[str, Any] | None = None,
@@ -88,6 +96,8 @@ def _from_name(
         from robustlab.models.torchvision_models import load_torchvision
 
         return load_torchvision(function, weights, download, outputs=outputs, shape=shape, options=options)
+    if not run_code and (name.endswith(".pt2") or (colon and file.endswith(".py"))):
+        raise CodeError(f"{name} holds code, and loading it runs that.")
     if name.endswith(".pt2"):
         from robustlab.models.exported import load_exported
 

@@ -79,7 +79,7 @@ class PageRun:
     @property
     def by_batch(self) -> list[str]:
         """The attacks that charge every sample with all that its batch was shown."""
-        return [a["name"] for a in self.info["config"].get("attacks", []) if a["method"] in FOOLBOX]
+        return [a["name"] for a in self.info["config"].get("attacks", []) if a.get("method") in FOOLBOX]
 
     @property
     def own_labels(self) -> bool:
@@ -172,11 +172,8 @@ class PageRun:
 
     def picture(self, file: str | None) -> str | None:
         """A kept image as a data URI; None where there is none, or what is there is no PNG."""
-        path = self.folder / file if file else None
-        if path is None or path.parent != self.folder / "images" or not path.is_file():
-            return None
-        data = path.read_bytes()
-        if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        data = self.stored.picture(file) if file else None
+        if data is None or not data.startswith(b"\x89PNG\r\n\x1a\n"):
             return None
         return "data:image/png;base64," + base64.b64encode(data).decode()
 

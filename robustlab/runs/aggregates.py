@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from robustlab.intervals import paired_difference, share
+from robustlab.runs.schema import Eps, Fraction, Label, Name, Size, Whole
 from robustlab.tolerance import allowed
 
 CLEAN = "clean"
@@ -30,25 +31,25 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     fooled after rounding to 8 bits (None: not tried). target: -1 for none. linf ... l0: size of the perturbation.
     """
 
-    model: str
-    attack: str
-    eps: float
-    id: int
-    label: int
-    clean: int | None
-    adv: int | None = None
-    confidence: float | None = None
+    model: Name
+    attack: Name
+    eps: Eps
+    id: Whole
+    label: Label
+    clean: Label | None
+    adv: Label | None = None
+    confidence: Fraction | None = None
     success: bool = False
     verified: bool | None = None
     success_8bit: bool | None = None
-    rank: int | None = None
-    target: int | None = None
-    linf: float | None = None
-    l2: float | None = None
-    l1: float | None = None
-    l0: float | None = None
-    forwards: float = 0
-    backwards: float = 0
+    rank: Whole | None = None
+    target: Label | None = None
+    linf: Size | None = None
+    l2: Size | None = None
+    l1: Size | None = None
+    l0: Size | None = None
+    forwards: Size = 0
+    backwards: Size = 0
     error: str | None = None
 
     @property

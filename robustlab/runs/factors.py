@@ -111,6 +111,6 @@ def _continuous(values: Sequence[float]) -> list[Bin]:
 
 def _rounded(value: float, step: float, to: Callable[[float], int] = round) -> float:
     """`value` to a multiple of the largest of ... 0.1, 0.2, 0.5, 1, 2, 5, 10 ... that is not above `step`."""
-    scale = math.floor(math.log10(step))
+    scale = max(math.floor(math.log10(step)), -300) if step > 0 else -300  # 10 to the power of less is 0
     unit = max(digit for digit in (1, 2, 5) if digit == 1 or digit * 10.0**scale <= step) * 10.0**scale
     return round(to(value / unit) * unit, max(0, -scale)) + 0.0  # never -0

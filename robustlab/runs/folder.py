@@ -144,7 +144,7 @@ class Run:
         lines: the fields of `Line`; those left out have its defaults. info: numbers about the whole unit (`seconds`,
         `unverified` ...), which the merge adds up for each (model, attack, eps).
         """
-        rows = [msgspec.convert(_plain(line), Line) for line in lines]
+        rows = [msgspec.json.decode(_encode(line), type=Line) for line in lines]  # as it will be read: NaN is null
         name = unit_name(model, attack, eps, chunk)
         self._write(f"parts/{name}.jsonl", encode_unit(model, attack, eps, chunk, rows, dict(info or {})))
         self._whole.add(name)

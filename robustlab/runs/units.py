@@ -8,11 +8,28 @@ from typing import Any
 
 import msgspec
 
+from robustlab.errors import UserError
+from robustlab.reading import decoded, read_bounded
 from robustlab.runs.aggregates import CLEAN, Line
 from robustlab.runs.kept import slug
+from robustlab.runs.schema import Count, Eps, Name
 
 Json = dict[str, Any]
 _decode = msgspec.json.Decoder(Line).decode
+UNIT_BYTES = 1 << 30  # of a unit's file
+
+
+class _Unit(msgspec.Struct, forbid_unknown_fields=True):
+    model: Name
+    attack: Name
+    eps: Eps
+    chunk: Count
+
+
+class _Head(msgspec.Struct):
+    unit: _Unit
+    lines: Count
+    info: Json
 
 
 def unit_name(model: str, attack: str, eps: float, chunk: int) -> str:
@@ -35,11 +52,16 @@ def encode_unit(model: str, attack: str, eps: float, chunk: int, lines: Sequence
 def read_unit(path: Path) -> tuple[Json, list[Line]] | None:
     """A unit's head and lines, or None where the file is not there or not whole."""
     try:
-        first, *rest = path.read_bytes().splitlines()
-        head = dict(msgspec.json.decode(first))
+        first, *rest = read_bounded(
+            f"{path.parent.name}/{path.name}", UNIT_BYTES, folder=path.parent.parent
+        ).splitlines()
+        head = decoded(first)
+        msgspec.convert(head, _Head)
         lines = [_decode(row) for row in rest]
         return (head, lines) if len(lines) == head["lines"] and unit_name(**head["unit"]) == path.stem else None
-    except (FileNotFoundError, KeyError, TypeError, ValueError):  # msgspec.DecodeError is a ValueError
+    except UserError:  # not a file of ours
+        raise
+    except (FileNotFoundError, ValueError):  # msgspec's errors are ValueErrors
         return None
 
 
@@ -52,7 +74,10 @@ def in_order(config: Mapping[str, Any], heads: Iterable[Json]) -> list[Json]:
         unit = head["unit"]
         return models.index(unit["model"]), unit["eps"], attacks.index(unit["attack"]), unit["chunk"]
 
-    return sorted(heads, key=place)
+    try:
+        return sorted(heads, key=place)
+    except ValueError:
+        raise UserError("parts/ holds a unit of a model or an attack that run.json does not name.") from None
 
 
 def summed(heads: Iterable[Json]) -> list[Json]:

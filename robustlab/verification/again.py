@@ -15,6 +15,7 @@ from robustlab.data import Data, load_data
 from robustlab.errors import UserError, did_you_mean
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier
+from robustlab.models.loading import CodeError
 from robustlab.runs import StoredRun
 
 T = TypeVar("T")
@@ -45,8 +46,12 @@ def models_again(
     given: Mapping[str, str | Path | nn.Module],
     weights: Mapping[str, str | Path],
     device: torch.device,
+    run_code: bool,
 ) -> list[Classifier]:
-    """The run's models in its order. given: modules, or names to load in place of the recorded ones; weights: files."""
+    """The run's models in its order. given: modules, or names to load in place of the recorded ones; weights: files.
+
+    run_code: may what run.json names be run, too?
+    """
     names = [str(record["name"]) for record in run.info["models"]]
     for name in (*given, *weights):
         if name not in names:
@@ -57,7 +62,7 @@ def models_again(
     for name, record in zip(names, run.info["models"], strict=True):
         model = given.get(name)
         if not isinstance(model, nn.Module):
-            model = _load_model(run, name, record.get("source"), model, weights.get(name))
+            model = _load_model(run, name, record.get("source"), model, weights.get(name), run_code)
         if not isinstance(model, Classifier):
             model = Classifier(model)
         wanted = next(m["hash"] for m in run.info["config"]["models"] if m["name"] == name)
@@ -72,7 +77,7 @@ def models_again(
 
 
 def _load_model(
-    run: StoredRun, name: str, recorded: Any, given: str | Path | None, weights: str | Path | None
+    run: StoredRun, name: str, recorded: Any, given: str | Path | None, weights: str | Path | None, run_code: bool
 ) -> Classifier:
     if recorded is None and given is None:
         raise UserError(
@@ -83,25 +88,19 @@ def _load_model(
     source = _struct(run, recorded, _Model) if recorded else _Model(name="")
     if given is not None:
         source.name = str(given)
-    elif _within(source.name, run.folder):
-        raise UserError(
-            f"{name} lies inside the run folder, and loading it can run code of whoever made that. If you trust it:"
-            f" --model {name}={source.name}."
-        )
     if weights is not None:
         source.weights = str(weights)
     try:
-        return load_model(**msgspec.structs.asdict(source))
+        return load_model(**msgspec.structs.asdict(source), run_code=run_code or given is not None)
+    except CodeError as error:
+        raise UserError(
+            f"{error} {run.folder} names it, and the run may come from somebody else. If you trust what the file holds"
+            f" now, say so: --model {name}={source.name}, or --run-code for all models of the run."
+        ) from error
     except UserError as error:
         raise UserError(
             f"{name} cannot be loaded again: {error} Say where it is: --model {name}=MODEL, or --weights {name}=FILE."
         ) from error
-
-
-def _within(name: str, folder: Path) -> bool:
-    """Is it a file in this folder, or a function in one? A run folder may come from a stranger."""
-    files = [Path(part) for part in (name, name.rpartition(":")[0])]
-    return any(file.is_file() and file.resolve().is_relative_to(folder.resolve()) for file in files)
 
 
 def data_again(run: StoredRun, given: Data | str | None, data_root: str | Path | None) -> Data:

@@ -11,11 +11,14 @@ from robustlab.cascade import perturbation_scale
 from robustlab.data import Data
 from robustlab.errors import UserError
 from robustlab.models.classifier import Classifier
+from robustlab.reading import read_bounded
 from robustlab.reporting.comparison import read_runs
 from robustlab.reporting.page import page
 from robustlab.runs import StoredRun
 from robustlab.threat import ThreatModel, parse_eps
 from robustlab.verification.checks import Check, differences, leaves
+
+PAGE_BYTES = 64 << 20  # of a page: six times what ours may have
 
 
 def compare_header(run: StoredRun, data: Data, name: str, models: Sequence[Classifier]) -> Check:
@@ -41,14 +44,15 @@ def compare_header(run: StoredRun, data: Data, name: str, models: Sequence[Class
 
 def compare_page(run: StoredRun) -> list[Check]:
     """report.html, where there is one, against the page that comes out now."""
-    path = run.folder / "report.html"
-    if not path.is_file():
+    try:
+        stored = read_bounded("report.html", PAGE_BYTES, folder=run.folder)
+    except FileNotFoundError:
         return []
     check = Check("report.html")
-    same = path.read_bytes() == page(read_runs([run.folder]))
+    same = stored == page(read_runs([run.folder]))
     written = run.info.get("versions", {}).get("robustlab")
     by = "" if written == __version__ else f" by robustlab {__version__}; the run was written by {written}"
-    check.record(path.name, [] if same else [f"it is not what `robustlab report {run.folder}` writes{by}"])
+    check.record("report.html", [] if same else [f"it is not what `robustlab report {run.folder}` writes{by}"])
     return [check]
 
 

@@ -172,14 +172,14 @@ class Recomputation:
         lines = {id: self.lines[key][id] for id in chunk.ids.tolist() if id in self.lines[key]}
         self.again[key].update(lines)
         expected = {id for id, line in lines.items() if line.error is None}
-        path = self.stored.folder / "adversarial" / f"{unit_name(*key, number)}.safetensors"
-        if not expected and not path.exists():
+        file = f"{unit_name(*key, number)}.safetensors"
+        if not expected and not (self.stored.folder / "adversarial" / file).exists():
             return
-        stored, problem = read_adversarials(path, tuple(chunk.images.shape[1:]))
+        stored, problem = read_adversarials(self.stored.folder, file, tuple(chunk.images.shape[1:]))
         for id in sorted(stored.keys() - lines.keys()):
             check.record(f"id {id}", ["its adversarial is stored, and its line is missing"])
         for id in sorted(expected - stored.keys()):
-            check.record(f"id {id}", [problem or f"its adversarial is not in {path.name}"])
+            check.record(f"id {id}", [problem or f"its adversarial is not in {file}"])
         points = {id: stored[id] for id in sorted(expected & stored.keys())}
         if not points:
             return

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robustlab.data import Loaded
 from robustlab.judging import judge, logits_of
+from robustlab.reading import check_safetensors
 from robustlab.runs.aggregates import Line
 from robustlab.threat import ThreatModel
 
@@ -31,15 +32,19 @@ class Again:
     leaves_8bit: int
 
 
-def read_adversarials(path: Path, shape: tuple[int, ...]) -> tuple[dict[int, Tensor], str]:
-    """The stored images by id, or none and what is wrong with the file."""
+def read_adversarials(folder: Path, name: str, shape: tuple[int, ...]) -> tuple[dict[int, Tensor], str]:
+    """The stored images in a run folder's adversarial/ by id, or none and what is wrong with the file."""
+    path = folder / "adversarial" / name
     try:
+        check_safetensors(f"adversarial/{name}", folder=folder)
         tensors = load_file(path)
         ids, images = tensors["ids"].tolist(), tensors["images"]
     except FileNotFoundError:
         return {}, f"{path.name} is missing"
     except (SafetensorError, KeyError, OSError) as error:
         return {}, f"{path.name} is damaged ({error})"
+    if tensors["ids"].shape != (len(images),) or tensors["ids"].dtype != torch.int64:
+        return {}, f"{path.name} holds ids {tuple(tensors['ids'].shape)} for {tuple(images.shape)} images"
     if images.dtype != torch.float32 or images.shape != (len(ids), *shape) or len(set(ids)) != len(ids):
         return {}, f"{path.name} holds {images.dtype} {tuple(images.shape)} for {len(ids)} ids"
     return dict(zip(ids, images, strict=True)), ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,6 +18,10 @@ from robustlab.verification.checks import Verification
 from robustlab.verification.header import compare_header, compare_page
 from robustlab.verification.recomputation import Recomputation
 
+NEEDED = ("models", "data.classes", "passes", "aggregates", "perturbation_scale", "config.models", "config.attacks")
+NEEDED += tuple(f"config.{key}" for key in ("threat", "seed", "suite", "chunk_size", "save_adversarial"))
+NEEDED += tuple(f"config.data.{key}" for key in ("name", "hash", "ids"))
+
 
 def verify(
     run: str | Path,
@@ -27,13 +32,15 @@ def verify(
     data_root: str | Path | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    run_code: bool = False,
 ) -> Verification:
     """Recompute a run's numbers from its stored adversarials, and compare them with what its folder says.
 
     run: the folder of a finished run. Without stored adversarials (`save_adversarial`) only the clean pass, and what
     follows from the lines, is recomputed. models: by name, a module or what to load, where it is not to be loaded as
-    recorded; weights (by name) and data likewise. FILE.py of a model is run. Raises UserError where the folder cannot
-    be read, or where model or data are not those that were attacked.
+    recorded; weights (by name) and data likewise. run_code: run FILE.py and FILE.pt2 that run.json names, directly or
+    through a card; whoever made the run chose these names. Without it they need `models`. Raises UserError where the
+    folder cannot be read, or where model or data are not those that were attacked.
 
     >>> import tempfile, torch
     >>> from robustlab.evaluation import Listener, evaluate
@@ -47,24 +54,27 @@ def verify(
     stored = read_run(run)
     if stored.info.get("kind") != "attack":
         raise UserError(f"{run} is no run of `robustlab attack` (its kind is {stored.info.get('kind')!r}).")
-    lacking = [key for key in ("models", "data", "passes", "aggregates") if key not in stored.info]
+    lacking = [key for key in NEEDED if not _has(stored.info, key)]
+    lacking += [
+        f"config.models.{number}.hash" for number, m in enumerate(stored.info["config"]["models"]) if "hash" not in m
+    ]
     if lacking:
         raise UserError(
             f"{Path(run) / 'run.json'} is damaged: it has no {', '.join(lacking)}. Restore it, or run again."
         )
-    named, attacked = ([model["name"] for model in of["models"]] for of in (stored.info, stored.info["config"]))
-    if named != attacked:
-        raise UserError(
-            f"{Path(run) / 'run.json'} is damaged: its models are {', '.join(named)}, and in its configuration"
-            f" {', '.join(attacked)}. Restore it, or run again."
-        )
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch-size must be at least 1, got {batch_size}.")
     where = resolve_device(device)
-    classifiers = models_again(stored, models or {}, weights or {}, where)
+    classifiers = models_again(stored, models or {}, weights or {}, where, run_code)
     samples = data_again(stored, as_data(data, None) if isinstance(data, tuple) else data, data_root)
     found = Recomputation(stored, samples, where, batch_size).run(classifiers)
     # where the data are elsewhere now, they may bear another name
     name = samples.name if data is None else stored.info["config"]["data"]["name"]
     found.checks.extend([compare_header(stored, samples, name, classifiers), *compare_page(stored)])
     return found
+
+
+def _has(info: Any, key: str) -> bool:
+    """Does run.json have this dotted key?"""
+    first, _, rest = key.partition(".")
+    return first in info and (not rest or _has(info[first], rest))

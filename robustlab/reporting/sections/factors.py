@@ -75,7 +75,7 @@ def _factor(run: PageRun, name: str, bins_of: dict[str, list[Json]]) -> Json:
     kinds = KINDS.get(run.data["name"], {}).get(name, ())
     labels = bin_labels([(b["low"], b["high"]) for b in bins])
     single = [b["low"] is not None and b["low"] == b["high"] for b in bins]
-    if kinds and all(single):
+    if kinds and all(single) and all(b["low"] in range(len(kinds)) for b in bins):
         labels = [kinds[int(b["low"])] for b in bins]
     unit = UNITS.get(run.data["name"], {}).get(name, "")
     title = name.replace("_", " ") + (f" ({unit})" if unit else "")

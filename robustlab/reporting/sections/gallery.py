@@ -149,7 +149,7 @@ def _outcome(run: PageRun, image: Json) -> tuple[str, str, list[str]]:
     suite = [attack["name"] for model in run.models if model["name"] == image["model"] for attack in model["attacks"]]
     if image["robust"]:
         return "withstood", f"withstood all, last {image['attack']}", suite
-    units, eps = run.tables[image["model"]], run.numbers["eps"]
+    units, eps = run.tables.get(image["model"], {}), run.numbers["eps"]
     tried = {name: line for name in suite if (line := units.get((name, eps), {}).get(image["id"]))}
     left = [name for name, line in tried.items() if line.error is None]
     failed = [name for name, line in tried.items() if line.error is not None]

@@ -1,0 +1,74 @@
+"""run.json and data.jsonl against `schema`, and what each part of run.json says against the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from robustlab.runs.aggregates import CLEAN
+from robustlab.runs.audits import STATUSES
+from robustlab.runs.schema import Board, Run, Sample, Section
+from robustlab.runs.transfer import TRANSFER_MATRIX
+
+
+def check_info(info: Any) -> None:
+    """ValueError that says where run.json holds what it may not."""
+    run = msgspec.convert(info, Run)
+    for number, section in enumerate(run.sections):
+        try:
+            msgspec.convert(section, Board if section.get("name") == TRANSFER_MATRIX else Section)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"sections[{number}]: {error}") from None
+    for problem in _contradictions(run):
+        raise ValueError(problem)
+
+
+def check_sample(line: Any) -> None:
+    """The same for a line of data.jsonl."""
+    msgspec.convert(line, Sample)
+
+
+def _contradictions(run: Run) -> Iterator[str]:
+    """What is of the right type each, and cannot be true together."""
+    config = run.config
+    names, suite = [model.name for model in config.models], [attack.name for attack in config.attacks]
+    for what, found in (("config.models", names), ("config.attacks", suite)):
+        if len(set(found)) != len(found):
+            yield f"{what} has two of one name"
+    if CLEAN in suite:
+        yield f"config.attacks has one of the name {CLEAN}, which is that of the clean pass"
+    if run.models and [model.name for model in run.models] != names:
+        shown = (", ".join(found) for found in ([model.name for model in run.models], names))
+        yield "its models are {}, and in its configuration {}".format(*shown)
+    if config.curve.attack == "" and config.curve.eps:
+        yield "config.curve does not say of which attack it is"
+    if config.curve.source == "distances" and config.curve.attack not in suite:
+        yield "config.curve is of the distances of an attack that is not in config.attacks"
+    statuses = {check.status for record in run.audit.values() for check in record.checks}
+    if other := sorted(statuses - set(STATUSES)):
+        yield f"a check of audit has the status {other[0][:40]!r}, and it is one of {', '.join(STATUSES)}"
+    if run.aggregates is None:
+        if run.images or run.audit:
+            yield "it has images or an audit, and no aggregates"
+        return
+    threat = config.threat
+    if threat is None or (run.aggregates.norm, run.aggregates.eps) != (threat.norm, threat.eps):
+        yield "aggregates are of another threat than config.threat"
+    if [model.name for model in run.aggregates.models] != names:
+        yield "aggregates are of other models than config.models"
+    for model in run.aggregates.models:
+        if [attack.name for attack in model.attacks] != suite:
+            yield "aggregates are of other attacks than config.attacks"
+        if (model.robust_accuracy is None) != (not suite):
+            yield "aggregates have a robust accuracy without attacks, or none with attacks"
+        if any(a.eps >= b.eps for a, b in zip(model.curve, model.curve[1:], strict=False)):
+            yield "a curve in aggregates does not go up in eps"
+        if len(model.curve) > 1 and not config.curve.attack:
+            yield "aggregates have a curve, and config has none"
+    known = set(names)
+    if any({pair.first, pair.second} - known for pair in run.aggregates.pairs):
+        yield "a pair in aggregates is of a model that is not in config.models"
+    if any(image.model not in known or image.attack not in suite for image in run.images):
+        yield "a kept image is of a model or an attack that is not in config"
