@@ -102,10 +102,19 @@ def test_code_that_run_json_names_is_not_run(how: str, place: Path, capsys: pyte
     assert "loading it runs that" in err and f"--model model.py:net={name}, or --run-code" in err
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["run/evil.PY:net", "run/evil.Pt2", "run/evil.py", "evil", "evil:net", "os:getcwd", "run/evil.py:net:net", ""],
-)
+NO_MODELS = [
+    "run/evil.PY:net",
+    "run/evil.Pt2",
+    "run/evil.py",
+    "evil",
+    "evil:net",
+    "os:getcwd",
+    "run/evil.py:net:net",
+    "",
+]
+
+
+@pytest.mark.parametrize("name", NO_MODELS)
 def test_what_no_loader_takes_for_code_is_no_model(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for file in ("evil.PY", "evil.Pt2", "evil.py", "evil"):
         (place / "run" / file).write_text(EVIL)

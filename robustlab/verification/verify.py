@@ -18,9 +18,11 @@ from robustlab.verification.checks import Verification
 from robustlab.verification.header import compare_header, compare_page
 from robustlab.verification.recomputation import Recomputation
 
-NEEDED = ("models", "data.classes", "passes", "aggregates", "perturbation_scale", "config.models", "config.attacks")
-NEEDED += tuple(f"config.{key}" for key in ("threat", "seed", "suite", "chunk_size", "save_adversarial"))
-NEEDED += tuple(f"config.data.{key}" for key in ("name", "hash", "ids"))
+NEEDED = [
+    *("models", "data.classes", "passes", "aggregates", "perturbation_scale"),
+    *(f"config.{key}" for key in ("models", "attacks", "threat", "seed", "suite", "chunk_size", "save_adversarial")),
+    *(f"config.data.{key}" for key in ("name", "hash", "ids")),
+]
 
 
 def verify(
