@@ -18,15 +18,16 @@ from robustlab.errors import UserError
 from robustlab.judging import logits_of
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier, check
+from robustlab.suitable import suitable
 from robustlab.threat import ThreatModel, check_range
 
 CHECKED = 64  # samples of the first batch, on which models and search copies are checked
 
 
-def as_data(data: Data | str | tuple[Tensor, Tensor], limit: int | None) -> Data:
-    """Data of any form that `evaluate` takes."""
+def as_data(data: Data | str | tuple[Tensor, Tensor], limit: int | None, models: Sequence[Classifier] = ()) -> Data:
+    """Data of any form that `evaluate` takes. models: that will see them, which decide in what size."""
     if isinstance(data, str):
-        return load_data(data, "test", limit)
+        return load_data(data, "test", limit, **suitable(data, models))
     if isinstance(data, Data):
         return data
     images, labels = data

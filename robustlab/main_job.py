@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
@@ -12,16 +12,16 @@ import msgspec
 
 from robustlab.asked import Request, parse_limit
 from robustlab.attacks.suite import load_suite
-from robustlab.data import SQUARE, load_data, parse_size
+from robustlab.data import load_data, parse_size
 from robustlab.distributed import World
 from robustlab.environment import resolve_device
 from robustlab.evaluation import Listener, evaluate
 from robustlab.files import default_folder, resumable
 from robustlab.models import load_model
-from robustlab.models.classifier import Classifier
 from robustlab.options import Options
 from robustlab.reporting import report, terminal_table
 from robustlab.runs import results
+from robustlab.suitable import suitable
 
 
 def attack(request: Request, options: Options, command: str) -> int:
@@ -36,6 +36,7 @@ def attack(request: Request, options: Options, command: str) -> int:
     ]
     surrogates = [load_model(name, download=request.download) for name in request.surrogates or ()]
     wanted = request.data or models[0].data or "road-signs"
+    fit = suitable(wanted, models)
     chosen = load_data(
         wanted,
         "test",
@@ -44,8 +45,7 @@ def attack(request: Request, options: Options, command: str) -> int:
         classes=request.classes or (),
         data_root=request.data_root,
         download=request.download,
-        size=_size(wanted, models) if request.size is None else parse_size(request.size),
-        channels=None if models[0].shape is None else models[0].shape[0],
+        **fit | ({} if request.size is None else {"size": parse_size(request.size)}),
         workers=request.workers,
         skip_bad=request.skip_bad,
     )
@@ -74,14 +74,6 @@ def attack(request: Request, options: Options, command: str) -> int:
     print(terminal_table(found), file=sys.stderr)
     print(f"Page: {page}", file=sys.stderr)
     return _threshold(found, request.fail_under)
-
-
-def _size(data: str, models: Sequence[Classifier]) -> int | tuple[int, int] | None:
-    """The size at which to render or scale: what the model expects, where the set can be had at that."""
-    shape = models[0].shape
-    if shape is not None and data.startswith("folder:"):
-        return shape[1:]
-    return shape[1] if shape is not None and data in SQUARE and shape[1] == shape[2] else None
 
 
 def _threshold(found: dict[str, Any], least: float | None) -> int:

@@ -41,6 +41,7 @@ from robustlab.oracle import forked, full_float32, undisturbed
 from robustlab.provenance import about, configuration
 from robustlab.randomised import averaged, check_targets, draws_of, in_words
 from robustlab.runs import Run
+from robustlab.suitable import elsewhere, learned_from
 from robustlab.threat import ThreatModel, diameter, parse_eps
 from robustlab.transfer import Source, as_one, check_surrogates, surrogates_of
 
@@ -173,11 +174,11 @@ def settle(
 
     Models, torch's settings and its generators are changed until `left_as_found` is left. UserError for bad input.
     """
-    selected = as_data(data, limit)
+    models = classifiers_of(models, device)
+    selected = as_data(data, limit, models)
     check_data(selected, options.labels)
     if not isinstance(suite, Suite):
         suite = load_suite(suite, default=selected.threat)
-    models = classifiers_of(models, device)
     lent = [] if surrogate is None else classifiers_of(surrogate, device)
     crafted_on = surrogates_of(suite, models, lent)
     values = math.prod(selected.images.shape[1:])
@@ -189,7 +190,7 @@ def settle(
     attacked = everyone[: len(models)]
     _hold_still(left_as_found, everyone, device, options.seed)
 
-    warnings = [*selected.notes]
+    warnings = [*selected.notes, *learned_from(selected, models)]
     warnings += [f"{p.model.name} has random weights: it was never trained." for p in everyone if untrained(p.model)]
     for party in everyone:
         found = party.batches.fit(partial(warnings_of, party.model, selected, device))
@@ -218,7 +219,11 @@ def settle(
     for party in everyone:
         left_as_found.enter_context(_kept_in_eval(party.model))
 
-    for text in (*(f"Warning: {text}" for text in warnings), *_remarks(everyone, draws, options)):
+    for text in (
+        *(f"Warning: {text}" for text in warnings),
+        *elsewhere(selected, models),
+        *_remarks(everyone, draws, options),
+    ):
         say(text)
     chunk_size = options.chunk_size or default_chunk_size(values)
     return Plan(

@@ -32,6 +32,7 @@ LAYERS: list[set[str]] = [
     {"cascade", "randomised"},
     {"audit"},
     {"provenance", "transfer"},
+    {"suitable"},
     {"intake"},
     {"plan"},
     {"evaluation"},

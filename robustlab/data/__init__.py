@@ -106,6 +106,7 @@ def load_data(
     channels: int | None = None,
     workers: int | None = None,
     skip_bad: bool = False,
+    divided: bool = False,
 ) -> Data:
     """The first `limit` samples (None: all) of a split, in the split's own order; see also `Data`.
 
@@ -115,7 +116,9 @@ def load_data(
     fixed validation split whatever the seed. size: side in pixels for `road-signs` and `gtsrb` (default 32); side or
     (height, width) for `folder:PATH`, whose images are scaled until they cover it and cropped around their centre.
     For `folder:PATH` only: channels, 1 or 3 (default: 3 unless all images are grey); workers, threads that decode
-    (default: as many as processors, at most 4); skip_bad: leave out files that are no images. Raises UserError.
+    (default: as many as processors, at most 4); skip_bad: leave out files that are no images; divided: where there
+    are no folders train and test, `test` is the tenth that `train` and `val` leave out instead of everything (give it
+    for a model that was trained on the folder). Raises UserError.
 
     >>> data = load_data("road-signs", "test", limit=4)
     >>> data.images.shape, data.ids.tolist()
@@ -138,8 +141,9 @@ def load_data(
     source |= {"ids": list(ids), "classes": list(classes)}
     if kind == "folder":
         choice: dict[str, Any] = {"ids": ids, "classes": classes, "size": size, "channels": channels}
-        data = load(path, split, limit, workers=workers, skip_bad=skip_bad, **choice)
+        data = load(path, split, limit, workers=workers, skip_bad=skip_bad, divided=divided, **choice)
         source |= {"size": list(data.images.shape[2:]), "channels": data.images.shape[1], "skip_bad": skip_bad}
+        source |= data.source or {}
         return replace(cast(Data, data), source=source)
     first = None if ids or classes else limit  # a choice by id or class looks at the whole split
     if kind == "road-signs":

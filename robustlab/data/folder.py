@@ -4,7 +4,8 @@ PATH/<class>/**/*.png (or .jpg, .bmp, .webp, .tif, .ppm, .pgm, .gif), or the sam
 valid, validation) and PATH/test. Hidden files are passed over. Classes are the names of the class folders of all
 splits, sorted, by value where all are integers.
 
-- Without split folders everything is the test split: what is trained on must not be what is measured on.
+- Without split folders everything is the test split, as long as nobody trains on it: `train` and `val` are keyed parts
+  of each class, and `test` with `divided` is the tenth that they leave out (see `robustlab.data.division`).
 - `val` without a folder of its own is a keyed tenth of train. Without a test folder the val folder is the test split,
   as in ImageNet, and `val` comes out of train.
 - Images without class folders are taken, too, with the label -1: they can be attacked with the model's own answers.
@@ -44,6 +45,7 @@ def load(
     channels: int | None = None,
     workers: int | None = None,
     skip_bad: bool = False,
+    divided: bool = False,
 ) -> Data:
     """The first `limit` samples of a split, of these ids and classes; see `robustlab.data.load_data`. Raises UserError.
 
@@ -53,7 +55,7 @@ def load(
     """
     name = f"folder:{path}"
     root = root_of(path)
-    found = find_split(root, split, name)
+    found = find_split(root, split, name, divided)
     order = _selected(found, split, ids, classes, limit, name)
     looks = _looked_at([root / found.folder / found.files[i] for i in order], workers or default_workers())
     notes, good = list(found.notes), [look for look in looks if not look.problem]
@@ -76,6 +78,7 @@ def load(
         classes=tuple(shown(name) for name in found.classes),
         hash=_fingerprint(root, found, order, good, shape),
         threat=ThreatModel("linf", 8 / 255),
+        source={"divided": True} if found.divided else None,
         notes=tuple(notes),
     )
 
@@ -145,12 +148,21 @@ def _shape(
         other = next((k for k, look in enumerate(looks) if look.size != size), None)
         if other is not None:
             one, two = (f"{shown(files[k])} has {_wide(looks[k].size)}" for k in (0, other))
-            raise UserError(
-                f"{name}: its images differ in size ({one}, {two}; width x height). Choose one with --size N or HxW:"
-                " each is scaled until it covers it, and cropped around its centre."
-            )
+            raise UserError(f"{name}: its images differ in size ({one}, {two}; width x height). {_proposal(looks)}")
     high, wide = (size, size) if isinstance(size, int) else size
     return channels, high, wide
+
+
+def _proposal(looks: Sequence[_Look]) -> str:
+    """A size for images that differ in theirs: the middle one, or smaller where that is large."""
+    high, wide = (int(np.median([look.size[side] for look in looks])) for side in (0, 1))
+    middle = f"the middle of all is {_wide((high, wide))}"
+    least = max(1, min(64, high, wide))
+    other = f" (quick to train), or --size {high}x{wide}" if least < min(high, wide) else ""
+    return (
+        f"Choose one with --size N or HxW ({middle}), for instance --size {least}{other}: each image is scaled until it"
+        " covers that size, and cropped around its centre."
+    )
 
 
 def _fingerprint(root: Path, found: Split, order: Integers, looks: list[_Look], shape: tuple[int, ...]) -> str:

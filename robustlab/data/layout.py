@@ -11,6 +11,7 @@ import numpy as np
 
 from robustlab.data.arrays import Integers, holdout, keyed_order
 from robustlab.data.decoding import ENDINGS
+from robustlab.data.division import listing, part
 from robustlab.errors import UserError
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -27,6 +28,7 @@ class Split:
     ids: Integers
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    divided: bool = False  # by a key, for want of split folders: see `robustlab.data.division`
 
 
 def root_of(path: str) -> Path:
@@ -40,8 +42,11 @@ def root_of(path: str) -> Path:
     return root
 
 
-def find_split(root: Path, split: str, name: str) -> Split:
-    """The files of a split, their labels, and the class names of the whole set."""
+def find_split(root: Path, split: str, name: str, divided: bool = False) -> Split:
+    """The files of a split, their labels, and the class names of the whole set.
+
+    divided: where there are no split folders, `test` is what training holds out, and not everything.
+    """
     files, others = _files(root)
     if not files:
         kinds = ", ".join(sorted(ENDINGS))
@@ -49,7 +54,7 @@ def find_split(root: Path, split: str, name: str) -> Split:
         raise UserError(f"{name} holds no images ({kinds}){saw}.")
     tops = {file.partition("/")[0] for file in files if "/" in file}
     if not tops or not tops <= SPLIT_FOLDERS.keys():
-        return _whole(root, files, others, split, name)
+        return _whole(root, files, others, split, name, divided or split != "test")
 
     by_split = {SPLIT_FOLDERS[top]: top for top in sorted(tops)}
     if len(by_split) < len(tops):
@@ -77,22 +82,32 @@ def find_split(root: Path, split: str, name: str) -> Split:
     return Split(folder, mine, labels, ids, names, notes)
 
 
-def _whole(root: Path, files: list[str], others: list[str], split: str, name: str) -> Split:
+def files_hash(name: str) -> str:
+    """The hash of the names of all images of a folder without split folders; empty where it has those."""
+    found = find_split(root_of(name.partition(":")[2]), "test", name)
+    return "" if found.folder else listing(found.files)
+
+
+def _whole(root: Path, files: list[str], others: list[str], split: str, name: str, divided: bool) -> Split:
     """A folder without split folders."""
-    if split != "test":
-        raise UserError(
-            f"{name} has no folders train and test, so all of it is the test split, and there is nothing to train on:"
-            " what is trained on must not be measured on. Make PATH/train/<class> and PATH/test/<class>"
-            " (PATH/val/<class> where you want)."
-        )
     tops = {file.partition("/")[0] for file in files if "/" in file}
+    kinds = {SPLIT_FOLDERS[top] for top in tops if top in SPLIT_FOLDERS}
+    if divided and "train" in kinds and len(kinds) > 1:
+        splits, rest = sorted(tops & SPLIT_FOLDERS.keys()), sorted(tops - SPLIT_FOLDERS.keys())
+        raise UserError(
+            f"{name} has the folders {', '.join(splits)} and others beside them ({some(rest)}), so it is not plain"
+            " whether these are splits or classes. Move the ones away, or put the classes into folders train and test."
+        )
     elsewhere = {file.partition("/")[0] for file in others if "/" in file}
     empty = {entry.name for entry in os.scandir(root) if entry.is_dir() and not _hidden(entry.name)} - elsewhere
     names = _class_names(tops | empty) if tops else ()
     labels, beside = _labels(files, names)
     files, labels = _without(files, labels, beside)
-    ids = np.arange(len(files), dtype=np.int64)
-    return Split("", files, labels, ids[keyed_order(ids)], names, _notes(name, beside, others))
+    ids, notes = np.arange(len(files), dtype=np.int64), _notes(name, beside, others)
+    if divided:
+        ids, said = part(split, files, labels, [shown(each) for each in names], name)
+        notes = (*said, *notes)
+    return Split("", files, labels, ids[keyed_order(ids)], names, notes, divided)
 
 
 def _hidden(name: str) -> bool:

@@ -44,8 +44,9 @@ class ModelCard:
     beside the card. weights: a file beside the card, or what `torchvision:NAME` may take. mean, std: of the
     normalisation; left out: none, or what the architecture brings along. classes: names, or their number. shape:
     channels, height, width. The registered architectures need weights, classes and shape. options: keyword arguments
-    of the architecture. recipe: how it was trained (see `robustlab.training.Recipe`). hash: of the classifier that the
-    card describes. seconds, hardware: of the training.
+    of the architecture. split: how a folder without train and test was divided, and files: the hash of the names of
+    all its images; an attack then uses only those that were held out. recipe: how it was trained (see
+    `robustlab.training.Recipe`). hash: of the classifier that the card describes. seconds, hardware: of the training.
     """
 
     name: str = ""
@@ -59,6 +60,8 @@ class ModelCard:
     summary: str = ""
     data: str = ""
     data_hash: str = ""
+    split: str = ""
+    files: str = ""
     seed: int = 0
     hash: str = ""
     seconds: float = 0.0

@@ -63,6 +63,7 @@ class Classifier(nn.Module):
         self.shape = shape
         self.name = name
         self.data = data
+        self.divided = ""  # of a part of a folder that it was trained on: the hash of its names, see `ModelCard`
         self.source: dict[str, Any] | None = None  # how `load_model` can load it again; set there
 
     def forward(self, x: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def _from_card(path: Path, weights: str | Path | None, download: bool, run_code:
         model = _from_name(
             card.architecture, path.parent, weights, download, run_code, card.outputs, card.shape, card.options
         )
-    model.data = card.data
+    model.data, model.divided = card.data, card.files if card.split else ""
     return _adjusted(model, card.mean, card.std, card.names, card.shape)
 
 
@@ -126,7 +126,7 @@ def _adjusted(
             mean = model.mean.flatten().tolist() if mean is None else mean
             std = model.std.flatten().tolist() if std is None else std
         old, model = model, Classifier(model.module, mean, std, shape=shape or model.shape)
-        model.classes, model.data = old.classes, old.data
+        model.classes, model.data, model.divided = old.classes, old.data, old.divided
     model.classes = model.classes if classes is None else tuple(classes)
     model.shape = shape or model.shape
     return model

@@ -18,6 +18,8 @@ import msgspec
 import torch
 
 from robustlab.data import Data
+from robustlab.data.division import RULE
+from robustlab.data.layout import files_hash
 from robustlab.environment import describe_device, git_state, versions
 from robustlab.errors import UserError
 from robustlab.files import Lock, disk, replacing
@@ -131,6 +133,7 @@ def model_card(
         n = best[count]
         low, high = wilson(round(best[value] * n), n)
         measured.append(Measured(metric, best[value], low, high, n, split="val", seed=config["seed"], **about))
+    divided = bool(data.source and data.source.get("divided"))
     return ModelCard(
         name=name,
         architecture=config["architecture"],
@@ -142,6 +145,8 @@ def model_card(
         options=config["options"],
         data=data.name,
         data_hash=data.hash,
+        split=RULE if divided else "",
+        files=files_hash(data.name) if divided else "",
         seed=config["seed"],
         hash=model.hash(),
         seconds=round(seconds, 1),

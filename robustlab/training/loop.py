@@ -197,7 +197,7 @@ class _Session:
             nesterov=recipe.momentum > 0,
         )
         self.history: list[Entry] = []
-        self.warnings: list[str] = [*train_data.notes, *val_data.notes]
+        self.warnings: list[str] = list(dict.fromkeys([*train_data.notes, *val_data.notes]))
         self.best_entry: Entry = {}
         self.best_state: dict[str, Tensor] = {}
         self.seconds = 0.0

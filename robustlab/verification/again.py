@@ -39,6 +39,7 @@ class _Data(msgspec.Struct):
     size: int | tuple[int, int] | None = None
     channels: int | None = None
     skip_bad: bool = False
+    divided: bool = False
 
 
 def models_again(
