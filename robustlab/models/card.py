@@ -12,6 +12,9 @@ from robustlab.cards import read_card
 from robustlab.errors import UserError
 from robustlab.files import replacing
 
+MOST_CLASSES = 100_000
+MOST_PIXELS = 65_536  # of a side
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -71,10 +74,14 @@ class ModelCard:
     measured: list[Measured] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if self.outputs is not None and self.outputs < 2:
-            raise UserError(f"A model card needs at least 2 classes, got {self.outputs}.")
-        if self.shape is not None and min(self.shape) < 1:
-            raise UserError(f"A model card's shape is [channels, height, width] in pixels, got {list(self.shape)}.")
+        if self.outputs is not None and not 2 <= self.outputs <= MOST_CLASSES:
+            bound = "at least 2" if self.outputs < 2 else f"at most {MOST_CLASSES:,}"
+            raise UserError(f"A model card needs {bound} classes, got {self.outputs}.")
+        if self.shape is not None and not 1 <= min(self.shape) <= max(self.shape) <= MOST_PIXELS:
+            raise UserError(
+                f"A model card's shape is [channels, height, width] in pixels, got {list(self.shape)}; each is from 1 to"
+                f" {MOST_PIXELS:,}."
+            )
 
     @property
     def outputs(self) -> int | None:

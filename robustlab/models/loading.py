@@ -16,10 +16,11 @@ from robustlab.models import ARCHITECTURES
 from robustlab.models.card import read_model_card
 from robustlab.models.classifier import Classifier
 from robustlab.models.factories import from_file
-from robustlab.models.weights import load_weights
+from robustlab.models.weights import check_fit, load_state, load_weights, read_weights
 from robustlab.models.zoo import card_path, zoo_names, zoo_path
 
 Shape = tuple[int, int, int]
+LARGEST = 8192  # an option of an architecture, such as its width or depth
 FORMS = "torchvision:NAME, a model card (FILE.toml), an exported program (FILE.pt2), or FILE.py:function"
 
 
@@ -69,8 +70,12 @@ def _from_card(path: Path, weights: str | Path | None, download: bool, run_code:
             needed = (("classes", card.outputs), ("shape", card.shape), ("weights", weights))
             missing = ", ".join(key for key, value in needed if value is None)
             raise UserError(f"{path} lacks {missing}: the architecture {card.architecture!r} cannot do without.")
+        state = read_weights(weights)
+        with torch.device("meta"):  # takes no memory: what does not fit is known before the module is made
+            without_data = build(card.architecture, card.outputs, card.shape, card.options)
+        check_fit(without_data, state, weights)
         module = build(card.architecture, card.outputs, card.shape, card.options)
-        load_weights(module, weights)
+        load_state(module, state, weights)
         model = Classifier(module, shape=card.shape)
     else:
         model = _from_name(
@@ -169,11 +174,16 @@ def build(architecture: str, classes: int, shape: Shape, options: Mapping[str, A
         raise UserError(
             f"There is no architecture {architecture!r}.{did_you_mean(architecture, ARCHITECTURES)} Known: {known}."
         )
+    large = [key for key, value in options.items() if isinstance(value, int | float) and not abs(value) <= LARGEST]
+    if large:
+        raise UserError(f"The option {large[0]!r} of the architecture {architecture!r} is above {LARGEST:,}.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
             return cast(nn.Module, locate(ARCHITECTURES[architecture])(classes, shape, **options))
-        except TypeError as error:
+        except UserError:
+            raise
+        except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
             raise UserError(
                 f"The architecture {architecture!r} does not take the options {options}: {error}."
             ) from error

@@ -13,6 +13,7 @@ import torchvision
 from torch import nn
 
 from robustlab.errors import UserError, did_you_mean
+from robustlab.models.card import MOST_CLASSES
 from robustlab.models.classifier import Classifier
 from robustlab.models.weights import load_state, read_weights
 
@@ -77,6 +78,8 @@ def load_torchvision(
         last = list(module.state_dict())[-1]  # of the layer that gives the logits, a row a class
         if outputs is None and last in state and state[last].shape[:1] not in ((), (count,)):
             count = len(state[last])
+            if count > MOST_CLASSES:
+                raise UserError(f"{path} is of {count:,} classes, and at most {MOST_CLASSES:,} are taken.")
             module = _build(name, count, shape, options or {})
         load_state(module, state, path)
     classes = names if names is not None and len(names) == count else None
