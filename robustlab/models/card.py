@@ -79,8 +79,8 @@ class ModelCard:
             raise UserError(f"A model card needs {bound} classes, got {self.outputs}.")
         if self.shape is not None and not 1 <= min(self.shape) <= max(self.shape) <= MOST_PIXELS:
             raise UserError(
-                f"A model card's shape is [channels, height, width] in pixels, got {list(self.shape)}; each is from 1 to"
-                f" {MOST_PIXELS:,}."
+                f"A model card's shape is [channels, height, width] in pixels, got {list(self.shape)}; each is from 1"
+                f" to {MOST_PIXELS:,}."
             )
 
     @property
