@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from robustlab.attacks import FGSM
 from robustlab.attacks.suite import Suite
-from robustlab.audit import FORWARD, audit, collected, row_steps
-from robustlab.cascade import Task, evaluate_chunk
+from robustlab.audit import audit, collected
+from robustlab.cascade import evaluate_chunk
 from robustlab.data import Data
 from robustlab.distributed import World
 from robustlab.environment import resolve_device
 from robustlab.errors import RunError, UserError
+from robustlab.estimate import AUDIT, HEATMAPS, MATRIX, announced, planned
 from robustlab.explain.kept import explain_kept
 from robustlab.files import default_folder
 from robustlab.intake import home_of
-from robustlab.judging import logits_of
 from robustlab.options import Options
 from robustlab.plan import Plan, settle
+from robustlab.progress import Clock, every_minute
 from robustlab.provenance import data_lines
 from robustlab.randomised import long_run
 from robustlab.runs import Run, StoredRun, read_run
-from robustlab.transfer import Source, matrix_chunk, matrix_section
+from robustlab.transfer import matrix_chunk, matrix_section
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Who is told what happens: `say` gets sentences, `advance` gets (units done, units in all, what was done)."""
+    """Who is told what happens.
+
+    say: gets sentences. advance: gets (units done, units in all, what was done). watch: shows how far the work is while
+    it goes on, a line a minute unless another is given; see `robustlab.progress`.
+    """
 
     say: Callable[[str], None] = field(default=lambda text: print(text, file=sys.stderr))
     advance: Callable[[int, int, str], None] = field(default=lambda done, total, text: None)
+    watch: Callable[[Clock, Callable[[str], None]], AbstractContextManager[None]] = every_minute
 
 
 def evaluate(
@@ -106,73 +109,34 @@ def evaluate(
 def _evaluate(plan: Plan, run: Run, world: World, listener: Listener) -> None:
     """All units, the audit, and what follows from them; processes meet where one needs what the others have written."""
     tasks, sources = plan.tasks(run, listener.say), plan.sources()
-    text, seconds = _estimate(tasks, len(sources), plan.data, plan.device)
-    listener.say(text)
-    noisy = [task for task in tasks if task.evaluations > 1]
-    if advice := long_run(noisy[0].suite if noisy else plan.suite, [task.name for task in noisy], seconds):
-        listener.say(advice)
-    _work(tasks, sources, world, listener)
-    world.wait()
-    audit(tasks, world, listener.say)
-    world.wait()
-    if world.first:
-        run.update(**collected(tasks, listener.say))
-        explained = [(party.model, party.batches) for party in plan.attacked]
-        run.finish(
-            sections=[matrix_section(tasks, sources)] if sources else [],
-            explain=partial(explain_kept, run, explained, plan.data, plan.device, listener.say),
-        )
-    world.wait()
-
-
-def _work(tasks: Sequence[Task], sources: Sequence[Source], world: World, listener: Listener) -> None:
-    """The units of all tasks, and the rows of the transfer matrix."""
     chunks = world.share(tasks[0].chunks())
-    total = (sum(task.unit_count() for task in tasks) + len(sources)) * len(chunks)
-    done = 0
-    for task in tasks:
+    clock = planned(tasks, sources, world.share(tasks), chunks)
+    listener.say(announced(tasks, plan.data, clock))
+    noisy = [task for task in tasks if task.evaluations > 1]
+    if advice := long_run(noisy[0].suite if noisy else plan.suite, [task.name for task in noisy], clock.left()):
+        listener.say(advice)
+
+    def done(key: Hashable, name: str) -> None:
+        clock.finish(key)
+        listener.advance(clock.done, clock.total, name)
+
+    with listener.watch(clock, listener.say):
+        for task in tasks:
+            for number, where in chunks:
+                for unit in evaluate_chunk(task, number, where):
+                    done((task.name, number, unit), f"{task.name}: {unit}")
         for number, where in chunks:
-            for unit in evaluate_chunk(task, number, where):
-                done += 1
-                listener.advance(done, total, f"{task.name}: {unit}")
-    for number, where in chunks:
-        for name in matrix_chunk(tasks, sources, number, where):
-            done += 1
-            listener.advance(done, total, f"transfer matrix: {name}")
-
-
-def _estimate(tasks: Sequence[Task], rows: int, data: Data, device: torch.device) -> tuple[str, float]:
-    """What will be done, and the seconds at most: row-steps of what a step of FGSM leaves, times a timed one.
-
-    rows: of the transfer matrix.
-    """
-    suite = tasks[0].suite
-    text = (
-        f"{len(data)} images of {data.name}, {len(tasks)} model{'s' * (len(tasks) > 1)}, {suite.threat.norm} eps"
-        f" {suite.eps_typed}: {', '.join(m.name for m in suite.members)}."
-    )
-    threat = suite.threat
-    once = FGSM(norm=threat.norm, eps=threat.eps) if threat.norm in FGSM.norms else FGSM()
-    seconds = 0.0
-    for task in tasks:
-        size = task.batches.size
-        x = data.images[:size].to(device)
-        try:
-            search = task.search if task.surrogate is None else None
-            y = logits_of(task.crafted_on, x, size).argmax(1)
-            for part in (8, size):  # the first call only warms up
-                start = time.perf_counter()
-                fallen = once.run(task.crafted_on, x[:part], y[:part], search=search, batch_size=part).success
-        except Exception:  # the run itself will meet it and say so, sample by sample
-            return text, 0.0
-        row_step = (time.perf_counter() - start) / len(x)
-        cascaded = task.surrogate is None and not threat.targeted and not task.options.full
-        left = 1 - fallen.double().mean().item() if cascaded else 1.0
-        costs = {m.name: m.attack.looks * (1 if m.attack.needs == "gradient" else FORWARD) for m in task.suite.members}
-        all_see = {m.name for i, m in enumerate(task.suite.members) if i == 0 or task.unbounded(m)}
-        steps = sum(cost * (1 if name in all_see else left) for name, cost in costs.items())
-        steps += costs[suite.curve_member.name] * len(task.sweep)
-        steps += costs[suite.members[0].name] * rows / len(tasks)
-        steps += row_steps(task.suite) * min(task.options.audit, len(data)) / len(data)
-        seconds += row_step * steps * len(data)
-    return f"{text} At most about {max(1, round(seconds))} s, less where models fall early.", seconds
+            for source in matrix_chunk(tasks, sources, number, where):
+                done((MATRIX, source, number), f"{MATRIX}: {source}")
+        world.wait()
+        audit(tasks, world, listener.say, lambda name: done((AUDIT, name), f"{AUDIT} of {name}"))
+        world.wait()
+        if world.first:
+            run.update(**collected(tasks, listener.say))
+            explained = [(party.model, party.batches) for party in plan.attacked]
+            run.finish(
+                sections=[matrix_section(tasks, sources)] if sources else [],
+                explain=partial(explain_kept, run, explained, plan.data, plan.device, listener.say),
+            )
+            done(HEATMAPS, HEATMAPS)
+        world.wait()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from robustlab.evaluation import Listener, evaluate
 from robustlab.files import default_folder, resumable
 from robustlab.models import load_model
 from robustlab.options import Options
+from robustlab.progress import bar
 from robustlab.reporting import report, terminal_table
 from robustlab.runs import results
 from robustlab.suitable import suitable
@@ -52,7 +52,7 @@ def attack(request: Request, options: Options, command: str) -> int:
     suite = load_suite(request.suite, attacks=request.attacks, default=chosen.threat, **request.threat)
 
     folder = request.output or world.agree(default_folder(chosen.name))
-    with _listener(request.quiet or not world.first) as listener, resumable(folder):
+    with resumable(folder):
         run = evaluate(
             models,
             chosen,
@@ -62,7 +62,7 @@ def attack(request: Request, options: Options, command: str) -> int:
             resume=request.resume,
             overwrite=request.overwrite,
             command=command,
-            listener=listener,
+            listener=_listener(request.quiet or not world.first),
             **{name: getattr(options, name) for name in asdict(options)},
         )
     if not world.first:
@@ -86,22 +86,13 @@ def _threshold(found: dict[str, Any], least: float | None) -> int:
     return 1 if missed else 0
 
 
-@contextmanager
-def _listener(quiet: bool) -> Iterator[Listener]:
-    """Sentences on stderr, and a progress bar there if it is a terminal."""
+def _listener(quiet: bool) -> Listener:
+    """Sentences and progress on stderr: a bar if it is a terminal, otherwise a line a minute."""
     if quiet:
-        yield Listener(say=lambda text: print(text, file=sys.stderr) if text.startswith("Warning") else None)
-        return
-    if not sys.stderr.isatty():
-        yield Listener()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield Listener(
-            say=lambda text: bar.console.print(text, markup=False, highlight=False),
-            advance=lambda done, total, text: bar.update(task, completed=done, total=total, description=text),
+        return Listener(
+            say=lambda text: print(text, file=sys.stderr) if text.startswith("Warning") else None,
+            watch=lambda clock, say: nullcontext(),
         )
+    if not sys.stderr.isatty():
+        return Listener()
+    return Listener(watch=lambda clock, say: bar(clock))

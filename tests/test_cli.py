@@ -107,7 +107,7 @@ def test_attack_writes_a_run_and_a_page(place: Path, capsys: pytest.CaptureFixtu
     assert first["clean_accuracy"] == {**first["clean_accuracy"], "value": 0.9, "n": 60}
     assert first["robust_accuracy"]["low"] <= first["robust_accuracy"]["value"] <= first["robust_accuracy"]["high"]
     assert [a["name"] for a in first["attacks"]] == ["fgsm", "pgd-ce", "pgd-margin"]
-    assert "Page: run/report.html" in err and "At most about" in err
+    assert "Page: run/report.html" in err and "A guess: up to about" in err
     page = (place / "run" / "report.html").read_text()
     assert "model.py:other" in page and "http://" not in page.replace("http://www.w3.org", "")
     info = json.loads((place / "run" / "run.json").read_text())

@@ -34,14 +34,14 @@ LAYERS: list[set[str]] = [
     {"provenance", "transfer"},
     {"suitable"},
     {"intake"},
-    {"plan"},
+    {"estimate", "plan"},
     {"evaluation"},
     {"main_job", "train_job", "verification"},
     {"cli"},
     {"__main__"},
 ]
 # These know run folders, not models: they import each other and errors, never torch, and anybody may import them.
-FILES = {"tolerance", "files", "intervals", "reading", "reporting", "runs"}
+FILES = {"tolerance", "files", "progress", "intervals", "reading", "reporting", "runs"}
 HEAVY = ("torch", "torchvision", "captum", "foolbox", "matplotlib", "scipy")
 
 

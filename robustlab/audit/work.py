@@ -44,12 +44,18 @@ def row_steps(suite: Suite) -> float:
     return sum(attack.looks for attack in members) + own + FORWARD * (comparisons.QUERIES + comparisons.DRAWS)
 
 
-def audit(tasks: Sequence[Task], world: World, told: Callable[[str], None]) -> None:
-    """Audit the models of a run whose units are all done, those that are not audited yet; each process its share."""
+def audit(
+    tasks: Sequence[Task], world: World, told: Callable[[str], None], done: Callable[[str], None] = lambda name: None
+) -> None:
+    """Audit the models of a run whose units are all done, those that are not audited yet; each process its share.
+
+    done: is told the model that was audited.
+    """
     for task in world.share(tasks):
         name = _part(task)
         if task.options.audit and task.run.part(name) is None:
             task.run.write_part(name, _audited(task, tasks, told))
+        done(task.name)
 
 
 def collected(tasks: Sequence[Task], told: Callable[[str], None]) -> Json:
