@@ -18,6 +18,7 @@ from robustlab.errors import UserError
 from robustlab.judging import logits_of
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier, check
+from robustlab.outputs import form_of
 from robustlab.suitable import suitable
 from robustlab.threat import ThreatModel, check_range
 
@@ -107,10 +108,16 @@ def untrained(model: Classifier) -> bool:
     return (model.source or {}).get("weights") == "random"
 
 
-def warnings_of(model: Classifier, data: Data, device: torch.device, batch_size: int) -> list[str]:
-    """The warnings of the boundary check on the first batch; what cannot be attacked is a UserError."""
+def warnings_of(model: Classifier, data: Data, device: torch.device, probabilities: bool, batch_size: int) -> list[str]:
+    """The warnings of the boundary check on the first batch; what cannot be attacked is a UserError.
+
+    probabilities: that is what the model returns; from now on it returns their logits.
+    """
     first = data.images[: min(CHECKED, batch_size)].to(device)
     try:
+        if probabilities and model.outputs == "logits":
+            with torch.no_grad():
+                model.outputs = form_of(model(first))
         return check(model, first, None)  # labels: see `matched`
     except UserError as error:
         raise UserError(f"{model.name}: {error}") from error

@@ -20,6 +20,10 @@ class Options:
     labels: Literal["given", "predicted"] = "given"
     """What counts as right: the labels of the data, or each model's own answers on the clean images."""
 
+    outputs: Literal["logits", "probabilities"] = "logits"
+    """What the models return. Of probabilities (a softmax, or one sigmoid a class) attacks see the exact logits; right
+    or wrong is still what the models answer."""
+
     seed: int = 0
     """Key of all random draws."""
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.errors import UserError
+from robustlab.outputs import rows
 
 Access = Literal["gradient", "scores", "labels"]
 _RANK: dict[str, int] = {"labels": 0, "scores": 1, "gradient": 2}
@@ -127,12 +128,7 @@ class Oracle:
                 )
             labels = out if out.ndim == 1 else out.argmax(1)
             return F.one_hot(labels.long(), self.classes or out.shape[1]).float()
-        if out.ndim != 2 or len(out) != len(images):
-            raise UserError(
-                f"The model must return logits of shape (N, K); for images of shape {tuple(images.shape)}"
-                f" it returned {tuple(out.shape)}."
-            )
-        return out.float()
+        return rows(out, images).float()
 
     def logits(self, images: Tensor) -> Tensor:
         """(N, K) float32 logits, without a gradient (with `gives="labels"`: one-hot labels)."""

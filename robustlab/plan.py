@@ -193,7 +193,9 @@ def settle(
     warnings = [*selected.notes, *learned_from(selected, models)]
     warnings += [f"{p.model.name} has random weights: it was never trained." for p in everyone if untrained(p.model)]
     for party in everyone:
-        found = party.batches.fit(partial(warnings_of, party.model, selected, device))
+        left_as_found.callback(setattr, party.model, "outputs", party.model.outputs)
+        probabilities = options.outputs == "probabilities"
+        found = party.batches.fit(partial(warnings_of, party.model, selected, device, probabilities))
         warnings += [f"{party.model.name}: {text}" for text in found]
         party.randomised = RANDOMISED in found
     randomised = {party.model.name for party in everyone if party.randomised}
@@ -252,6 +254,10 @@ def _remarks(everyone: Sequence[Party], draws: Sequence[Mapping[str, int]], opti
     for party, drawn in zip(everyone, draws, strict=False):  # those that are attacked come first
         if drawn:
             yield f"{party.model.name}: {in_words(drawn)}"
+    for party in everyone:
+        if party.model.outputs != "logits":
+            form = "a softmax" if party.model.outputs == "softmax" else "one sigmoid a class"
+            yield f"{party.model.name} returns the probabilities of {form}; attacks see their logits."
 
 
 def _hold_still(stack: ExitStack, everyone: Sequence[Party], device: torch.device, seed: int) -> None:

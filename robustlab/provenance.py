@@ -73,7 +73,8 @@ def configuration(
 
 
 def _named(model: Classifier) -> dict[str, Any]:
-    return {"name": model.name, "hash": model.hash()}
+    named = {"name": model.name, "hash": model.hash()}
+    return named if model.outputs == "logits" else named | {"outputs": model.outputs}
 
 
 def about(

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from robustlab.audit.finding import CARLINI, PINTOR, Check, Finding, Status, counted, judged, mostly, not_run
 from robustlab.audit.subject import Subject
 from robustlab.intervals import mcnemar, share, wilson
 from robustlab.judging import logits_of
 from robustlab.models.classifier import Classifier
+from robustlab.outputs import ROUNDED, UNROUNDED, rounded, unlike_logits
 from robustlab.reporting.text import percent
 
 SURE = 0.999  # the confidence from which on a wrong answer is a very confident one
 UNDERFLOW = 87.0  # exp(-x) of float32 leaves the normal numbers: every other class has probability 0
 
 
-def like_probabilities(logits: Tensor) -> bool:
-    """Do all rows (n, K) lie in [0, 1] and sum to 1?
-
-    >>> like_probabilities(torch.rand(3, 4).softmax(1)), like_probabilities(torch.rand(3, 4))
-    (True, False)
-    """
-    return bool((logits >= 0).all()) and bool(((logits.sum(1) - 1).abs() < 1e-3).all())
-
-
 def outputs(subject: Subject) -> Finding:
-    """Logits, or something that has been through a softmax, or so large that float32 loses the cross-entropy."""
+    """Logits, or something bounded, or so large that float32 loses the cross-entropy."""
     z, n = subject.logits, len(subject)
-    if like_probabilities(z):
-        return Finding("fail", f"All {n} rows of outputs lie in [0, 1] and sum to 1: they are probabilities.")
+    if text := unlike_logits(z):
+        return Finding("fail", f"On {counted(n)}: {text}")
+    form = getattr(subject.model, "outputs", "logits")
+    gone = 0 if form == "logits" else int(rounded(z, form).sum())
+    if gone:
+        return Finding(
+            judged(gone, n), f"{ROUNDED.format(k=gone, n=counted(n))}", {"rounded": share(gone, n)}, UNROUNDED
+        )
     top = z.double().topk(2, dim=1).values
     gap = top[:, 0] - top[:, 1]
     full = int((z.softmax(1).amax(1) == 1).sum())

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from robustlab.errors import UserError
 from robustlab.memory import of_the_machine
+from robustlab.outputs import (
+    ROUNDED,
+    UNROUNDED,
+    Form,
+    Squashed,
+    logits_of_probabilities,
+    rounded,
+    rows,
+    unlike_logits,
+    unpacked,
+)
 from robustlab.threat import check_range
 
 RANDOMISED = (  # a warning of `check`
@@ -24,6 +35,8 @@ class Classifier(nn.Module):
 
     mean, std: one value, or one a channel, in the units of the images; left out: none. classes: the names of the K
     outputs. shape: (C, H, W) that the module expects, where known. data: the name of the data set it was trained on.
+    outputs: what the module returns, logits, or the probabilities of a softmax or of one sigmoid a class, of which the
+    classifier then returns the logits. For other forms that are taken see `robustlab.outputs.rows`.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     >>> model = Classifier(net, mean=[0.5], std=[0.25], classes=["a", "b", "c"], shape=(3, 2, 2))
@@ -44,6 +57,7 @@ class Classifier(nn.Module):
         shape: tuple[int, int, int] | None = None,
         name: str = "model",
         data: str = "",
+        outputs: Form = "logits",
     ) -> None:
         super().__init__()
         if not isinstance(module, nn.Module):
@@ -64,12 +78,20 @@ class Classifier(nn.Module):
         self.name = name
         self.data = data
         self.divided = ""  # of a part of a folder that it was trained on: the hash of its names, see `ModelCard`
+        if outputs not in get_args(Form):
+            raise UserError(f"outputs must be one of {', '.join(get_args(Form))}, got {outputs!r}.")
+        self.outputs: Form = outputs
         self.source: dict[str, Any] | None = None  # how `load_model` can load it again; set there
 
     def forward(self, x: Tensor) -> Tensor:
         if self.normalised:
             x = (x - self.mean) / self.std
-        return cast(Tensor, self.module(x))
+        if self.outputs == "logits":
+            return rows(self.module(x), x)
+        with Squashed() as squashed:
+            out = unpacked(self.module(x))
+        before = squashed.before(out)
+        return logits_of_probabilities(rows(out, x), self.outputs, None if before is None else rows(before, x))
 
     def hash(self) -> str:
         """32 hex digits of the SHA-256 over names, shapes, types and bytes of all parameters and buffers."""
@@ -84,7 +106,7 @@ def check(classifier: nn.Module, images: Tensor, labels: Tensor | None) -> list[
     """Look at one batch before a run: what is wrong is a `UserError`, what is suspicious comes back as a warning.
 
     Errors: shape or range of the images, a module that raises, outputs that are not (N, K) finite logits, labels or
-    class names that do not fit K. Warnings: outputs that look like probabilities; two evaluations that differ.
+    class names that do not fit K. Warnings: outputs that are hardly logits; two evaluations that differ.
     images: (N, C, H, W) float in [0, 1]. labels: (N,) int64, or None where the model's own answers count. The module
     is evaluated in eval mode and left as it was.
     """
@@ -111,13 +133,10 @@ def check(classifier: nn.Module, images: Tensor, labels: Tensor | None) -> list[
             module.training = training
     _check_labels(labels, first.shape[1], getattr(classifier, "classes", None))
 
-    warnings = []
-    total = first.sum(1)
-    if bool((first >= 0).all()) and bool(((total - 1).abs() < 1e-3).all()):
-        warnings.append(
-            "The outputs look like probabilities (in [0, 1], each row sums to 1), not logits. Losses are computed on"
-            " logits: on probabilities gradients vanish and the model looks more robust than it is. Remove the softmax."
-        )
+    warnings = [text] if (text := unlike_logits(first)) else []
+    form: Form = getattr(classifier, "outputs", "logits")
+    if form != "logits" and (gone := int(rounded(first, form).sum())):
+        warnings.append(f"{ROUNDED.format(k=gone, n=f'{len(first)} images')} {UNROUNDED}")
     if float((first - second).abs().max()) > 1e-4 * (1 + float(first.abs().max())):
         warnings.append(RANDOMISED)
     return warnings
@@ -138,23 +157,13 @@ def _check_images(images: Tensor, shape: tuple[int, int, int] | None) -> None:
 
 def _logits(classifier: nn.Module, images: Tensor) -> Tensor:
     try:
-        logits = classifier(images)
+        logits = rows(classifier(images), images)
     except Exception as error:
-        if of_the_machine(error):
+        if of_the_machine(error) or isinstance(error, UserError):
             raise
         raise UserError(
             f"The model cannot take images of shape {tuple(images.shape)}: {type(error).__name__}: {error}"
         ) from error
-    if not isinstance(logits, Tensor):
-        raise UserError(
-            f"The model returned a {type(logits).__name__}, not a tensor of logits (N, K). Wrap it in a module whose"
-            " forward returns the logits only."
-        )
-    if logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < 2 or not logits.is_floating_point():
-        raise UserError(
-            f"The model must return float logits of shape ({len(images)}, K), one column a class and at least 2; got"
-            f" {logits.dtype} {tuple(logits.shape)}."
-        )
     if not bool(torch.isfinite(logits).all()):
         raise UserError("The model returned NaN or infinite logits. Check its weights and its mean and std.")
     return logits

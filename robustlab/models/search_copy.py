@@ -59,6 +59,9 @@ def fold(module: nn.Module) -> tuple[nn.Module, bool]:
     from torch.fx.experimental.optimization import fuse
 
     plain = copy.deepcopy(module).eval()
+    if getattr(plain, "outputs", "logits") != "logits":  # a classifier that looks at what its module calls: not traced
+        plain.module, folded = fold(plain.module)
+        return plain, folded
     try:
         return fuse(plain, inplace=False).eval(), True
     except Exception:  # torch.fx raises many kinds of error on code that it cannot trace

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 import torch
@@ -16,6 +17,7 @@ from robustlab.errors import UserError, did_you_mean
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier
 from robustlab.models.loading import CodeError
+from robustlab.outputs import Form
 from robustlab.runs import StoredRun
 
 T = TypeVar("T")
@@ -66,7 +68,13 @@ def models_again(
             model = _load_model(run, name, record.get("source"), model, weights.get(name), run_code)
         if not isinstance(model, Classifier):
             model = Classifier(model)
-        wanted = next(m["hash"] for m in run.info["config"]["models"] if m["name"] == name)
+        config = next(m for m in run.info["config"]["models"] if m["name"] == name)
+        wanted, form = config["hash"], config.get("outputs", model.outputs)
+        if form not in get_args(Form):
+            raise UserError(f"{run.folder / 'run.json'} is damaged: it says that {name} returns {form!r}.")
+        if form != model.outputs:
+            model = copy.copy(model)  # a caller's own stays as it is
+            model.outputs = form
         if model.hash() != wanted:
             raise UserError(
                 f"{name} is not the model that was attacked: the hash of its weights is {model.hash()}, in"

@@ -86,10 +86,10 @@ def test_check_refuses_images(images: Tensor, message: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        ({"logits": X}, "returned a dict"),
-        (torch.zeros(8), r"shape \(8, K\)"),
+        ({"a": X, "b": X}, "returned a dict"),
+        (torch.zeros(8), "one number an image"),
         (torch.zeros(1, 3), r"shape \(8, K\)"),
-        (torch.zeros(8, 1), "at least 2"),
+        (torch.zeros(8, 1), "one a class is needed"),
         (torch.zeros(8, 3, dtype=torch.int64), "float logits"),
         (torch.full((8, 3), float("inf")), "NaN or infinite"),
         (torch.zeros(8, 2), "labels go from 0 to 2"),
