@@ -17,6 +17,7 @@ Form = Literal["logits", "softmax", "sigmoids"]
 SMALLEST = 2.0**-120
 # Likewise 1 - p: half of the distance from the largest float32 below 1 to 1. No other probability has this logit.
 LARGEST_GAP = 2.0**-25
+_SQUASHING = ("sigmoid", "softmax", "special_expit", "special_softmax")  # as torch calls these functions
 _KEYS = ("logits", "out", "output")
 ROUNDED = (
     "On {k} of {n} float32 has rounded the largest output to exactly 1, or all others to 0, so that no gradient of"
@@ -189,7 +190,7 @@ class Squashed(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        if args and getattr(func, "__name__", "") in ("sigmoid", "softmax", "expit"):
+        if args and getattr(func, "__name__", "") in _SQUASHING:
             self.seen.append((made, args[0]))
         return made
 

@@ -9,7 +9,7 @@ from robustlab.audit.subject import Subject
 from robustlab.intervals import mcnemar, share, wilson
 from robustlab.judging import logits_of
 from robustlab.models.classifier import Classifier
-from robustlab.outputs import ROUNDED, UNROUNDED, rounded, unlike_logits
+from robustlab.outputs import ROUNDED, UNROUNDED, Form, rounded, unlike_logits
 from robustlab.reporting.text import percent
 
 SURE = 0.999  # the confidence from which on a wrong answer is a very confident one
@@ -21,12 +21,10 @@ def outputs(subject: Subject) -> Finding:
     z, n = subject.logits, len(subject)
     if text := unlike_logits(z):
         return Finding("fail", f"On {counted(n)}: {text}")
-    form = getattr(subject.model, "outputs", "logits")
+    form: Form = getattr(subject.model, "outputs", "logits")
     gone = 0 if form == "logits" else int(rounded(z, form).sum())
     if gone:
-        return Finding(
-            judged(gone, n), f"{ROUNDED.format(k=gone, n=counted(n))}", {"rounded": share(gone, n)}, UNROUNDED
-        )
+        return Finding(judged(gone, n), ROUNDED.format(k=gone, n=counted(n)), {"rounded": share(gone, n)}, UNROUNDED)
     top = z.double().topk(2, dim=1).values
     gap = top[:, 0] - top[:, 1]
     full = int((z.softmax(1).amax(1) == 1).sum())

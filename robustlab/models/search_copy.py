@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,7 @@ def fold(module: nn.Module) -> tuple[nn.Module, bool]:
 
     plain = copy.deepcopy(module).eval()
     if getattr(plain, "outputs", "logits") != "logits":  # a classifier that looks at what its module calls: not traced
-        plain.module, folded = fold(plain.module)
+        plain.module, folded = fold(cast(nn.Module, plain.module))
         return plain, folded
     try:
         return fuse(plain, inplace=False).eval(), True
