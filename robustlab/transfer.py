@@ -6,7 +6,6 @@ finished ones. What withstands that may fall to an attacker who sees the model.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from robustlab.attacks.suite import Suite
 from robustlab.cascade import CLEAN, Task, class_names, in_words, targets_of
 from robustlab.data import Loaded
+from robustlab.data.matching import plain
 from robustlab.errors import RunError, UserError
 from robustlab.intervals import share
 from robustlab.judging import logits_of, looks_of
@@ -73,9 +73,7 @@ def check_surrogates(
                     f"{surrogate.name} has {there.shape[1]} outputs and {model.name} has {here.shape[1]}: a surrogate"
                     " must know the classes of the model that is attacked."
                 )
-            names = [
-                [" ".join(re.split(r"[\s_-]+", c.casefold())) for c in m.classes or ()] for m in (surrogate, model)
-            ]
+            names = [[plain(c) for c in m.classes or ()] for m in (surrogate, model)]
             if sorted(names[0]) == sorted(names[1]) and names[0] != names[1]:
                 raise UserError(
                     f"{surrogate.name} and {model.name} have the same classes in another order. A surrogate must have"

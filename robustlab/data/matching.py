@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from robustlab.data import Data
+from robustlab.data.selection import composed
 from robustlab.errors import UserError
 
 
@@ -16,8 +17,8 @@ def matched(data: Data, models: Sequence[tuple[str, Sequence[str] | None, int]])
     """The data with labels that are outputs of the models, which must all see them alike.
 
     models: name, class names where known, and number of outputs of each. As many classes as outputs: matched by name if
-    all names are the model's (case, blanks, `_` and `-` aside), else in their order. Fewer or more: every class that
-    occurs must bear the name of an output, or be its number. Raises UserError.
+    all names are the model's (case, blanks, `_`, `-` and Unicode form aside), else in their order. Fewer or more: every
+    class that occurs must bear the name of an output, or be its number. Raises UserError.
 
     >>> from robustlab.data import load_data
     >>> data = replace(load_data("road-signs", limit=2), labels=torch.tensor([0, 1]), classes=("Yield", "stop"))
@@ -67,7 +68,7 @@ def _same_count(data: Data, model: str, names: Sequence[str]) -> list[int] | Non
     if tuple(names) == data.classes:
         return None
     outputs = _outputs(names)
-    places = [outputs.get(_plain(each)) for each in data.classes]
+    places = [outputs.get(plain(each)) for each in data.classes]
     if sorted(place for place in places if place is not None) == list(range(len(names))):
         return [place for place in places if place is not None]
     if _counted(data.classes):  # 0 to K - 1 or 1 to K: no names, only an order
@@ -91,7 +92,7 @@ def _other_count(data: Data, model: str, names: Sequence[str] | None, outputs: i
     places: list[int | None] = []
     for each in data.classes:
         numbered = int(each) if not named and each.isdecimal() and int(each) < outputs else None
-        places.append(known.get(_plain(each), numbered))
+        places.append(known.get(plain(each), numbered))
     unknown = [data.classes[k] for k in occurring if places[k] is None]
     if unknown:
         number = f"number of an output, 0 to {outputs - 1}"
@@ -119,15 +120,16 @@ def _counted(classes: Sequence[str]) -> bool:
 
 
 def _outputs(names: Sequence[str]) -> dict[str, int | None]:
-    """The number of the output of each name, as `_plain` has it; None where several outputs share it."""
+    """The number of the output of each name, as `plain` has it; None where several outputs share it."""
     found: dict[str, int | None] = {}
     for k, name in enumerate(names):
-        found[_plain(name)] = None if _plain(name) in found else k
+        found[plain(name)] = None if plain(name) in found else k
     return found
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", " ", name.casefold()).strip()
+def plain(name: str) -> str:
+    """What a name is compared by."""
+    return re.sub(r"[\s_-]+", " ", composed(composed(name).casefold())).strip()
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:

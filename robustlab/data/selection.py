@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 import torch
 
 from robustlab.data import Data
 from robustlab.errors import UserError, did_you_mean
+
+
+def composed(name: str) -> str:
+    r"""The name with letters and their marks in one (Unicode form C): a Mac writes folder names with them apart.
+
+    Not form K, which also merges what people tell apart: x and a superscript 2 would be the class x2.
+
+    >>> len("u\u0308"), len(composed("u\u0308"))
+    (2, 1)
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 def class_index(name: str, classes: Sequence[str]) -> int:
@@ -18,6 +30,9 @@ def class_index(name: str, classes: Sequence[str]) -> int:
     """
     if name in classes:
         return list(classes).index(name)
+    same = [k for k, each in enumerate(classes) if composed(each) == composed(name)]
+    if len(same) == 1:
+        return same[0]
     if name.isdecimal() and int(name) < len(classes):
         return int(name)
     shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")

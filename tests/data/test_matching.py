@@ -9,6 +9,7 @@ import torch
 
 from robustlab.data import Data
 from robustlab.data.matching import matched
+from robustlab.data.selection import class_index
 from robustlab.errors import UserError
 from robustlab.threat import ThreatModel
 
@@ -120,3 +121,20 @@ def test_labels_that_no_class_has() -> None:
     with pytest.raises(UserError, match="from 0 to 1, since it names 2 classes; got 0 to 5"):
         labels(made(["cat", "dog"], [0, 5]), None, 2)
     assert labels(made([], [0, 5]), None, 6) == [0, 5]  # no names at all: numbers
+
+
+APART, TOGETHER = "zu\u0308rich", "z\u00fcrich"  # a Mac writes folder names with letters and their dots apart
+
+
+def test_names_in_another_unicode_form_are_the_same() -> None:
+    assert labels(made([APART, "A\u0308gypten"]), ["\u00e4gypten", TOGETHER], 2) == [1, 0]
+    assert labels(made([APART, "ulm"]), ["ulm", TOGETHER, "bonn"], 3) == [1, 0]
+    assert class_index(TOGETHER, ["ulm", APART]) == class_index(APART, ["ulm", TOGETHER]) == 1
+    assert class_index(APART, [TOGETHER, APART]) == 1  # where both occur, the one that is typed
+
+
+def test_names_that_only_look_alike_are_not() -> None:
+    """Form K would merge these: x squared and x2, a ligature and its letters."""
+    assert labels(made(["x\u00b2", "y"]), ["x2", "y"], 2) == [0, 1]  # in order
+    with pytest.raises(UserError, match="There is no class 'x\u00b2'"):
+        class_index("x\u00b2", ["x2", "y"])
