@@ -19,7 +19,7 @@ from robustlab.files import default_folder, resumable
 from robustlab.models import load_model
 from robustlab.options import Options
 from robustlab.progress import bar
-from robustlab.reporting import report, terminal_table
+from robustlab.reporting import report, terminal_table, terminal_width
 from robustlab.runs import results
 from robustlab.suitable import suitable
 
@@ -71,7 +71,7 @@ def attack(request: Request, options: Options, command: str) -> int:
     found = results(run)
     if request.json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-    print(terminal_table(found), file=sys.stderr)
+    print(terminal_table(found, terminal_width(sys.stderr)), file=sys.stderr)
     print(f"Page: {page}", file=sys.stderr)
     return _threshold(found, request.fail_under)
 
