@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from robustlab import load_data, load_model, train
 from robustlab.data import Data
 from robustlab.environment import describe_device, versions
-from robustlab.files import replacing
+from robustlab.files import write_file
 from robustlab.models.classifier import Classifier
 from robustlab.training import Recipe
 
@@ -133,9 +133,7 @@ class Results:
 
     def put(self, entry: dict[str, Any]) -> None:
         self.entries = [e for e in self.entries if e["key"] != entry["key"]] + [json.loads(json.dumps(entry))]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(self.path) as file:
-            file.write((json.dumps({"runs": self.entries}, indent=1) + "\n").encode())
+        write_file(self.path, (json.dumps({"runs": self.entries}, indent=1) + "\n").encode())
 
 
 def goal(what: str, value: float, limit: float) -> dict[str, Any]:

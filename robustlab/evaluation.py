@@ -21,7 +21,7 @@ from robustlab.environment import resolve_device
 from robustlab.errors import RunError, UserError
 from robustlab.estimate import AUDIT, HEATMAPS, MATRIX, announced, planned
 from robustlab.explain.kept import explain_kept
-from robustlab.files import default_folder
+from robustlab.files import default_folder, give_back, settled
 from robustlab.intake import home_of
 from robustlab.options import Options
 from robustlab.plan import Plan, settle
@@ -85,7 +85,11 @@ def evaluate(
     device = world.device(resolve_device(chosen.device) if chosen.device != "auto" else home_of(models))
     with ExitStack() as left_as_found:
         plan = settle(models, data, suite, surrogate, limit, chosen, device, listener.say, left_as_found)
-        folder = Path(output) if output is not None else world.agree(default_folder(plan.data.name))
+        if output is None:
+            folder = world.agree(default_folder(plan.data.name) if world.first else Path())
+            left_as_found.callback(give_back, folder)
+        else:
+            folder = settled(Path(output))
         config = plan.config()
         if world.agree(config) != config:
             raise UserError("The processes of this run were started with different configurations.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -51,7 +52,7 @@ def attack(request: Request, options: Options, command: str) -> int:
     )
     suite = load_suite(request.suite, attacks=request.attacks, default=chosen.threat, **request.threat)
 
-    folder = request.output or world.agree(default_folder(chosen.name))
+    folder = request.output or world.agree(default_folder(chosen.name) if world.first else Path())
     with resumable(folder):
         run = evaluate(
             models,

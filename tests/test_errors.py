@@ -13,7 +13,8 @@ from PIL import Image
 from torch import nn
 
 from robustlab.cli import main
-from robustlab.files import Lock
+from robustlab.files.directory import Directory
+from robustlab.files.lock import Lock
 
 MODEL = """
 import torch
@@ -350,14 +351,14 @@ def test_an_existing_run_is_neither_touched_nor_resumed_with_something_else(
     ):
         assert main([*run, *more.split()]) == 2
         assert message in capsys.readouterr().err
-    lock = Lock(tmp_path / "run")
+    lock = Lock(Directory.open(tmp_path / "run"), Path("run"))
     for flag in ("--resume", "--overwrite"):
         assert main([*run, flag]) == 2
         assert "in use by another robustlab process" in capsys.readouterr().err
     lock.release()
     small = ["--epochs", "1", "--limit", "4", "--set", "val_size=4", "check_size=4"]
     assert main(["train", "cnn", "--output", str(tmp_path / "run"), "--overwrite", *small]) == 2
-    assert "a run of `robustlab attack`" in capsys.readouterr().err
+    assert "holds a run of `robustlab attack`" in capsys.readouterr().err
     assert snapshot(tmp_path) == before
 
 

@@ -301,6 +301,9 @@ def test_a_full_disk(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole(place / "full") == whole(place / "whole")
 
 
+WITH_TESTS = os.environ | {
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+}
 # forks a process for each run, so that torch is imported once; each child kills itself before its k-th look at a file
 # of the folder or change in it
 KILLER = """
@@ -310,28 +313,18 @@ import signal
 import sys
 
 import robustlab.main_job
+from killing import die_at
 from robustlab.cli import main
-
-TOUCHES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
 
 
 def run(folder, kill_at, *more):
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    count = 0
-
-    def hook(event, args):
-        nonlocal count
-        if event in TOUCHES and f"{folder}/" in f"{args[0]}/":
-            count += 1
-            if count == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(hook)
+    touched = die_at(kill_at, lambda: os.kill(os.getpid(), signal.SIGKILL))
     code = main([*sys.argv[1:], "--output", folder, *more])
     if not kill_at:
-        print(count, flush=True)
+        print(touched.count, flush=True)
     os._exit(code)
 
 
@@ -360,7 +353,7 @@ def test_killed_at_any_moment(place: Path) -> None:
     """kill -9 at keyed moments, at the start, in the middle and while finishing, twice; then the same bytes."""
     (place / "disk.py").write_text(DISK)
     (place / "killer.py").write_text(KILLER)
-    done = subprocess.run([sys.executable, "killer.py", *ATTACK], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "killer.py", *ATTACK], capture_output=True, text=True, env=WITH_TESTS)
     assert done.returncode == 0, done.stderr[-3000:]
     killed = list(place.glob("killed-*"))
     assert len(killed) == 10

@@ -85,6 +85,10 @@ def test_end_to_end(tmp_path: Path, architecture: str, defense: dict[str, Any]) 
     assert "validation images" in (tmp_path / "run" / "curve.svg").read_text()
 
 
+def is_finished(folder: Path) -> bool:
+    return bool(json.loads((folder / "run.json").read_text())["finished"])
+
+
 class Stop(Exception):
     pass
 
@@ -104,7 +108,7 @@ def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path, defense: dict[s
     for epoch in (1, 2):
         with pytest.raises(Stop):
             fit(tmp_path / "parts", recipe, resume=True, on_epoch=stop_at(epoch))
-        assert (tmp_path / "parts" / "last.pt").is_file() and not (tmp_path / "parts" / "run.json").exists()
+        assert (tmp_path / "parts" / "last.pt").is_file() and not is_finished(tmp_path / "parts")
     fit(tmp_path / "parts", recipe, resume=True)
     assert without_times(tmp_path / "parts") == without_times(tmp_path / "whole")
 
@@ -134,7 +138,7 @@ def test_resume_after_kill_9(tmp_path: Path) -> None:
         time.sleep(0.02)
     time.sleep(0.2)
     process.send_signal(signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL and not (tmp_path / "killed" / "run.json").exists()
+    assert process.wait(60) == -signal.SIGKILL and not is_finished(tmp_path / "killed")
     assert start("killed").wait(300) == 0
     assert without_times(tmp_path / "killed") == without_times(tmp_path / "whole")
 
@@ -148,7 +152,7 @@ def test_an_existing_output_is_never_replaced_silently(tmp_path: Path) -> None:
     shown: list[Any] = []
     again = fit(tmp_path, recipe, resume=True, on_epoch=shown.append)
     assert shown == [] and again == first  # finished: nothing is trained again
-    with pytest.raises(UserError, match="another configuration"):
+    with pytest.raises(UserError, match=r"another configuration \(recipe\.lr was 0\.05, now 0\.01\)"):
         fit(tmp_path, replace(recipe, lr=0.01), resume=True)
     assert without_times(tmp_path) == before
     (tmp_path / "mine.txt").write_text("keep")

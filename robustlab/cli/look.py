@@ -79,7 +79,7 @@ def data(
     check_whole("--seed", seed, 0)
 
     from robustlab.data.sheet import write_sheet
-    from robustlab.files import default_folder
+    from robustlab.files import default_folder, give_back
 
     chosen = load_data(
         name,
@@ -95,6 +95,9 @@ def data(
     for note in chosen.notes:
         print(f"Warning: {note}", file=sys.stderr)
     folder = output or default_folder("data", name)
-    write_sheet(chosen, folder, images=images, count=count)
+    try:
+        write_sheet(chosen, folder, images=images, count=count)
+    finally:
+        give_back(folder)
     print(folder / "sheet.png")
     return 0

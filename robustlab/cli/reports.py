@@ -28,7 +28,7 @@ def report(*runs: str, output: Path | None = None, overwrite: Flag = False) -> i
     output
         The page to write, .html (default: report.html in the run folder; needed for several runs).
     overwrite
-        Replace a file that is no page of robustlab.
+        Replace a file that is there; the run's own report.html is replaced anyway.
     """
     if not runs:
         raise UserError("Give at least one run folder, such as reports/demo.")
@@ -63,14 +63,14 @@ def plot(
     overwrite
         Replace a file that is there.
     """
-    from robustlab.reporting.output import check_output, write_output
+    from robustlab.files import check_output, write_output
     from robustlab.reporting.plots import FIGURES, draw
 
     folders, name = _runs_and_name(words, FIGURES, "figure", "plot")
     kind = _format(format, output, {"svg": "svg", "pdf": "pdf", "png": "png"}, "svg")
     target = output or Path(f"{name}.{kind}")
     check_output(target, replace=overwrite)
-    write_output(target, draw(_one(folders), name, kind))
+    write_output(target, draw(_one(folders), name, kind), replace=overwrite)
     print(target)
     return 0
 
@@ -97,7 +97,7 @@ def table(
     overwrite
         Replace a file that is there.
     """
-    from robustlab.reporting.output import check_output, write_output
+    from robustlab.files import check_output, write_output
     from robustlab.reporting.tables import TABLES, written
 
     folders, name = _runs_and_name(words, TABLES, "table", "table")
@@ -108,7 +108,7 @@ def table(
     if output is None:
         print(text, end="")
     else:
-        write_output(output, text.encode())
+        write_output(output, text.encode(), replace=overwrite)
         print(output)
     return 0
 

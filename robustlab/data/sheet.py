@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from robustlab.data import Data
 from robustlab.errors import UserError
+from robustlab.files import new_folder
 from robustlab.pictures import to_picture
 
 _COLUMNS = 12
@@ -25,7 +27,7 @@ def write_sheet(data: Data, output: Path, *, images: bool = False, count: int) -
 
     `sheet.png` has the samples by class, enlarged without smoothing, or reduced to 160 pixels. With `images`, every
     sample also becomes `images/NNNNN.png` (its id, true size) and a line of `factors.csv` (id, label, class, factors).
-    The folder is made; UserError if anything would be overwritten. One channel is shown grey, three as RGB, others as
+    The folder is made, or empty; UserError where it holds anything. One channel is shown grey, three as RGB, others as
     their mean.
 
     >>> from robustlab.data import load_data
@@ -37,29 +39,27 @@ def write_sheet(data: Data, output: Path, *, images: bool = False, count: int) -
     if count < 1:
         raise UserError(f"count is the number of images to show and must be at least 1; got {count}.")
     count = min(count, len(data))
-    targets = [output / "sheet.png"]
-    if images:
-        targets.append(output / "factors.csv")
-        targets += [output / "images" / f"{i:05d}.png" for i in data.ids[:count].tolist()]
-    there = next((path for path in targets if path.exists()), None)
-    if there is not None:
-        raise UserError(f"'{there}' exists already and is not overwritten; choose another folder or remove it.")
-    try:
-        (output / "images" if images else output).mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"'{output}' must be a folder, and a file of that name is in the way.") from None
+    names = [f"images/{i:05d}.png" for i in data.ids[:count].tolist()]
+    with new_folder(output) as folder:
+        shown = []
+        for where in torch.arange(count).split(8):  # photographs may be large
+            for i, image in zip(where.tolist(), data.images[where], strict=True):
+                picture = to_picture(image)
+                if images:
+                    folder.write(names[i], _png(picture))
+                if max(picture.size) > _LARGEST:
+                    picture = ImageOps.contain(picture, (_LARGEST, _LARGEST))
+                shown.append(picture)
+        if images:
+            folder.write("factors.csv", _factors(data, count))
+        folder.write("sheet.png", _png(_sheet(data, shown)))
+    return [output / name for name in ("sheet.png", *(["factors.csv", *names] if images else []))]
 
-    shown = []
-    for where in torch.arange(count).split(8):  # photographs may be large
-        for i, image in zip(where.tolist(), data.images[where], strict=True):
-            picture = to_picture(image)
-            if images:
-                picture.save(targets[2 + i])
-            shown.append(ImageOps.contain(picture, (_LARGEST, _LARGEST)) if max(picture.size) > _LARGEST else picture)
-    if images:
-        _factors(data, count, targets[1])
-    _sheet(data, shown).save(targets[0])
-    return targets
+
+def _png(picture: Image.Image) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return file.getvalue()
 
 
 def _sheet(data: Data, pictures: list[Image.Image]) -> Image.Image:
@@ -93,12 +93,13 @@ def _sheet(data: Data, pictures: list[Image.Image]) -> Image.Image:
     return sheet
 
 
-def _factors(data: Data, count: int, path: Path) -> None:
+def _factors(data: Data, count: int) -> bytes:
     columns = [values[:count].tolist() for values in data.factors.values()]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["id", "label", "class", *data.factors])
-        for i, label in enumerate(data.labels[:count].tolist()):
-            row = (f"{column[i]:.6g}" for column in columns)
-            name = data.classes[label] if label >= 0 else ""
-            table.writerow([int(data.ids[i]), label, name, *row])
+    file = io.StringIO(newline="")
+    table = csv.writer(file)
+    table.writerow(["id", "label", "class", *data.factors])
+    for i, label in enumerate(data.labels[:count].tolist()):
+        row = (f"{column[i]:.6g}" for column in columns)
+        name = data.classes[label] if label >= 0 else ""
+        table.writerow([int(data.ids[i]), label, name, *row])
+    return file.getvalue().encode()

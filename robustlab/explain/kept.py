@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors.torch import load
 from torch import Tensor, nn
 
 from robustlab.data import Data
@@ -86,12 +86,11 @@ def _images(run: Run, data: Data, batch: Sequence[Json]) -> tuple[Tensor, Tensor
     stored: dict[tuple[str, int], Tensor] = {}
     for attack in {image["attack"] for image in batch}:
         wanted = {image["id"] for image in batch if image["attack"] == attack}
-        for path in run.kept_files(batch[0]["model"], attack, eps):
-            with safe_open(path, framework="pt") as file:
-                rows = file.get_slice("images")
-                for row, id in enumerate(file.get_tensor("ids").tolist()):
-                    if id in wanted:
-                        stored[attack, id] = rows[row]
+        for content in run.kept(batch[0]["model"], attack, eps):
+            tensors = load(content)
+            for row, id in enumerate(tensors["ids"].tolist()):
+                if id in wanted:
+                    stored[attack, id] = tensors["images"][row].clone()
     adv = torch.stack([stored[image["attack"], image["id"]] for image in batch])
     return data.images[torch.tensor([place[image["id"]] for image in batch])], adv
 

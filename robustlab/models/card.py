@@ -10,7 +10,7 @@ from typing import Any
 
 from robustlab.cards import read_card
 from robustlab.errors import UserError
-from robustlab.files import replacing
+from robustlab.files import write_file
 
 MOST_CLASSES = 100_000
 MOST_PIXELS = 65_536  # of a side
@@ -103,10 +103,14 @@ def read_model_card(path: str | Path) -> ModelCard:
 
 
 def write_model_card(card: ModelCard, path: Path) -> None:
-    """Write a card, whole or not at all; empty fields are left out."""
+    """Write a card, whole or not at all."""
+    write_file(path, card_text(card))
+
+
+def card_text(card: ModelCard) -> bytes:
+    """What `write_model_card` writes; empty fields are left out."""
     content = {key: value for key, value in asdict(card).items() if value not in ("", 0.0, [], {})}
-    with replacing(path) as file:
-        file.write("\n".join(_toml(content)).encode() + b"\n")
+    return "\n".join(_toml(content)).encode() + b"\n"
 
 
 def _toml(table: Mapping[str, Any], path: str = "") -> list[str]:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from robustlab.errors import UserError
-from robustlab.files import replacing
+from robustlab.files import write_file
 from robustlab.reading import check_safetensors, open_regular
 
 # under which keys training scripts keep a state_dict; and the moving average of the weights beside it
@@ -223,11 +223,15 @@ def _said(tensor: Tensor) -> str:
 
 def save_weights(module: nn.Module, path: Path, *, half: bool = False) -> None:
     """Write a module's state_dict as safetensors, whole or not at all. half: floats rounded to float16."""
+    write_file(path, packed_weights(module, half=half))
+
+
+def packed_weights(module: nn.Module, *, half: bool = False) -> bytes:
+    """What `save_weights` writes."""
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    with replacing(path) as file:
-        file.write(save(state))
+    return save(state)
 
 
 def _some(names: list[str], most: int = 6) -> str:

@@ -5,15 +5,17 @@
     parts/          one file per finished unit, until they are merged into samples.jsonl, and the adversarials of its
                     kept examples as floats, until heatmaps are drawn; other work that is done piece by piece
     images/         kept examples as PNG   adversarial/    stored adversarials, one file per unit
+    .files          until it is finished: the names of its files; then run.json has them
+    .new/           a run that is to replace this one, until it is finished
 
-A process may be killed at any moment: every file appears under its name only when it is whole, run.json is the last to
-be written, and a unit whose file is not whole is done again.
+A process may be killed at any moment: every file appears under its name only when it is whole, and a unit whose file is
+not whole is done again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,13 +23,14 @@ from typing import Any, Self
 
 import msgspec
 
-from robustlab.errors import UserError
-from robustlab.files import Lock, disk, replacing
+from robustlab.files import INFO, SCHEMA_VERSION, OutputFolder, slug
+from robustlab.reading import decoded
 from robustlab.runs.aggregates import Line, aggregate
-from robustlab.runs.kept import chosen_images, slug, with_files
-from robustlab.runs.resuming import clear, is_run, resumed, tidy
-from robustlab.runs.stored import SCHEMA_VERSION, read_info
-from robustlab.runs.units import encode_unit, in_order, read_unit, summed, unit_name
+from robustlab.runs.kept import chosen_images, with_files
+from robustlab.runs.manifest import PAGE, RUN
+from robustlab.runs.resuming import resumed
+from robustlab.runs.stored import check_stored
+from robustlab.runs.units import UNIT_BYTES, encode_unit, in_order, read_unit, summed, unit_name
 
 Json = dict[str, Any]
 _encode = msgspec.json.encode
@@ -54,10 +57,10 @@ class Run:
     1
     """
 
-    def __init__(self, folder: Path, info: Json, lock: Lock | None) -> None:
-        self.folder = folder
+    def __init__(self, output: OutputFolder, info: Json) -> None:
+        self.folder = output.folder
         self.info = info
-        self._lock = lock
+        self._output = output
         self._whole: set[str] = set()
 
     @classmethod
@@ -82,36 +85,35 @@ class Run:
         data_lines: one mapping for each sample, in order: id, label, hash, factors.
 
         UserError: the folder holds something else, is in use, is there without resume or overwrite, or was started
-        with another configuration.
+        with another configuration. With `overwrite` the run that is there stays until this one is finished.
         """
-        folder = Path(folder)
         settled: Json = _plain(config)
         header: Json = _plain(about or {})
-        there = is_run(folder)
-        if there and not resume and not overwrite:
-            raise UserError(
-                f"{folder} already holds a run. Add --resume to go on with it, --overwrite to replace it, "
-                "or choose another --output."
-            )
-        lock = Lock(folder, resume=resume, overwrite=overwrite)
+        output = OutputFolder(Path(folder), RUN, resume=resume, overwrite=overwrite)
         try:
-            if there and not overwrite:
-                return cls(folder, resumed(read_info(folder), settled, header, folder), lock)
-            run = cls(folder, _first_info(folder, settled, header), lock)
-            try:
+            if output.info is None:
+                run = cls(output, _first_info(output.folder, settled, header))
+                try:
+                    output.start(run.info)
+                    run._begin(data_lines)
+                except BaseException:
+                    output.abandon()
+                    raise
+                return run
+            check_stored(output.info, output.folder / INFO)
+            run = cls(output, resumed(output.info, settled, header, output.folder))
+            if not run.finished and not output.has("data.jsonl"):
                 run._begin(data_lines)
-            except BaseException:
-                clear(folder)
-                raise
             return run
         except BaseException:
-            lock.release()
+            output.close()
             raise
 
     @classmethod
     def beside(cls, folder: str | Path) -> Self:
         """A second process of the same job: it writes units of a run that the first one has created and holds."""
-        return cls(Path(folder), read_info(Path(folder)), None)
+        output = OutputFolder.beside(Path(folder), RUN)
+        return cls(output, dict(output.info or {}))
 
     @property
     def finished(self) -> bool:
@@ -126,7 +128,7 @@ class Run:
     def has_unit(self, model: str, attack: str, eps: float, chunk: int) -> bool:
         """Is this unit's file there and whole?"""
         name = unit_name(model, attack, eps, chunk)
-        if name not in self._whole and read_unit(self._part(name)):
+        if name not in self._whole and self._unit(name):
             self._whole.add(name)
         return name in self._whole
 
@@ -151,7 +153,7 @@ class Run:
 
     def unit_lines(self, model: str, attack: str, eps: float, chunk: int) -> list[Line]:
         """The lines of a finished unit, sorted by id; none where it is not finished."""
-        unit = read_unit(self._part(unit_name(model, attack, eps, chunk)))
+        unit = self._unit(unit_name(model, attack, eps, chunk))
         return unit[1] if unit else []
 
     def write_image(self, name: str, png: bytes) -> None:
@@ -162,10 +164,12 @@ class Run:
         """Store the adversarials of a unit's kept examples (the bytes of a safetensors file) until `finish`."""
         self._write(f"parts/{unit_name(model, attack, eps, chunk)}.safetensors", data)
 
-    def kept_files(self, model: str, attack: str, eps: float) -> list[Path]:
+    def kept(self, model: str, attack: str, eps: float) -> Iterator[bytes]:
         """What `write_kept` stored for all chunks, in their order."""
-        stem = unit_name(model, attack, eps, 0).removesuffix("00000")
-        return sorted((self.folder / "parts").glob(f"{stem}[0-9]*.safetensors"))
+        stem = f"parts/{unit_name(model, attack, eps, 0).removesuffix('00000')}"
+        for name in self._output.names("parts"):
+            if name.startswith(stem) and name.endswith(".safetensors") and (data := self._output.read(name)):
+                yield data
 
     def write_part(self, name: str, value: Mapping[str, Any]) -> None:
         """Store a piece of finished work that is no unit, such as a row of a matrix, until `finish`."""
@@ -174,14 +178,12 @@ class Run:
     def part(self, name: str) -> Json | None:
         """What `write_part` stored under this name; None where it is not there or not whole."""
         try:
-            return dict(msgspec.json.decode((self.folder / "parts" / f"{slug(name)}.json").read_bytes()))
-        except (FileNotFoundError, TypeError, ValueError):  # msgspec.DecodeError is a ValueError
+            return dict(decoded(self._output.read(f"parts/{slug(name)}.json", UNIT_BYTES) or b""))
+        except (TypeError, ValueError):
             return None
 
     def write_adversarial(self, model: str, attack: str, eps: float, chunk: int, data: bytes) -> None:
         """Store a unit's adversarial images (the bytes of a safetensors file)."""
-        with disk(self.folder):
-            (self.folder / "adversarial").mkdir(exist_ok=True)
         self._write(f"adversarial/{unit_name(model, attack, eps, chunk)}.safetensors", data)
 
     def finish(
@@ -200,7 +202,8 @@ class Run:
         if self.finished:
             return dict(self.info["aggregates"])
         config = self.info["config"]
-        units = [unit for path in (self.folder / "parts").glob("*.jsonl") if (unit := read_unit(path))]
+        names = (name for name in self._output.names("parts") if name.endswith(".jsonl"))
+        units = [unit for name in names if (unit := self._unit(Path(name).stem))]
         lines_of = {unit_name(**head["unit"]): lines for head, lines in units}
         heads = in_order(config, (head for head, _ in units))
         rows = [line for head in heads for line in lines_of[unit_name(**head["unit"])]]
@@ -213,7 +216,7 @@ class Run:
             for model in aggregates["models"]
             if model["fallen_at_smaller_eps"]
         ]
-        images = with_files(chosen_images(config, rows), self.folder)
+        images = with_files(chosen_images(config, rows), self._output.has)
         heatmaps = explain(images) if explain else {}
         self.info.update(
             aggregates=aggregates,
@@ -225,14 +228,17 @@ class Run:
             finished=True,
         )
         self.info["times"].update(finished=_now(), seconds=sum(p.get("seconds", 0.0) for p in passes))
-        self._write_info()
-        tidy(self.folder, images)
+        wanted = {value for image in images for value in image.values() if isinstance(value, str)}
+        keep = {"data.jsonl", "samples.jsonl", *self._output.names("adversarial")}
+        keep.update(name for name in self._output.names("images") if name in wanted)
+        if self._output.free(PAGE):  # which comes last, and is ours to replace
+            keep.add(PAGE)
+        self._output.finish(self.info, keep)
         return aggregates
 
     def close(self) -> None:
         """Let go of the folder. What is written stays, finished or not."""
-        if self._lock:
-            self._lock.release()
+        self._output.close()
 
     def __enter__(self) -> Self:
         return self
@@ -241,22 +247,16 @@ class Run:
         self.close()
 
     def _begin(self, data_lines: Iterable[Mapping[str, Any]]) -> None:
-        clear(self.folder)
-        with disk(self.folder):
-            (self.folder / "parts").mkdir()
-            (self.folder / "images").mkdir()
         self._write("data.jsonl", b"".join(_encode(line) + b"\n" for line in data_lines))
-        self._write_info()
 
-    def _part(self, name: str) -> Path:
-        return self.folder / "parts" / f"{name}.jsonl"
+    def _unit(self, name: str) -> tuple[Json, list[Line]] | None:
+        return read_unit(name, self._output.read(f"parts/{name}.jsonl", UNIT_BYTES))
 
     def _write(self, name: str, data: bytes, sync: bool = True) -> None:
-        with disk(self.folder), replacing(self.folder / name, sync) as file:
-            file.write(data)
+        self._output.write(name, data, sync=sync)
 
     def _write_info(self) -> None:
-        self._write("run.json", msgspec.json.format(_encode(self.info), indent=2) + b"\n")
+        self._output.write_info(self.info)
 
 
 def _first_info(folder: Path, config: Json, about: Json) -> Json:

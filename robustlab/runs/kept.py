@@ -8,30 +8,16 @@ every sample otherwise. The key is (seed, id), so nobody picks, and models tend 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from robustlab.files import slug
 from robustlab.runs.aggregates import CLEAN, Line, Seen, by_unit
 
 MOST = 64
 Heat = Literal["heat_clean", "heat_adv", "heat_same"]
 HEATMAPS: tuple[Heat, ...] = ("heat_clean", "heat_adv", "heat_same")
-
-
-def slug(name: str) -> str:
-    """A file name for any name: different names stay different.
-
-    >>> slug("road-signs/cnn")
-    'road-signs_cnn'
-    """
-    short = name.rsplit("/", 1)[-1] if name.startswith("/") else name  # a run is shown to strangers: no home folders
-    plain = re.sub(r"[^A-Za-z0-9.-]+", "_", short).lstrip(".")[:60]
-    if plain.replace("_", "/") == name:
-        return plain
-    return f"{plain}-{hashlib.blake2b(name.encode(), digest_size=4).hexdigest()}"
 
 
 def image_name(kind: Literal["clean", "adv", "delta"] | Heat, id: int, model: str = "", attack: str = "") -> str:
@@ -116,8 +102,7 @@ def chosen_images(config: Mapping[str, Any], lines: Sequence[Line]) -> list[dict
     return images
 
 
-def with_files(images: Iterable[Mapping[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """run.json's `images`: those of `chosen_images` whose files are in this run folder and not empty."""
-    files = {f"images/{path.name}" for path in (folder / "images").iterdir() if path.stat().st_size}
-    whole = [image for image in images if image["clean"] in files and image["adv"] in files]
-    return [{key: value for key, value in image.items() if key != "delta" or value in files} for image in whole]
+def with_files(images: Iterable[Mapping[str, Any]], whole: Callable[[str], bool]) -> list[dict[str, Any]]:
+    """run.json's `images`: those of `chosen_images` whose files are there. whole: is this file there and not empty?"""
+    there = [image for image in images if whole(image["clean"]) and whole(image["adv"])]
+    return [{key: value for key, value in image.items() if key != "delta" or whole(value)} for image in there]

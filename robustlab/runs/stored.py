@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from robustlab.errors import UserError
+from robustlab.files import SCHEMA_VERSION
 from robustlab.reading import decoded, open_regular, read_bounded, read_json
 from robustlab.runs.aggregates import Line
 from robustlab.runs.checking import check_info, check_sample
 
-SCHEMA_VERSION = 1
 BYTES = 1 << 30  # of samples.jsonl, and of data.jsonl
 LINES = 5_000_000  # of each, some 300 bytes of memory a line
 LINE_BYTES = 1 << 16  # of one line: an error of a model may be told in it
@@ -86,11 +86,16 @@ def read_info(folder: Path) -> Json:
             f"{path} has schema version {info['schema_version']}, and this robustlab reads up to {SCHEMA_VERSION}. "
             "Update robustlab."
         )
+    check_stored(info, path)
+    return dict(info)
+
+
+def check_stored(info: Json, path: Path) -> None:
+    """UserError where run.json holds what it cannot."""
     try:
         check_info(info)
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}. Restore the file, or run again.") from None
-    return dict(info)
 
 
 def _lines(folder: Path, name: str, decode: Callable[[bytes], T]) -> list[T]:

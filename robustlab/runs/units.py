@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from robustlab.errors import UserError
-from robustlab.reading import decoded, read_bounded
+from robustlab.files import slug
+from robustlab.reading import decoded
 from robustlab.runs.aggregates import CLEAN, Line
-from robustlab.runs.kept import slug
 from robustlab.runs.schema import Count, Eps, Name
 
 Json = dict[str, Any]
@@ -49,19 +48,17 @@ def encode_unit(model: str, attack: str, eps: float, chunk: int, lines: Sequence
     return b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
 
 
-def read_unit(path: Path) -> tuple[Json, list[Line]] | None:
-    """A unit's head and lines, or None where the file is not there or not whole."""
+def read_unit(name: str, content: bytes | None) -> tuple[Json, list[Line]] | None:
+    """A unit's head and lines, from the file of this stem, or None where it is not there or not whole."""
+    if content is None:
+        return None
     try:
-        first, *rest = read_bounded(
-            f"{path.parent.name}/{path.name}", UNIT_BYTES, folder=path.parent.parent
-        ).splitlines()
+        first, *rest = content.splitlines()
         head = decoded(first)
         msgspec.convert(head, _Head)
         lines = [_decode(row) for row in rest]
-        return (head, lines) if len(lines) == head["lines"] and unit_name(**head["unit"]) == path.stem else None
-    except UserError:  # not a file of ours
-        raise
-    except (FileNotFoundError, ValueError):  # msgspec's errors are ValueErrors
+        return (head, lines) if len(lines) == head["lines"] and unit_name(**head["unit"]) == name else None
+    except ValueError:  # msgspec's errors are ValueErrors
         return None
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import io
 from typing import Any
 
-from robustlab.files import replacing
 
-
-def draw_curve(history: list[dict[str, Any]], best_epoch: int, folder: Path) -> None:
-    """Write curve.png and curve.svg. Under- and overfitting show as the distance between the two line styles."""
+def drawn_curve(history: list[dict[str, Any]], best_epoch: int) -> dict[str, bytes]:
+    """curve.png and curve.svg. Under- and overfitting show as the distance between the two line styles."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -34,7 +32,10 @@ def draw_curve(history: list[dict[str, Any]], best_epoch: int, folder: Path) -> 
             lines = axes.get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     # without a date and with fixed ids the same history gives the same bytes
+    found = {}
     with matplotlib.rc_context({"svg.hashsalt": "robustlab", "svg.fonttype": "none"}):
         for name, options in (("curve.png", {"dpi": 120}), ("curve.svg", {"metadata": {"Date": None}})):
-            with replacing(folder / name) as file:
-                figure.savefig(file, format=name[-3:], **options)
+            file = io.BytesIO()
+            figure.savefig(file, format=name[-3:], **options)
+            found[name] = file.getvalue()
+    return found

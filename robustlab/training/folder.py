@@ -2,14 +2,14 @@
 
 model.safetensors, model.toml   the best epoch's weights and the card that names them
 history.json, curve.png, .svg   loss and accuracy by epoch
-run.json                        written last: a folder with it is finished
+run.json                        what was trained; `finished` is true when everything above is there
 last.pt                         the checkpoint to resume from, until then
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
@@ -22,54 +22,68 @@ from robustlab.data.division import RULE
 from robustlab.data.layout import files_hash
 from robustlab.environment import describe_device, git_state, versions
 from robustlab.errors import UserError
-from robustlab.files import Lock, disk, replacing
+from robustlab.files import SCHEMA_VERSION, Json, Kind, OutputFolder
+from robustlab.files.directory import Directory
 from robustlab.intervals import wilson
-from robustlab.models.card import Measured, ModelCard, read_model_card, write_model_card
+from robustlab.models.card import Measured, ModelCard, card_text, read_model_card
 from robustlab.models.classifier import Classifier
-from robustlab.models.weights import save_weights
+from robustlab.models.weights import packed_weights
+from robustlab.reading import read_json
 from robustlab.runs import config_hash
+from robustlab.runs.resuming import check_same
 from robustlab.training.checks import PGD_STEPS
-from robustlab.training.curve import draw_curve
+from robustlab.training.curve import drawn_curve
 
-SCHEMA_VERSION = 1
-OURS = ("model.safetensors", "model.toml", "history.json", "curve.png", "curve.svg", "run.json", "last.pt", ".lock")
 Entry = dict[str, Any]
+_CHECKPOINT = "last.pt"
+_FILES = ("model.safetensors", "model.toml", "history.json", "curve.png", "curve.svg")
+
+
+def _older(info: Json, place: Directory) -> Iterator[str]:
+    """A training of an older version has all of its files, or is not finished and then has no run.json."""
+    yield from (name for name in (*_FILES, _CHECKPOINT) if place.is_file(name))
+
+
+TRAINING = Kind("train", (*_FILES, _CHECKPOINT), {}, _older)
 
 
 class TrainFolder:
-    """An output folder, held by one process. Existing files need `resume` (same configuration) or `overwrite`."""
+    """An output folder, held by one process. Existing files need `resume` (same configuration) or `overwrite`.
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], *, resume: bool, overwrite: bool) -> None:
-        self.folder, self.config, self.hash = folder, config, config_hash(config)
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"--output {folder} is a file; give the name of a folder.")
-        self._lock = Lock(folder, resume=resume, overwrite=overwrite)
+    With `overwrite`, the training that is there stays until the new one is finished. A training that ends before its
+    first checkpoint leaves nothing.
+    """
+
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], *, command: str = "", resume: bool, overwrite: bool
+    ) -> None:
+        self._output = OutputFolder(folder, TRAINING, resume=resume, overwrite=overwrite)
+        self.folder, self.config = self._output.folder, dict(msgspec.to_builtins(config))
         try:
-            self._open(resume, overwrite)
+            found = self._output.info
+            if found is not None:
+                check_same(found, self.config, self.folder, "training")
+            self._info = found or self._first_info(command)
+            if found is None:
+                self._output.start(self._info)
         except BaseException:
-            self._lock.release()
+            self._output.close()
             raise
 
-    def _open(self, resume: bool, overwrite: bool) -> None:
-        there = [name for name in OURS[:-1] if (self.folder / name).exists()]
-        if (self.folder / "data.jsonl").exists():
-            raise UserError(f"{self.folder} holds a run of `robustlab attack`, no training. Choose another --output.")
-        if overwrite and not resume:
-            for name in ("run.json", *there):  # run.json first: without it nothing here counts as finished
-                (self.folder / name).unlink(missing_ok=True)
-        elif there and not resume:
-            raise UserError(
-                f"{self.folder} already holds a training ({', '.join(there)}). Go on with it (--resume), replace it"
-                " (--overwrite), or choose another --output."
-            )
-        self.finished = (self.folder / "run.json").is_file()
-        saved = self._json("run.json") if self.finished else self.checkpoint()
-        found = None if saved is None else saved.get("config_hash")
-        if saved is not None and found != self.hash:
-            raise UserError(
-                f"{self.folder} holds a training with another configuration (data, recipe, architecture, seed or"
-                " starting weights), so it cannot be resumed. Use the same options, --overwrite, or another --output."
-            )
+    def _first_info(self, command: str) -> Json:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": TRAINING.name,
+            "command": command,
+            "finished": False,
+            "config": self.config,
+            "config_hash": config_hash(self.config),
+            "seed": self.config["seed"],
+        }
+
+    @property
+    def finished(self) -> bool:
+        return bool(self._info.get("finished", True))  # older versions wrote run.json when they were done
 
     def __enter__(self) -> Self:
         return self
@@ -77,38 +91,42 @@ class TrainFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        if not self.finished and not self._output.has(_CHECKPOINT):
+            self._output.abandon()
+        self._output.close()
 
     def checkpoint(self) -> dict[str, Any] | None:
         """What `save_checkpoint` wrote last, or None."""
-        path = self.folder / "last.pt"
-        if not path.is_file():
+        content = self._output.read(_CHECKPOINT)
+        if content is None:
             return None
         try:
-            return cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
+            return cast("dict[str, Any]", torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
         except Exception as error:  # torch.load raises whatever the damaged part makes it raise
-            raise UserError(f"{path} is damaged ({type(error).__name__}). Train again with --overwrite.") from error
+            raise UserError(
+                f"{self.folder / _CHECKPOINT} is damaged ({type(error).__name__}). Train again with --overwrite."
+            ) from error
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()
-        torch.save({**state, "config_hash": self.hash}, buffer)
-        with disk(self.folder), replacing(self.folder / "last.pt") as file:
-            file.write(buffer.getbuffer())
-
-    def _json(self, name: str) -> dict[str, Any]:
-        try:
-            return cast("dict[str, Any]", msgspec.json.decode((self.folder / name).read_bytes()))
-        except ValueError as error:
-            raise UserError(f"{self.folder / name} is damaged ({error}). Train again with --overwrite.") from error
+        torch.save(dict(state), buffer)
+        self._output.write(_CHECKPOINT, buffer.getvalue())
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
-        with disk(self.folder), replacing(self.folder / name) as file:
-            file.write(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+        self._output.write(name, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+
+    def write(self, name: str, content: bytes) -> None:
+        self._output.write(name, content)
+
+    def finish(self, **found: Any) -> None:
+        """Write run.json with what was found, drop the checkpoint, and take the place of what was to be replaced."""
+        self._info = {**self._info, **msgspec.to_builtins(found), "finished": True}
+        self._output.finish(self._info, _FILES)
 
     def read(self) -> tuple[ModelCard, list[Entry], int, float, list[str]]:
         """Card, history, best epoch, seconds and warnings of a finished training."""
-        run, history = self._json("run.json"), self._json("history.json")
-        card = read_model_card(self.folder / "model.toml")
+        history = read_json("history.json", folder=self.folder)
+        card, run = read_model_card(self.folder / "model.toml"), self._info
         return card, history["epochs"], run["best_epoch"], run["seconds"], run["warnings"]
 
 
@@ -171,28 +189,19 @@ def finish(
     warnings: list[str],
     seconds: float,
     device: torch.device,
-    command: str,
 ) -> None:
-    """Write everything that a finished training leaves, run.json last, then drop the checkpoint."""
-    with disk(folder.folder):
-        save_weights(model.module, folder.folder / card.weights)
-        write_model_card(card, folder.folder / "model.toml")
-        folder.write_json("history.json", {"schema_version": SCHEMA_VERSION, "epochs": history})
-        draw_curve(history, best_epoch, folder.folder)
-        run = {
-            "schema_version": SCHEMA_VERSION,
-            "kind": "train",
-            "command": command,
-            "config": dict(folder.config),
-            "config_hash": folder.hash,
-            "seed": folder.config["seed"],
-            "versions": versions(),
-            "device": describe_device(device),
-            "git": git_state(),
-            "model_hash": card.hash,
-            "best_epoch": best_epoch,
-            "warnings": warnings,
-            "seconds": round(seconds, 2),
-        }
-        folder.write_json("run.json", run)
-        (folder.folder / "last.pt").unlink(missing_ok=True)
+    """Write everything that a finished training leaves, run.json last."""
+    folder.write(card.weights, packed_weights(model.module))
+    folder.write("model.toml", card_text(card))
+    folder.write_json("history.json", {"schema_version": SCHEMA_VERSION, "epochs": history})
+    for name, picture in drawn_curve(history, best_epoch).items():
+        folder.write(name, picture)
+    folder.finish(
+        versions=versions(),
+        device=describe_device(device),
+        git=git_state(),
+        model_hash=card.hash,
+        best_epoch=best_epoch,
+        warnings=warnings,
+        seconds=round(seconds, 2),
+    )

@@ -114,7 +114,7 @@ def train(
         "recipe": asdict(recipe),
         "seed": seed,
     }
-    with TrainFolder(Path(output), config, resume=resume, overwrite=overwrite) as folder:
+    with TrainFolder(Path(output), config, command=command, resume=resume, overwrite=overwrite) as folder:
         if not folder.finished:
             session = _Session(
                 model, train_data, val_data, recipe, defense, defense.eps if defense else eps, seed, place
@@ -130,10 +130,9 @@ def train(
                 warnings=session.warnings,
                 seconds=seconds,
                 device=place,
-                command=command,
             )
         card, history, best_epoch, seconds, warnings = folder.read()
-    return Trained(Path(output), card, history, best_epoch, seconds, warnings)
+    return Trained(folder.folder, card, history, best_epoch, seconds, warnings)
 
 
 def _first(data: Data, limit: int | None) -> Data:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from robustlab.files import slug
 from robustlab.runs.aggregates import Line
-from robustlab.runs.kept import MOST, chosen_images, image_name, keep_candidates, slug
+from robustlab.runs.kept import MOST, chosen_images, image_name, keep_candidates
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
