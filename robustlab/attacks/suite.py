@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,14 @@ def check_suite(card: str | None = None, *, attacks: Sequence[str] = (), **threa
     content, _, where = _content(card, attacks)
     _threat(content.threat, threat, ThreatModel(), where)
     named(content.attack, where)
+
+
+def suite_again(config: Mapping[str, Any]) -> Suite:
+    """The suite of a run, from its configuration in run.json; `UserError` where that cannot be one."""
+    threat = convert(dict(config["threat"]), ThreatModel, "the threat of run.json")
+    tables = [{"method": each["method"], "name": each["name"], **each["parameters"]} for each in config["attacks"]]
+    members = tuple(_member(table, threat, "run.json") for table in named(tables, "run.json"))
+    return Suite(str(config["suite"]), threat, _fraction(threat.eps), members, "transfer_matrix" in config)
 
 
 def _content(card: str | None, attacks: Sequence[str]) -> tuple[SuiteCard, str, str]:

@@ -28,8 +28,9 @@ DRAWS = 20  # random points
 COPIES = 4  # noisy copies in the smoothed surrogate
 TRANSFER_STEPS = 10
 COVERED = (
-    "The gradients mislead here; the suite's own score-based attack covers it. Report the number of the whole suite,"
-    " not that of the gradient attacks alone."
+    "The gradients mislead here; the suite's own score-based attack covers it as far as it goes. Report the number of"
+    " the whole suite, not that of the gradient attacks alone, and adapt the attack to the defense: more queries, or"
+    " gradients that do not mislead, will find more."
 )
 
 
@@ -37,6 +38,13 @@ def black_box(subject: Subject) -> Finding:
     """Does an attack without gradients break what those with gradients did not?"""
     found = subject.found(subject.plain(Square, steps=QUERIES, rescale=True))
     finding = _more(subject, found, f"Square with {QUERIES} queries")
+    if any(rival.many for rival in subject.ran.score_based()):
+        return replace(finding, advice=COVERED)
+    return _covered(subject, finding, found)
+
+
+def _covered(subject: Subject, finding: Finding, found: Tensor) -> Finding:
+    """What Square found, if the suite's own score-based attacks do not find it, too."""
     rivals = [member for member in subject.suite.members if member.attack.needs == "scores"]
     if not rivals or not found.any():
         return finding
@@ -69,7 +77,8 @@ def one_step(subject: Subject) -> Finding:
     if weaker:
         measured += f" Weaker than one step (McNemar p < 0.05): {', '.join(weaker)}."
     status = worst(judged(only_step, n), "warn" if weaker else "pass")
-    return Finding(status, measured, {"one_step": share(int(step.sum()), n), "only_one_step": share(only_step, n)})
+    numbers = {"one_step": share(int(step.sum()), n), "only_one_step": share(only_step, n)}
+    return Finding(status, measured, numbers)
 
 
 def _weaker(attacked: Attacked, step: Tensor) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from robustlab.audit.subject import Subject
 from robustlab.intervals import wilson
+
+if TYPE_CHECKING:
+    from robustlab.audit.subject import Subject
 
 Status = Literal["pass", "warn", "fail", "not run"]
 

@@ -131,7 +131,8 @@ CHECKS = (
     Check(
         "converged",
         "The loss has stopped rising at the last step",
-        "Give the attacks more steps, or use APGD, which sets its own step size.",
+        "Give the attacks more steps and restarts, or use APGD, which sets its own step size; keep an attack on the"
+        " distance, such as fab-t, where it found more.",
         f"{CARLINI}, section 4.8; {PINTOR}, incomplete optimization",
         converged,
     ),

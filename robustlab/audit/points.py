@@ -27,9 +27,12 @@ def inside(subject: Subject) -> Finding:
         f"Of {counted(points, 'point')} {outside} lie outside the budget or [0, 1]; {unconfirmed} successes were not"
         f" confirmed when judged again; {invalid} attempts ended in NaN."
     )
+    in_run = subject.ran.unconfirmed()
+    if in_run:
+        measured += f" In the run itself {in_run:,} successes were not confirmed."
     numbers = {"outside": outside, "unconfirmed": unconfirmed, "invalid": invalid, "points": points}
     # what is not confirmed counts as robust in the run, too
-    status: Status = "fail" if outside or invalid else "warn" if unconfirmed else "pass"
+    status: Status = "fail" if outside or invalid else "warn" if unconfirmed or in_run else "pass"
     return Finding(status, measured, numbers)
 
 

@@ -14,6 +14,7 @@ from robustlab.attacks.apgd import APGD
 from robustlab.attacks.base import Attack, Draw, Outcome, RowAttack, Rows, Seen, State
 from robustlab.attacks.pgd import PGD
 from robustlab.attacks.suite import Member, Suite
+from robustlab.audit.rows import Ran
 from robustlab.cascade import in_words
 from robustlab.data import Loaded
 from robustlab.errors import RunError, UserError
@@ -48,8 +49,8 @@ class Subject:
     """One model under audit.
 
     x, y, ids: the audited samples, classified right; targets: of a targeted threat. others: the run's other models, by
-    name. some: samples of the run whatever the model answers. elsewhere: the suite's images are crafted on another
-    model. evaluations: how often a randomised model is asked.
+    name. ran: what the run's own attacks did. some: samples of the run whatever the model answers. elsewhere: the
+    suite's images are crafted on another model. evaluations: how often a randomised model is asked.
     """
 
     model: nn.Module
@@ -62,6 +63,7 @@ class Subject:
     classes: int
     others: Sequence[tuple[str, nn.Module]]
     clean: CleanPass
+    ran: Ran
     some: Loaded
     own_labels: bool
     elsewhere: bool
