@@ -38,7 +38,7 @@ def black_box(subject: Subject) -> Finding:
     """Does an attack without gradients break what those with gradients did not?"""
     found = subject.found(subject.plain(Square, steps=QUERIES, rescale=True))
     finding = _more(subject, found, f"Square with {QUERIES} queries")
-    if any(rival.many for rival in subject.ran.score_based()):
+    if not found.any() and any(rival.many for rival in subject.ran.score_based()):
         return replace(finding, advice=COVERED)
     return _covered(subject, finding, found)
 

@@ -23,6 +23,7 @@ Json = dict[str, Any]
 # in the order of the page: the model, the search, its rivals, its points
 CHECKS: tuple[Check, ...] = (*outputs.CHECKS, *gradients.CHECKS, *comparisons.CHECKS, *points.CHECKS)
 _OWN = {each.name for each in comparisons.CHECKS} | {"converged"}  # with attacks of the audit's own
+FAILED = "The model failed: "
 _ATTACKS = {each.name for each in points.CHECKS} | _OWN | {"confidence"}
 
 
@@ -108,7 +109,7 @@ def _asked(check: Check, subject: Subject) -> Finding:
     except Exception as error:  # a model raises what it likes, and the run's numbers stand without this one
         if fatal(error):
             raise
-        return not_run(f"The model failed: {in_words(error)}.")
+        return not_run(f"{FAILED}{in_words(error)}.")
 
 
 def not_asked(check: Check, subject: Subject) -> str | None:

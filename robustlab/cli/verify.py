@@ -22,6 +22,7 @@ def verify(
     device: str = "auto",
     batch_size: int | None = None,
     run_code: Flag = False,
+    audit: Flag = False,
 ) -> int:
     """Recompute every number of a run from its stored adversarials, with the models and the data loaded again.
 
@@ -46,6 +47,8 @@ def verify(
     run_code
         Run FILE.py and FILE.pt2 that the run names as its models; whoever made the run chose these names. Without it
         such a model must be given with --model.
+    audit
+        Audit the attack again, which takes as long as it took; without it only the checks that need no attack.
     """
     check_device(device)
     check_whole("batch-size", batch_size, 1)
@@ -64,6 +67,7 @@ def verify(
         device=device,
         batch_size=batch_size,
         run_code=run_code,
+        audit=audit,
     )
     print(found)
     if found.disagreements:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,15 +37,15 @@ class Verification:
     """What `verify` found. As a text: the table that `robustlab verify` prints.
 
     complete: the run stored its adversarials; without them attacked numbers were not recomputed. errors: attacked
-    samples that ended in an error of the model, which count as not robust. sections: of the page, their names; nothing
-    says where their numbers come from. warnings: of the check of the models.
+    samples that ended in an error of the model, which count as not robust. taken: what was not recomputed, in words.
+    warnings: of the check of the models.
     """
 
     folder: Path
     checks: list[Check]
     complete: bool
     errors: int
-    sections: list[str]
+    taken: list[str]
     warnings: list[str]
 
     @property
@@ -66,28 +66,43 @@ class Verification:
             "",
             f"Agree: confidences within {CONFIDENCE:g}, other fractions within one in a million, the rest exactly.",
         ]
-        lines += [
-            "Taken as stored, only the search knows them: passes, ranks, seconds, refused hits, attacks' parameters;",
-            "also heatmaps, and how it was run: command, name, versions, device, git, times, search copies, warnings.",
-        ]
-        if self.sections:
-            lines.append(f"Not verified: numbers of the further sections {', '.join(self.sections)}.")
+        lines += ["Taken as stored, since nothing in the folder tells them from others:"]
+        lines += [f"  {text}" for text in self.taken]
         if self.errors:
             lines.append(
                 f"{self.errors:,} attacked samples ended in an error of the model: nothing to recompute there."
-            )
-        if not self.complete:
-            lines.append(
-                "Not verified: what the attacks found. The run stores no adversarials; lines were taken as stored."
             )
         lines += [f"Warning: {text}" for text in self.warnings]
         total = sum(check.n for check in self.checks)
         verdict = (
             f"{self.disagreements:,} of {total:,} disagree."
             if self.disagreements
-            else f"All {total:,}{'' if self.complete else ' that could be checked'} agree."
+            else f"All {total:,} that could be checked agree; taken as stored: {'; '.join(self.taken)}."
         )
         return "\n".join([*lines, verdict])
+
+
+# keys of run.json that are recomputed, or that say how to; what stands inside them and is not, is named beside
+CHECKED = {"schema_version", "kind", "finished", "config", "config_hash", "suite", "seed", "eps_typed"}
+CHECKED |= {"perturbation_scale", "data", "models", "passes", "aggregates", "images", "audit", "sections"}
+
+
+def taken_as_stored(info: Mapping[str, Any], audit: Sequence[str], complete: bool) -> list[str]:
+    """What of a run `verify` believes, in words. audit: its checks that were not repeated."""
+    sections = [str(section.get("name")) for section in info.get("sections", [])]
+    keys = {str(key) for image in info.get("images", []) for key in image}
+    heatmaps = "heatmaps" in info or any(key.startswith("heat") for key in keys)
+    others = sorted(info.keys() - CHECKED - {"heatmaps"})
+    return [
+        *([] if complete else ["what the attacks found (no adversarial is stored)"]),
+        "ranks, classes that attacks chose to aim at, forward and backward passes",
+        "seconds, refused hits, errors",
+        "parameters of attacks, search copies",
+        *([f"audit checks {', '.join(audit)}"] if audit else []),
+        *([f"sections {', '.join(sections)}"] if sections else []),
+        *(["heatmaps"] if heatmaps else []),
+        *([f"how it was run: {', '.join(others)}"] if others else []),
+    ]
 
 
 def differences(stored: Any, again: Any, at: str = "") -> Iterator[str]:
@@ -97,7 +112,7 @@ def differences(stored: Any, again: Any, at: str = "") -> Iterator[str]:
     ['n is 3, recomputed 4']
     """
     for where, old, new in changes(stored, again, at, _same, absent="missing"):
-        yield f"{where} is {_shown(old)}, recomputed {_shown(new)}"
+        yield f"{where} is {shown(old)}, recomputed {shown(new)}"
 
 
 def leaves(value: Any) -> int:
@@ -120,7 +135,7 @@ def _same(at: str, a: Any, b: Any) -> bool:
     return math.isclose(a, b, rel_tol=RELATIVE, abs_tol=1e-12)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.7g}"
     text = str(value)

@@ -11,15 +11,19 @@ from typing import Any
 
 import msgspec
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from robustlab.attacks.suite import suite_again
+from robustlab.audit.choosing import rows_of, subject_of
 from robustlab.cascade import CLEAN, class_names, targets_of
 from robustlab.data import Data, Loaded
 from robustlab.data.matching import matched
+from robustlab.errors import UserError
 from robustlab.intake import CHECKED, answer_names, default_batch_size
 from robustlab.judging import answers, logits_of, looks_of, own_answers
-from robustlab.memory import machine_failures
+from robustlab.memory import Batches, machine_failures
 from robustlab.models.classifier import Classifier, check
+from robustlab.models.search_copy import make_search_copy
 from robustlab.oracle import forked, full_float32, undisturbed
 from robustlab.provenance import data_lines
 from robustlab.reporting.text import budget
@@ -30,7 +34,8 @@ from robustlab.runs.transfer import surrogates
 from robustlab.runs.units import unit_name
 from robustlab.threat import ThreatModel
 from robustlab.verification.again import positions
-from robustlab.verification.checks import Check, Verification, differences, leaves
+from robustlab.verification.audited import AuditAgain
+from robustlab.verification.checks import Check, Verification, differences, leaves, taken_as_stored
 from robustlab.verification.kept import compare_attacked, compare_choice, compare_clean
 from robustlab.verification.units import judge_again, read_adversarials, tied
 
@@ -40,7 +45,9 @@ Key = tuple[str, str, float]  # model, attack, eps
 class Recomputation:
     """One call of `verify`: the stored lines, those that come out now, and how the two compare."""
 
-    def __init__(self, stored: StoredRun, data: Data, device: torch.device, batch_size: int | None) -> None:
+    def __init__(
+        self, stored: StoredRun, data: Data, device: torch.device, batch_size: int | None, whole_audit: bool = False
+    ) -> None:
         self.stored, self.info, self.config = stored, stored.info, stored.info["config"]
         self.data, self.device = data, device
         self.evaluations = {str(m["name"]): int(m.get("evaluations", 1)) for m in self.config["models"]}
@@ -54,6 +61,8 @@ class Recomputation:
         self.counted: dict[Key, dict[str, int]] = {}  # of run.json's `passes`, what can be counted
         self.checks: dict[str, Check] = {}
         self.pixels = Check("kept images: pixels")
+        written = self.info.get("versions", {}).get("robustlab")
+        self.audit = AuditAgain(self.info.get("audit", {}), self.config.get("audit", 0), written, whole_audit)
 
     def run(self, models: Sequence[Classifier]) -> Verification:
         warnings, outputs = [], []
@@ -70,6 +79,7 @@ class Recomputation:
             for record, model in zip(self.config["models"], models, strict=True):
                 for number, where in enumerate(torch.arange(len(self.data)).split(self.config["chunk_size"])):
                     self.chunk(str(record["name"]), model, number, self.data.take(where).loaded())
+            self.audits(models, outputs)
         self.numbers()
         warnings += [
             f"{name} is randomised. Its draws are repeated from the seed; on another device, with another batch size or"
@@ -79,10 +89,10 @@ class Recomputation:
         ]
         return Verification(
             folder=self.stored.folder,
-            checks=[*self.checks.values(), self.pixels],
+            checks=[*self.checks.values(), self.audit.compared, self.pixels],
+            taken=taken_as_stored(self.info, self.audit.taken, self.complete),
             complete=self.complete,
             errors=sum(line.error is not None for line in self.stored.lines),
-            sections=[str(section.get("name")) for section in self.info.get("sections", [])],
             warnings=warnings,
         )
 
@@ -138,8 +148,9 @@ class Recomputation:
         for i, (id, label, answer, sure) in enumerate(zip(*columns, strict=True)):
             stored = self.lines[name, CLEAN, 0.0].get(id)
             if stored:  # a missing one is counted in `table`
-                again = {"label": label, "clean": answer, "adv": answer, "confidence": sure}
-                self.compare(check, stored, msgspec.structs.replace(stored, **again), close[i])
+                named = {"model": name, "attack": CLEAN, "eps": 0.0, "id": id, "label": label}
+                again = Line(**named, clean=answer, adv=answer, confidence=sure, forwards=self.evaluations[name])
+                self.compare(check, stored, again, close[i])
         kept = [image for image in self.stored.images if image["model"] == name]
         compare_clean(self.pixels, self.stored.folder, kept, chunk)
         if not self.complete:
@@ -172,6 +183,10 @@ class Recomputation:
         lines = {id: self.lines[key][id] for id in chunk.ids.tolist() if id in self.lines[key]}
         self.again[key].update(lines)
         expected = {id for id, line in lines.items() if line.error is None}
+        for id in sorted(lines.keys() - expected):  # it says that there was an error, and nothing else
+            label = int(chunk.labels[chunk.ids == id])
+            bare = Line(name, attack, eps, id, label, label, error=lines[id].error)
+            self.compare(check, lines[id], bare, close=False)
         file = f"{unit_name(*key, number)}.safetensors"
         if not expected and not (self.stored.folder / "adversarial" / file).exists():
             return
@@ -214,13 +229,63 @@ class Recomputation:
         check.record(f"id {stored.id}", found)
         self.again[again.model, again.attack, again.eps][again.id] = again
 
+    def audits(self, models: Sequence[Classifier], outputs: Sequence[int]) -> None:
+        """run.json's audits, of the samples that are right now."""
+        try:
+            suite = suite_again(self.config)
+        except UserError:  # an attack that only the program of the run knew
+            self.audit.taken = ["all of them"]
+            return
+        batches, names = Batches(self.batch_size, lambda text: None), list(self.evaluations)
+        for record, model, known in zip(self.config["models"], models, outputs, strict=True):
+            name = str(record["name"])
+            own = suite.with_eot(int(record.get("eot", 1)))
+            subject = subject_of(
+                model,
+                list(self.again[name, CLEAN, 0.0].values()),
+                self.data,
+                own,
+                rows_of(
+                    own,
+                    [eps for _, eps in self.units()],
+                    lambda attack, eps, name=name: list(self.again[name, attack, eps].values()),  # type: ignore[misc]
+                    full=bool(self.config.get("full")),
+                ),
+                asked=int(self.config.get("audit", 0)),
+                seed=self.config["seed"],
+                outputs=known,
+                device=self.device,
+                batches=batches,
+                search=self._search_copy(name, model),
+                others=[(other, each) for other, each in zip(names, models, strict=True) if other != name],
+                own_labels=self.predicted,
+                elsewhere=name in surrogates(self.info),
+                evaluations=self.evaluations[name],
+            )
+            self.audit.compare(name, subject)
+        self.audit.no_others(names)
+
+    def _search_copy(self, name: str, model: Classifier) -> nn.Module | None:
+        """What the attacks searched on, where that was a copy: the audit looks at its gradients."""
+        used = {each["name"]: each.get("search_copy", {}).get("used") for each in self.info["models"]}
+        if not used[name] or not self.config.get("audit"):
+            return None
+        first = self.data.images[: min(CHECKED, self.batch_size)].to(self.device)
+        return make_search_copy(model, first, self.config["precision"]).module
+
     def numbers(self) -> None:
         """run.json against the recomputed lines."""
         lines = [line for unit in self.again.values() for line in unit.values()]
+        chunks = math.ceil(len(self.data) / self.config["chunk_size"])
+        listed = {(entry["model"], entry["attack"], entry["eps"]): entry for entry in self.info["passes"]}
+        names = list(self.evaluations)
+        order = {name: at for at, name in enumerate([CLEAN, *(str(each["name"]) for each in self.config["attacks"])])}
+        keys = [(name, *unit) for name in names for unit in [(CLEAN, 0.0), *self.units()]]
         passes = []
-        for entry in self.info["passes"]:
-            key = entry["model"], entry["attack"], entry["eps"]
-            passes.append({**entry, "lines": len(self.again[key]), **self.counted.get(key, {})})
+        for key in sorted(keys, key=lambda key: (names.index(key[0]), key[2], order.get(key[1], 0))):
+            unit = dict(zip(("model", "attack", "eps"), key, strict=True))
+            counts = {"units": chunks, "lines": len(self.again[key]), **self.counted.get(key, {})}
+            passes.append({**listed.get(key, {}), **unit, **counts})
         again: dict[str, Any] = {
             "config_hash": config_hash(self.config),
             "passes": passes,

@@ -35,14 +35,16 @@ def verify(
     device: str = "auto",
     batch_size: int | None = None,
     run_code: bool = False,
+    audit: bool = False,
 ) -> Verification:
     """Recompute a run's numbers from its stored adversarials, and compare them with what its folder says.
 
     run: the folder of a finished run. Without stored adversarials (`save_adversarial`) only the clean pass, and what
     follows from the lines, is recomputed. models: by name, a module or what to load, where it is not to be loaded as
     recorded; weights (by name) and data likewise. run_code: run FILE.py and FILE.pt2 that run.json names, directly or
-    through a card; whoever made the run chose these names. Without it they need `models`. Raises UserError where the
-    folder cannot be read, or where model or data are not those that were attacked.
+    through a card; whoever made the run chose these names. Without it they need `models`. audit: audit the
+    attack again, which takes as long as it took; otherwise only by the checks that run no attack. Raises UserError
+    where the folder cannot be read, or where model or data are not those that were attacked.
 
     >>> import tempfile, torch
     >>> from robustlab.evaluation import Listener, evaluate
@@ -66,10 +68,12 @@ def verify(
         )
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch-size must be at least 1, got {batch_size}.")
+    if not stored.lines:
+        raise UserError(f"{Path(run) / 'samples.jsonl'} is empty: this is no run. Restore the file, or run again.")
     where = resolve_device(device)
     classifiers = models_again(stored, models or {}, weights or {}, where, run_code)
     samples = data_again(stored, as_data(data, None) if isinstance(data, tuple) else data, data_root)
-    found = Recomputation(stored, samples, where, batch_size).run(classifiers)
+    found = Recomputation(stored, samples, where, batch_size, audit).run(classifiers)
     # where the data are elsewhere now, they may bear another name
     name = samples.name if data is None else stored.info["config"]["data"]["name"]
     found.checks.extend([compare_header(stored, samples, name, classifiers), *compare_page(stored)])
