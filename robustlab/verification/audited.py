@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from robustlab import __version__
 from robustlab.audit.choosing import which
@@ -104,7 +104,7 @@ def _contradictions(check: Check, stored: Json, subject: Subject) -> Iterator[st
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         yield f"its numbers are {shown(numbers)}"
         return
-    if worst(least, status) != status and not (status == "not run" and least == "pass"):
+    if worst(least, cast(Status, status)) != status and not (status == "not run" and least == "pass"):
         yield f"its status is {status}, and its numbers make it {least}"
 
 
