@@ -30,6 +30,7 @@ from robustlab.provenance import data_lines
 from robustlab.randomised import long_run
 from robustlab.runs import Run, StoredRun, read_run
 from robustlab.transfer import matrix_chunk, matrix_section
+from robustlab.words import visible
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Listener:
     it goes on, a line a minute unless another is given; see `robustlab.progress`.
     """
 
-    say: Callable[[str], None] = field(default=lambda text: print(text, file=sys.stderr))
+    say: Callable[[str], None] = field(default=lambda text: print(visible(text), file=sys.stderr))
     advance: Callable[[int, int, str], None] = field(default=lambda done, total, text: None)
     watch: Callable[[Clock, Callable[[str], None]], AbstractContextManager[None]] = every_minute
 

@@ -23,6 +23,7 @@ from robustlab.progress import bar
 from robustlab.reporting import report, terminal_table, terminal_width
 from robustlab.runs import results
 from robustlab.suitable import suitable
+from robustlab.words import visible, visible_json
 
 
 def attack(request: Request, options: Options, command: str) -> int:
@@ -71,9 +72,10 @@ def attack(request: Request, options: Options, command: str) -> int:
     page = report([run.folder], run.folder / "report.html")
     found = results(run)
     if request.json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
+        written = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
+        sys.stdout.buffer.write(visible_json(written).encode() + b"\n")
     print(terminal_table(found, terminal_width(sys.stderr)), file=sys.stderr)
-    print(f"Page: {page}", file=sys.stderr)
+    print(f"Page: {visible(page)}", file=sys.stderr)
     return _threshold(found, request.fail_under)
 
 
@@ -83,7 +85,7 @@ def _threshold(found: dict[str, Any], least: float | None) -> int:
     missed = [r for r in found["results"] if r["robust_accuracy"]["value"] < least]
     for result in missed:
         value = result["robust_accuracy"]["value"]
-        print(f"{result['model']}: robust accuracy {value:.4f} is under {least:g}.", file=sys.stderr)
+        print(f"{visible(result['model'])}: robust accuracy {value:.4f} is under {least:g}.", file=sys.stderr)
     return 1 if missed else 0
 
 
@@ -91,7 +93,7 @@ def _listener(quiet: bool) -> Listener:
     """Sentences and progress on stderr: a bar if it is a terminal, otherwise a line a minute."""
     if quiet:
         return Listener(
-            say=lambda text: print(text, file=sys.stderr) if text.startswith("Warning") else None,
+            say=lambda text: print(visible(text), file=sys.stderr) if text.startswith("Warning") else None,
             watch=lambda clock, say: nullcontext(),
         )
     if not sys.stderr.isatty():

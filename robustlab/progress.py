@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from robustlab.words import visible
+
 if TYPE_CHECKING:
     from rich.progress import Task
 
@@ -172,7 +174,7 @@ def bar(clock: Clock) -> Iterator[None]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn())
     own = Console(stderr=True)
     progress = Progress(*columns, TimeElapsedColumn(), Left(), console=own, transient=True, redirect_stdout=False)
-    row = progress.add_task(clock.current, total=clock.total, completed=clock.done)
-    clock.changed = lambda: progress.update(row, completed=clock.done, description=clock.current)
+    row = progress.add_task(visible(clock.current), total=clock.total, completed=clock.done)
+    clock.changed = lambda: progress.update(row, completed=clock.done, description=visible(clock.current))
     with progress:
         yield

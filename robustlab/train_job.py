@@ -14,6 +14,7 @@ from robustlab.errors import UserError
 from robustlab.files import default_folder, resumable
 from robustlab.training import recipe_for
 from robustlab.typed import check_device, check_whole
+from robustlab.words import visible
 
 
 def as_settings(**values: object) -> list[str]:
@@ -75,7 +76,7 @@ def train_command(
     name = model.rpartition("/")[2]
     folder = output or default_folder("train", name)
     epochs = f"{plan.recipe.epochs} epoch{'s' * (plan.recipe.epochs != 1)}"
-    print(f"Training {plan.architecture} on {plan.data}, {epochs}, into {folder}", file=sys.stderr)
+    print(visible(f"Training {plan.architecture} on {plan.data}, {epochs}, into {folder}"), file=sys.stderr)
     with resumable(folder):
         done = train(
             plan.architecture,
@@ -96,8 +97,11 @@ def train_command(
             on_epoch=lambda entry: print(_line(entry), file=sys.stderr),
         )
     for warning in done.warnings:
-        print(f"Warning: {warning}", file=sys.stderr)
-    print(f"Best epoch {done.best_epoch}. Attack it with: robustlab attack {folder / 'model.toml'}", file=sys.stderr)
+        print(f"Warning: {visible(warning)}", file=sys.stderr)
+    print(
+        visible(f"Best epoch {done.best_epoch}. Attack it with: robustlab attack {folder / 'model.toml'}"),
+        file=sys.stderr,
+    )
     return 0
 
 

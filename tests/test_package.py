@@ -41,7 +41,7 @@ LAYERS: list[set[str]] = [
     {"__main__"},
 ]
 # These know run folders, not models: they import each other and errors, never torch, and anybody may import them.
-FILES = {"tolerance", "files", "progress", "intervals", "reading", "reporting", "runs"}
+FILES = {"tolerance", "files", "progress", "intervals", "reading", "reporting", "runs", "words"}
 HEAVY = ("torch", "torchvision", "captum", "foolbox", "matplotlib", "scipy")
 
 

@@ -13,6 +13,7 @@ from robustlab.cli import attack, look, reports, train, verify  # noqa: F401, ea
 from robustlab.cli.app import app, check_words, of_the_user
 from robustlab.cli.streams import guarded
 from robustlab.errors import RunError, UserError
+from robustlab.words import visible
 
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)  # by the machine, whoever named the file
 
@@ -39,15 +40,15 @@ def _run(words: Sequence[str]) -> int:
         result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else 0
     except (CycloptsError, UserError) as error:
-        print(f"robustlab: {error}", file=sys.stderr)
+        print(f"robustlab: {visible(error)}", file=sys.stderr)
         return 2
     except RunError as error:
-        print(f"robustlab: {error}", file=sys.stderr)
+        print(f"robustlab: {visible(error)}", file=sys.stderr)
         return 1
     except OSError as error:
         if error.errno not in REFUSED and not of_the_user(error, words):
             raise
-        print(f"robustlab: {error.filename or 'A file'} cannot be used: {error.strerror}.", file=sys.stderr)
+        print(f"robustlab: {visible(error.filename or 'A file')} cannot be used: {error.strerror}.", file=sys.stderr)
         return 1 if error.errno in REFUSED else 2
     except KeyboardInterrupt as stop:
         how = f" What is finished is kept; the same command with {stop} goes on." if str(stop) else ""

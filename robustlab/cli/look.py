@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from robustlab.cli.app import Flag, app
+from robustlab.words import visible
 
 
 @app.command
@@ -93,11 +94,11 @@ def data(
         skip_bad=skip_bad,
     )
     for note in chosen.notes:
-        print(f"Warning: {note}", file=sys.stderr)
+        print(f"Warning: {visible(note)}", file=sys.stderr)
     folder = output or default_folder("data", name)
     try:
         write_sheet(chosen, folder, images=images, count=count)
     finally:
         give_back(folder)
-    print(folder / "sheet.png")
+    print(visible(folder / "sheet.png"))
     return 0

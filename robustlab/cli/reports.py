@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from robustlab.cli.app import Flag, app
 from robustlab.errors import UserError, did_you_mean
+from robustlab.words import visible
 
 if TYPE_CHECKING:
     from robustlab.reporting.source import PageRun
@@ -37,9 +38,8 @@ def report(*runs: str, output: Path | None = None, overwrite: Flag = False) -> i
     from robustlab.reporting import report
 
     target = output or Path(runs[0]) / "report.html"
-    print(
-        report(runs, target if target.suffix or target.exists() else target.with_suffix(".html"), overwrite=overwrite)
-    )
+    target = target if target.suffix or target.exists() else target.with_suffix(".html")
+    print(visible(report(runs, target, overwrite=overwrite)))
     return 0
 
 
@@ -71,7 +71,7 @@ def plot(
     target = output or Path(f"{name}.{kind}")
     check_output(target, replace=overwrite)
     write_output(target, draw(_one(folders), name, kind), replace=overwrite)
-    print(target)
+    print(visible(target))
     return 0
 
 
@@ -109,7 +109,7 @@ def table(
         print(text, end="")
     else:
         write_output(output, text.encode(), replace=overwrite)
-        print(output)
+        print(visible(output))
     return 0
 
 
@@ -150,5 +150,5 @@ def _one(folders: Sequence[str]) -> PageRun:
 
     run, notices = one_group(folders)
     for notice in notices:
-        print(f"Note: {notice}", file=sys.stderr)
+        print(f"Note: {visible(notice)}", file=sys.stderr)
     return run

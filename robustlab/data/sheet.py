@@ -14,6 +14,7 @@ from robustlab.data import Data
 from robustlab.errors import UserError
 from robustlab.files import new_folder
 from robustlab.pictures import to_picture
+from robustlab.words import cell, visible
 
 _COLUMNS = 12
 _CELL = 80  # pixels of the sheet for one image, about
@@ -69,7 +70,7 @@ def _sheet(data: Data, pictures: list[Image.Image]) -> Image.Image:
     for label, name in [*enumerate(data.classes), (-1, "no label")]:
         mine = [p for p, own in zip(pictures, labels, strict=True) if own == label]
         for start in range(0, len(mine), _COLUMNS):
-            rows.append((name if start == 0 else "", mine[start : start + _COLUMNS]))
+            rows.append((visible(name) if start == 0 else "", mine[start : start + _COLUMNS]))
 
     width, height = pictures[0].size
     scale = max(1, round(_CELL / max(width, height)))
@@ -79,7 +80,7 @@ def _sheet(data: Data, pictures: list[Image.Image]) -> Image.Image:
     head = 34
     columns = max(len(row) for _, row in rows)
     true = f"{data.images.shape[3]} x {data.images.shape[2]} px"
-    title = f"{data.name}, {data.split}: {len(pictures)} of {len(data)} images, {true}, hash {data.hash}"
+    title = f"{visible(data.name)}, {data.split}: {len(pictures)} of {len(data)} images, {true}, hash {data.hash}"
     sheet_width = max(margin + columns * cell_w, math.ceil(small.getlength(title)) + 24) + 9
     sheet = Image.new("RGB", (sheet_width, head + len(rows) * cell_h + 9), _PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -97,9 +98,9 @@ def _factors(data: Data, count: int) -> bytes:
     columns = [values[:count].tolist() for values in data.factors.values()]
     file = io.StringIO(newline="")
     table = csv.writer(file)
-    table.writerow(["id", "label", "class", *data.factors])
+    table.writerow(["id", "label", "class", *map(cell, data.factors)])
     for i, label in enumerate(data.labels[:count].tolist()):
         row = (f"{column[i]:.6g}" for column in columns)
-        name = data.classes[label] if label >= 0 else ""
+        name = cell(data.classes[label]) if label >= 0 else ""
         table.writerow([int(data.ids[i]), label, name, *row])
     return file.getvalue().encode()

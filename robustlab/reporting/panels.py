@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from robustlab.reporting.figures import marker
-from robustlab.reporting.text import interval, percent
+from robustlab.reporting.text import escape, interval, percent
 
 Json = Mapping[str, Any]
 WIDTH = 320

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, filterwarnings
 
 from robustlab.errors import UserError
 from robustlab.reporting.figures import apart
 from robustlab.reporting.source import PageRun
+from robustlab.words import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +44,8 @@ def draw(run: PageRun, name: str, format: str) -> bytes:
     """The figure `name` of FIGURES as svg, pdf or png (300 dots an inch). UserError: the run has no such numbers."""
     import matplotlib
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), catch_warnings():
+        filterwarnings("ignore", "Glyph .* missing")  # SVG keeps the text; the others show a box
         matplotlib.rcdefaults()  # whatever the reader's own matplotlibrc says
         matplotlib.rcParams.update(SETTINGS)
         stream = io.BytesIO()
@@ -90,7 +94,8 @@ def security_curve(run: PageRun) -> Figure:
     axes.grid(color="0.9", linewidth=0.5)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    labels = [str(line.get_label()) for line in told]
+    # a label that begins with _ would be left out
+    labels = [re.sub("^_", " _", visible(line.get_label())) for line in told]
     columns = 2 if max(map(len, labels)) <= SHORT else 1
     figure.set_figheight(HEIGHT + 0.15 * math.ceil(len(labels) / columns))
     figure.legend(told, labels, loc="outside upper left", ncols=columns, frameon=False)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from robustlab.reporting.text import interval, percent, quantity
+from robustlab.words import cell, visible
 
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$&])")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -156,7 +157,7 @@ def _values(columns: Iterable[Column], row: Mapping[str, Any]) -> Iterator[Any]:
             known = value if value and value["value"] is not None else {"n": value["n"] if value else None}
             yield from (known.get(end) for end in ("value", "low", "high", "n"))
         else:
-            yield value
+            yield cell(value) if isinstance(value, str) else value
 
 
 def _headings(table: Table) -> list[str]:
@@ -168,8 +169,8 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split(None)))
+    return _MARKDOWN.sub(r"\\\1", " ".join(visible(text).split(None)))
 
 
 def _tex(text: str) -> str:
-    return "".join(_LATEX.get(char, char) for char in re.sub(r"[^\S\u00a0]+", " ", text))
+    return "".join(_LATEX.get(char, char) for char in re.sub(r"[^\S\u00a0]+", " ", visible(text)))

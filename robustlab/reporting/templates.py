@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from robustlab.reporting import text
+from robustlab.words import visible, visible_json
 
 
 @cache
@@ -20,6 +21,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -31,6 +33,11 @@ def _environment() -> Environment:
     environment.filters["pretty"] = lambda value: msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
     environment.globals |= {"source": source, "script": script, "script_hash": script_hash}
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """What is put into a template, with what cannot be seen as an escape."""
+    return visible(value, "\n") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def render(template: str, **values: Any) -> Markup:
@@ -65,4 +72,4 @@ def script_json(value: Any) -> Markup:
     >>> script_json({"class": "</script>"})
     Markup('{"class":"\\\\u003c/script>"}')
     """
-    return Markup(msgspec.json.encode(value).decode().replace("<", "\\u003c"))
+    return Markup(visible_json(msgspec.json.encode(value).decode()).replace("<", "\\u003c"))

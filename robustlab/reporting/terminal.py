@@ -15,6 +15,7 @@ from rich.text import Text
 
 from robustlab.reporting.text import NORMS, budget, duration, interval, percent, quantity, shown_names
 from robustlab.runs.audits import in_one_line
+from robustlab.words import visible
 
 WIDTH = 100  # columns where there is no terminal
 # what a narrow terminal does without, first to last
@@ -38,16 +39,17 @@ def terminal_table(results: Mapping[str, Any], width: int = WIDTH) -> str:
             *(row["source"] for row in board["rows"]),
         ]
     )
+    names = {name: visible(shown) for name, shown in names.items()}
     for result in tables:
         norm, clean = NORMS[result["norm"]], result["clean_accuracy"]
         crafted = f", crafted on {', '.join(names[s] for s in result['surrogates'])}" if "surrogates" in result else ""
         eps = budget(result["eps"], result["norm"])
         console.print(Text(f"{names[result['model']]}: {norm} ε = {eps}, n = {clean['n']:,}{crafted}"), width=width)
         console.print(_fitting(console, width, [_attacks(result, SPARED[:n]) for n in range(len(SPARED) + 1)])[1])
-        console.print(Text(f"audit of the attack: {in_one_line(result['audit'])}"), width=width)
+        console.print(Text(visible(f"audit of the attack: {in_one_line(result['audit'])}")), width=width)
         console.print()
     if "transfer" in results:
-        attack = board["attack"]
+        attack = visible(board["attack"])
         at, table = _fitting(
             console, width, [_matrix(board, names, with_intervals) for with_intervals in (True, False)]
         )
@@ -80,7 +82,7 @@ def _attacks(result: Mapping[str, Any], without: Collection[str]) -> Table:
 
     def row(name: str, share: Mapping[str, Any], **more: str) -> None:
         cells = {"left": percent(share), "95 %": interval(share), **more}
-        table.add_row(Text(name), *(cells.get(key, "") for key in kept))
+        table.add_row(Text(visible(name)), *(cells.get(key, "") for key in kept))
 
     row("clean", result["clean_accuracy"])
     for attack in result["attacks"]:

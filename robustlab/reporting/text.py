@@ -7,6 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import markupsafe
+from markupsafe import Markup
+
+from robustlab.words import visible
+
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 MINUS = "\u2212"
 NOT_RUN = "not run"
@@ -14,6 +19,15 @@ _SPACE = "\u00a0"  # a number and its unit stay on one line
 
 # an absolute path, unix or Windows: at least one folder, then a last component, which is what stays
 _PATH = re.compile(r"(?<![\w.~/\\-])(?:/|[A-Za-z]:\\)(?:[^\s/\\:'\"<>|,;()]+[/\\])+(?=[^\s/\\])")
+
+
+def escape(text: object) -> Markup:
+    """A text for the page: escaped, with what cannot be seen as an escape. Markup stays as it is.
+
+    >>> print(escape("<b>\\u202e"))
+    &lt;b&gt;\\u202e
+    """
+    return text if isinstance(text, Markup) else markupsafe.escape(visible(text, "\n"))
 
 
 def percent(share: Mapping[str, Any] | None) -> str:

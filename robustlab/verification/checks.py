@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.runs.resuming import changes
+from robustlab.words import visible
 
 # confidences: absolute; other batches, devices and versions of torch round logits differently
 CONFIDENCE = 1e-4
@@ -79,7 +80,7 @@ class Verification:
             if self.disagreements
             else f"All {total:,} that could be checked agree; taken as stored: {'; '.join(self.taken)}."
         )
-        return "\n".join([*lines, verdict])
+        return "\n".join(visible(line) for line in (*lines, verdict))
 
 
 # keys of run.json that are recomputed, or that say how to; what stands inside them and is not, is named beside

@@ -194,7 +194,7 @@ def test_what_was_not_run_is_said(write_run: Callable[..., Path], tmp_path: Path
     for model in info["aggregates"]["models"]:
         model.update(robust_accuracy=None, robust_accuracy_8bit=None, attacks=[], worst_class=None, curve=[])
     info["aggregates"]["pairs"][0]["robust"] = None
-    info["images"] = []
+    info["config"]["attacks"] = info["images"] = []
     (folder / "run.json").write_bytes(msgspec.json.encode(info))
     outline = Outline(report([folder], tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "not run" in outline.words and "it was not attacked" in outline.words and "not a checkout" in outline.words
