@@ -26,11 +26,12 @@ import torch
 
 from robustlab.data import Data
 from robustlab.data.arrays import Integers, content_hash
-from robustlab.data.decoding import decode
+from robustlab.data.decoding import FILE_BYTES, decode
 from robustlab.data.layout import Split, counted, find_split, root_of, shown, some
 from robustlab.data.selection import class_index
 from robustlab.data.streamed import LazyImages, default_workers
 from robustlab.errors import UserError
+from robustlab.reading import read_bounded
 from robustlab.threat import ThreatModel
 
 
@@ -121,7 +122,7 @@ def _looked_at(files: Sequence[Path], workers: int) -> list[_Look]:
 def _look(file: Path) -> _Look:
     content = b""
     try:
-        content = file.read_bytes()
+        content = read_bounded(file, FILE_BYTES)
         image = decode(content)
     except MemoryError:
         raise

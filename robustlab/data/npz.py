@@ -7,11 +7,13 @@ frame shows, numbered within its class; `class_names` (K,) strings. Pickled cont
 
 from __future__ import annotations
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,12 @@ from robustlab.threat import ThreatModel
 
 Array = npt.NDArray[Any]
 _CONVENTION = {f"{split}_{what}" for split in SPLITS for what in ("images", "labels", "tracks")}
-_UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+# of NumPy and zipfile on damaged files, and where a header is nested without end
+_UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+_UNREADABLE += (SyntaxError, TokenError, OverflowError, MemoryError)
+_UNPACKED = 512 << 20  # bytes that an array may have whatever it was packed into; above that so many times
+_TIMES = 50
+MOST_CLASSES = 100_000
 
 
 def load(path: str, split: str, limit: int | None) -> Data:
@@ -87,9 +94,24 @@ class _Archive:
             hint = did_you_mean(key, [other for other in self.keys if other not in _CONVENTION])
             raise UserError(f"{self.path} has no '{key}'; it holds {there}.{hint}")
         try:
+            self._check_claims(key)
             return np.asarray(self.file[key])
         except _UNREADABLE as error:
             raise UserError(f"'{key}' in {self.path} cannot be read: {error}") from error
+
+    def _check_claims(self, key: str) -> None:
+        """ValueError where an array is to be far larger than what is in the file."""
+        names = self.file.zip.namelist()
+        entry = self.file.zip.getinfo(key if key in names else f"{key}.npy")
+        most = max(_UNPACKED, _TIMES * entry.compress_size)
+        if entry.file_size > most:
+            raise ValueError(f"{entry.compress_size:,} bytes would become {entry.file_size:,}")
+        with self.file.zip.open(entry) as part:
+            version = np.lib.format.read_magic(part)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(part)
+        if any(side < 0 for side in shape) or math.prod(shape) * max(dtype.itemsize, 1) > entry.file_size:
+            raise ValueError(f"it claims the shape {shape} of {dtype}, and has {entry.file_size:,} bytes")
 
     def images(self, key: str) -> Bytes:
         images = self.read(key)
@@ -130,6 +152,11 @@ class _Archive:
         """`class_names`, else "0" to "K-1", with K from all labels in the file."""
         every = [self.labels(f"{split}_labels", None) for split in SPLITS if f"{split}_labels" in self.keys]
         count = max((int(labels.max()) + 1 for labels in every if len(labels)), default=0)
+        if count > MOST_CLASSES:
+            raise UserError(
+                f"The labels in {self.path} go up to {count - 1}; at most {MOST_CLASSES:,} classes are taken. Number"
+                " them from 0 on."
+            )
         if "class_names" not in self.keys:
             return tuple(str(number) for number in range(count))
         names = self.read("class_names")

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robustlab.data.decoding import decode, fit, to_tensor
+from robustlab.data.decoding import FILE_BYTES, decode, fit, to_tensor
 from robustlab.errors import RunError
+from robustlab.reading import read_bounded
 
 
 def default_workers() -> int:
@@ -65,7 +66,7 @@ class LazyImages:
     def _read(self, file: Path) -> Tensor:
         channels, *size = self._each
         try:
-            image = decode(file.read_bytes())
+            image = decode(read_bounded(file, FILE_BYTES))
         except MemoryError:
             raise
         except Exception as error:  # Pillow's readers raise many kinds; all files were read once before the run

@@ -308,7 +308,7 @@ class Run(Struct):
     command: Text | None = None
     suite: Text | None = None
     eps_typed: Annotated[str, Meta(max_length=100)] | Real | None = None
-    perturbation_scale: Size | None = None
+    perturbation_scale: Size = 0
     versions: Json = {}
     git: Json | None = None
     operational: Operational = msgspec.field(default_factory=Operational)

@@ -21,6 +21,7 @@ from robustlab.outputs import Form
 from robustlab.runs import StoredRun
 
 T = TypeVar("T")
+MOST_SIDE = 4096  # pixels of an image's side that a run may ask for
 
 
 class _Model(msgspec.Struct):
@@ -124,6 +125,7 @@ def data_again(run: StoredRun, given: Data | str | None, data_root: str | Path |
         )
     else:
         source = _struct(run, recorded, _Data)
+        _check_amount(run, source)
         if given is not None:
             source.name = given
         try:
@@ -139,6 +141,18 @@ def data_again(run: StoredRun, given: Data | str | None, data_root: str | Path |
             f" is {wanted}. Give the data that were attacked: --data NAME or --data-root FOLDER."
         )
     return data
+
+
+def _check_amount(run: StoredRun, source: _Data) -> None:
+    """UserError where run.json says to render or scale far more than was attacked: that would take memory and time."""
+    high, wide = (source.size, source.size) if isinstance(source.size, int) else source.size or (1, 1)
+    most = 20 * len(run.data_lines) + 1000  # an attack on one class leaves samples out
+    rendered = source.name.startswith("road-signs") and source.limit is not None
+    if not (0 < high <= MOST_SIDE and 0 < wide <= MOST_SIDE) or (rendered and (source.limit or 0) > most):
+        raise UserError(
+            f"{run.folder / 'run.json'} is damaged: it says to load {source.limit} images of size {source.size}, and"
+            f" {len(run.data_lines)} were attacked. Restore the file, or give the data: --data NAME."
+        )
 
 
 def positions(run: StoredRun, data: Data) -> Tensor:
