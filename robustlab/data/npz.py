@@ -28,8 +28,10 @@ from robustlab.threat import ThreatModel
 Array = npt.NDArray[Any]
 _CONVENTION = {f"{split}_{what}" for split in SPLITS for what in ("images", "labels", "tracks")}
 # of NumPy and zipfile on damaged files, and where a header is nested without end
-_UNREADABLE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
-_UNREADABLE += (SyntaxError, TokenError, OverflowError, MemoryError)
+_UNREADABLE = (
+    *(ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError),
+    *(SyntaxError, TokenError, OverflowError, MemoryError),
+)
 _UNPACKED = 512 << 20  # bytes that an array may have whatever it was packed into; above that so many times
 _TIMES = 50
 MOST_CLASSES = 100_000
@@ -101,12 +103,13 @@ class _Archive:
 
     def _check_claims(self, key: str) -> None:
         """ValueError where an array is to be far larger than what is in the file."""
-        names = self.file.zip.namelist()
-        entry = self.file.zip.getinfo(key if key in names else f"{key}.npy")
+        archive = self.file.zip
+        assert archive is not None  # it is open
+        entry = archive.getinfo(key if key in archive.namelist() else f"{key}.npy")
         most = max(_UNPACKED, _TIMES * entry.compress_size)
         if entry.file_size > most:
             raise ValueError(f"{entry.compress_size:,} bytes would become {entry.file_size:,}")
-        with self.file.zip.open(entry) as part:
+        with archive.open(entry) as part:
             version = np.lib.format.read_magic(part)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(part)
