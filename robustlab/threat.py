@@ -127,20 +127,19 @@ def steepest(gradient: Tensor, points: Tensor, norm: str, size: float) -> Tensor
 
 
 def random_start(clean: Tensor, norm: str, eps: float, key: Tensor) -> Tensor:
-    """A point drawn uniformly from the ball around each image, then brought into the box.
+    """A random point of the ball around each image, inside the box.
 
-    key: (B,) int64 from `draws.keys`. l2: a normal direction times u^(1/d); l1: exponential spacings.
+    key: (B,) int64 from `draws.keys`. linf: uniform. l2: uniform in the ball (a normal direction times u^(1/d)), then
+    clipped. l1: a normal draw projected onto ball and box, so that few values move, each by much (Croce and Hein 2021,
+    arXiv:2103.01208, in their code). A uniform draw moves all values by so little that every try starts at about the
+    same place, and where the box stops half of them it does not use the budget.
     """
     shape: Sequence[int] = clean.shape[1:]
-    d = math.prod(shape)
     if norm == "linf":
         return (clean + (2 * uniform(key, shape) - 1) * eps).clamp_(0, 1)
-    if norm == "l2":
-        direction = normal(key, shape)
-        radius = uniform(key ^ 1, (1,)).double().pow(1 / d).float()[:, 0] * eps
-        direction /= column(direction.flatten(1).norm(dim=1).clamp_min(1e-12), clean)
-        return (clean + direction * column(radius, clean)).clamp_(0, 1)
-    spacing = -torch.log1p(-uniform(key, (d + 1,)))
-    share = spacing[:, :d] / spacing.sum(1, keepdim=True)
-    sign = torch.where(uniform(key ^ 1, (d,)) < 0.5, -1.0, 1.0)
-    return project(clean + (share * sign * eps).view_as(clean), clean, "l1", eps)
+    direction = normal(key, shape)
+    if norm == "l1":
+        return project(clean + direction, clean, "l1", eps)
+    radius = uniform(key ^ 1, (1,)).double().pow(1 / math.prod(shape)).float()[:, 0] * eps
+    direction /= column(direction.flatten(1).norm(dim=1).clamp_min(1e-12), clean)
+    return (clean + direction * column(radius, clean)).clamp_(0, 1)

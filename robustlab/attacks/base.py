@@ -275,6 +275,10 @@ class RowAttack(Attack):
         """What the target is shown as view i of the query."""
         return query
 
+    def judged(self, rows: Rows, state: State) -> Tensor | None:
+        """(B,) bool: rows that only want to know whether their query is adversarial, so that its gradient is zero."""
+        return None
+
     def crafted(self, state: State) -> Tensor:
         """(B, C, H, W): what comes out where nothing is judged, for training and for transfer; the last point."""
         return state["query"]

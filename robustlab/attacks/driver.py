@@ -248,15 +248,10 @@ class _Drive:
         searching = self.kept != "last" and (self.searcher is not self.oracle or not attack.faithful or several)
         cell = rows.pos[live], rows.rank[live]  # one row each
         if attack.needs == "gradient" and moving:
-            logits, loss, gradient = self.searcher.gradient(
-                query,
-                lambda z: attack.objective(z, rows, state),
-                lambda q, i: attack.view(q, rows, i, self.draw),
-                attack.views,
-                attack.eot,
-            )
+            judged = attack.judged(rows, state)
+            logits, loss, gradient = self.follow(rows, state, judged if self.quantum == 1 else None)
             shown = attack.views * attack.eot
-            self.backwards[cell] += torch.where(last, 0, shown)[live]
+            self.backwards[cell] += torch.where(last if judged is None else last | judged, 0, shown)[live]
         else:
             gradient = None
             searching = searching and (moving or several)  # the last point of a row is judged by the target itself
@@ -306,6 +301,29 @@ class _Drive:
             self.invalid[rows.pos[lost], rows.rank[lost]] = True
             self.settle(rows, lost)
         return Seen(seen, loss, gradient, hit & ~self.invalid[rows.pos, rows.rank])
+
+    def follow(self, rows: Rows, state: State, judged: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """The searcher's logits (looks, B, K), loss (B,) and gradient (B, C, H, W) at each query.
+
+        The gradient is zero for the rows that want to be judged only, which costs them a forward pass and no more.
+        """
+        attack, query = self.attack, state["query"]
+        if judged is not None and bool(judged.any()):
+            at, rest = (~judged).nonzero()[:, 0], judged.nonzero()[:, 0]
+            seen = torch.stack([self.searcher.logits(query[rest]) for _ in range(attack.eot)])
+            logits = seen.new_zeros(len(seen), len(rows), seen.shape[2])
+            logits[:, rest], gradient = seen, torch.zeros_like(query)
+            if len(at):
+                part = {key: value[at] for key, value in state.items()}
+                logits[:, at], _, gradient[at] = self.follow(rows.take(at), part, None)
+            return logits, torch.stack([attack.objective(z, rows, state) for z in logits]).mean(0), gradient
+        return self.searcher.gradient(
+            query,
+            lambda z: attack.objective(z, rows, state),
+            lambda q, i: attack.view(q, rows, i, self.draw),
+            attack.views,
+            attack.eot,
+        )
 
     def check(self, logits: Tensor, rows: Rows, live: Tensor) -> None:
         """Mark the tries for which the target did not return finite values."""

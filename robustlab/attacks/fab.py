@@ -23,30 +23,44 @@ def to_boundary(points: Tensor, normal: Tensor, gap: Tensor, norm: str) -> Tenso
 
     Croce and Hein 2020, arXiv:1907.02044, eq. 4. linf: all values move by t, or as far as they can.
     l2: by t |normal_i|, or as far as they can. l1: those with the largest |normal_i| go all the way, one after another.
-    t solves a piecewise linear equation. Where the box does not allow the change, everything moves as far as it goes.
+    Where the box does not allow the change, everything moves as far as it goes.
     """
-    w = normal.flatten(1).double() * gap.sign().double()[:, None]
-    x, need = points.flatten(1).double(), gap.abs().double()[:, None]
-    room = torch.where(w > 0, 1 - x, x) * (w != 0)
+    w, x = normal.flatten(1), points.flatten(1)
+    # scaled by the largest value, so that squares of small gradients do not underflow
+    scale = w.abs().amax(1, keepdim=True).clamp_min(1e-37)
+    w = w / scale * gap.sign().to(w.dtype)[:, None]
+    need = (gap.abs()[:, None] / scale).to(w.dtype)
+    room = torch.where(w > 0, 1 - x, x).mul_(w != 0)
     a = w.abs()
-    if norm == "l1":
-        order = a.argsort(dim=1, descending=True)
-        gain = (a * room).gather(1, order)
-        left = (need - (gain.cumsum(1) - gain)).clamp_min(0).minimum(gain)
-        move = torch.zeros_like(a).scatter_(1, order, left / a.gather(1, order).clamp_min(1e-300))
-    else:
-        rate = torch.ones_like(a) if norm == "linf" else a
-        stop, order = (room / rate.clamp_min(1e-300)).sort(dim=1)  # the t at which a value has reached the box
-        full = (a * room).gather(1, order).cumsum(1)
-        slope = (a * rate).gather(1, order)
-        free = slope.flip(1).cumsum(1).flip(1) - slope  # of the values that go on after this stop
-        reached = full + free * stop >= need  # what is gained when the k-th value stops
-        k = reached.long().argmax(1, keepdim=True)
-        before = torch.where(k > 0, full.gather(1, (k - 1).clamp_min(0)), 0)
-        t = (need - before) / (free + slope).gather(1, k).clamp_min(1e-300)
-        t = torch.where(reached.any(1, keepdim=True), t, torch.inf)
-        move = torch.minimum(torch.nan_to_num(t * rate, posinf=1.0), room)
-    return (torch.minimum(move, room) * w.sign()).view_as(points).to(points.dtype)
+    move = _largest_first(a, room, need) if norm == "l1" else _together(a, room, need, norm)
+    return (move * w.sign()).view_as(points)
+
+
+def _largest_first(a: Tensor, room: Tensor, need: Tensor) -> Tensor:
+    order = a.argsort(dim=1, descending=True)
+    gain = (a * room).gather(1, order)
+    left = (need - (gain.cumsum(1) - gain)).clamp_min(0).minimum(gain)
+    move = torch.zeros_like(a).scatter_(1, order, left / a.gather(1, order).clamp_min(1e-37))
+    return torch.minimum(move, room)
+
+
+def _together(a: Tensor, room: Tensor, need: Tensor, norm: str) -> Tensor:
+    """min(t rate_i, room_i), with the t at which the gain, the sum of a_i times that, is what is needed.
+
+    The gain is concave and piecewise linear in t. Newton's steps from t = 0 therefore never pass the solution, and end
+    at it as soon as the same values have reached the box twice: after a few steps, where sorting would need all values.
+    """
+    rate = torch.ones_like(a) if norm == "linf" else a
+    full, slope = a * room, a * rate
+    free, t = torch.ones_like(a, dtype=torch.bool), torch.zeros_like(need)
+    while True:
+        rest = need - (full * ~free).sum(1, keepdim=True)
+        most = rest / (slope * free).sum(1, keepdim=True).clamp_min(1e-37)
+        t = torch.maximum(t, most.clamp_max(1e38))  # finite, for the values that must not move (a rate of 0)
+        still = free & (t * rate < room)
+        if torch.equal(still, free):
+            return torch.minimum(t * rate, room)
+        free = still
 
 
 @dataclass(frozen=True)
@@ -80,7 +94,7 @@ class FABT(MinimumAttack):
 
     @property
     def queries(self) -> int:
-        return 2 * self.steps  # after an adversarial point, the point pulled back is asked for as well
+        return 2 * self.steps  # an adversarial point, and the point pulled back from it
 
     @property
     def looks(self) -> int:
@@ -96,7 +110,15 @@ class FABT(MinimumAttack):
             query = torch.where(
                 column(again, query), random_start(query, self.norm, reach, draw.keys(rows, "start")), query
             )
-        return {"query": query, "taken": torch.zeros_like(rows.y), "pulled": torch.zeros_like(rows.y, dtype=torch.bool)}
+        no = torch.zeros_like(rows.y, dtype=torch.bool)
+        return {
+            "query": query,
+            "taken": torch.zeros_like(rows.y),
+            "pulled": no,  # the query has been pulled back from an adversarial point
+            "judged": no.clone(),  # of the query only the answer is wanted, not the gradient
+            "moved": torch.stack([no, no], 1),  # it was reached by a step from a point not pulled back, or pulled back
+            "crosses": torch.stack([no, no], 1),  # did the last such step cross the boundary?
+        }
 
     def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
         return chosen(logits, rows.target) - chosen(logits, rows.y)
@@ -104,21 +126,29 @@ class FABT(MinimumAttack):
     def done(self, rows: Rows, state: State) -> Tensor:
         return state["taken"] >= self.steps
 
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
-        g, x = seen.gradient, state["query"]
-        assert g is not None
-        both = to_boundary(torch.cat([x, rows.x]), torch.cat([g, g]), self._gaps(seen.loss, g, x, rows.x), self.norm)
-        here, home = both.chunk(2)
-        sizes = distance(both, self.norm).clamp_min(1e-8).to(x.dtype)
-        a, b = sizes.chunk(2)
-        lean = column((a / (a + b)).clamp(max=NEAREST), x)
-        moved = ((x + OVERSHOOT * here) * (1 - lean) + (rows.x + OVERSHOOT * home) * lean).clamp_(0, 1)
-        pull = seen.hit & ~state["pulled"]
-        query = torch.where(column(pull, x), rows.x + BACK * (x - rows.x), moved)
-        return {"query": query, "taken": state["taken"] + (~pull).long(), "pulled": pull}
+    def judged(self, rows: Rows, state: State) -> Tensor:
+        return state["judged"]
 
-    @staticmethod
-    def _gaps(loss: Tensor, g: Tensor, x: Tensor, clean: Tensor) -> Tensor:
-        """What the linear model of the margin lacks to zero at x and, by the same plane, at the clean image."""
+    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+        assert seen.gradient is not None
+        pull = seen.hit & ~state["pulled"]
+        move = ~pull & ~state["judged"]
+        x, at = state["query"], move.nonzero()[:, 0]
+        query = torch.where(column(pull, x), rows.x + BACK * (x - rows.x), x)
+        query[at] = self._step(x[at], rows.x[at], seen.gradient[at], seen.loss[at])
+        taken = state["taken"] + move.long()
+        # no gradient is needed at a point from which the row is pulled back: after its last step, and wherever it is
+        # likely, which is where the last step of this kind has crossed the boundary; if it did not, the row asks again
+        crosses = torch.where(state["moved"], seen.hit[:, None], state["crosses"])
+        moved = torch.stack([~state["pulled"], state["pulled"]], 1) & move[:, None]
+        judged = (moved & crosses).any(1) | move & (taken >= self.steps)
+        return {"query": query, "taken": taken, "pulled": pull, "judged": judged, "moved": moved, "crosses": crosses}
+
+    def _step(self, x: Tensor, clean: Tensor, g: Tensor, loss: Tensor) -> Tensor:
+        """To where the linear model of the margin at x has its boundary, as seen from x and from the clean image."""
         there = loss.double() + (g * (clean - x)).flatten(1).double().sum(1)
-        return torch.cat([-loss.double(), -there])
+        both = to_boundary(torch.cat([x, clean]), torch.cat([g, g]), torch.cat([-loss.double(), -there]), self.norm)
+        here, home = both.chunk(2)
+        a, b = distance(both, self.norm).clamp_min(1e-8).to(x.dtype).chunk(2)
+        lean = column((a / (a + b)).clamp(max=NEAREST), x)
+        return ((x + OVERSHOOT * here) * (1 - lean) + (clean + OVERSHOOT * home) * lean).clamp_(0, 1)
