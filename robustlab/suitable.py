@@ -14,13 +14,15 @@ from robustlab.models.classifier import Classifier
 def suitable(name: str, models: Sequence[Classifier]) -> dict[str, Any]:
     """Arguments of `load_data` for what these models are to see of the data set `name`: size, channels, divided."""
     shape = next((model.shape for model in models if model.shape is not None), None)
-    size: int | tuple[int, int] | None = None
-    if shape is not None and name.startswith("folder:"):
-        size = shape[1:]
-    elif shape is not None and name in SQUARE and shape[1] == shape[2]:
-        size = shape[1]
     channels = None if shape is None else shape[0]
-    return {"size": size, "channels": channels, "divided": bool(trained_on(name, models))}
+    return {"size": size_for(name, shape), "channels": channels, "divided": bool(trained_on(name, models))}
+
+
+def size_for(name: str, shape: tuple[int, int, int] | None) -> int | tuple[int, int] | None:
+    """The size at which to render or scale: what a model expects (C, H, W), where the set can be had at that."""
+    if shape is not None and name.startswith("folder:"):
+        return shape[1:]
+    return shape[1] if shape is not None and name in SQUARE and shape[1] == shape[2] else None
 
 
 def trained_on(name: str, models: Sequence[Classifier]) -> list[str]:

@@ -25,6 +25,7 @@ LAYERS: list[set[str]] = [
     {"cards", "distributed", "environment", "memory", "options", "outputs"},
     {"oracle", "pictures"},
     {"models", "data"},
+    {"suitable"},
     {"explain", "judging"},
     {"attacks"},
     {"defenses"},  # methods: a batch, a filter; training calls them, not they training
@@ -32,7 +33,6 @@ LAYERS: list[set[str]] = [
     {"cascade", "randomised"},
     {"audit"},
     {"provenance", "transfer"},
-    {"suitable"},
     {"intake"},
     {"estimate", "plan"},
     {"evaluation"},

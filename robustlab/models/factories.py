@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Mapping
@@ -16,6 +17,8 @@ from torch import nn
 
 from robustlab.errors import UserError, did_you_mean
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 
 def from_file(path: Path, function: str, options: Mapping[str, Any] | None = None) -> nn.Module:
     """What a factory in a user's file returns; anything that goes wrong there is a `UserError` with the line.
@@ -23,23 +26,52 @@ def from_file(path: Path, function: str, options: Mapping[str, Any] | None = Non
     The file is run as a module of its own name, with its folder first on the import path, so that it can import its
     neighbours; random initial weights are the same each time.
     """
+    return made_from_file(path, function, options or {}, {}, 0)[0]
+
+
+def made_from_file(
+    path: Path, function: str, options: Mapping[str, Any], offered: Mapping[str, Any], seed: int
+) -> tuple[nn.Module, dict[str, Any]]:
+    """As `from_file`, and the options that make the same again: those given, and what it wants of `offered`.
+
+    offered: arguments that the factory gets where it has a parameter of that name. seed: of random initial weights.
+    """
     if not path.is_file():
         raise UserError(f"There is no file {str(path)!r} (for FILE.py:function).")
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             factory = _function(_module(path), path, function)
+            chosen = {**_wanted(factory, offered), **options}
             try:
-                made = factory if isinstance(factory, nn.Module) else factory(**(options or {}))
+                made = factory if isinstance(factory, nn.Module) else factory(**_with_tuples(chosen))
             except (Exception, SystemExit) as error:
                 raise UserError(f"{path}:{function} raised {_what(error, path)}") from error
     finally:
         sys.path.remove(folder)
     if not isinstance(made, nn.Module):
         raise UserError(f"{path}:{function} must return a torch.nn.Module, it returned a {type(made).__name__}.")
-    return made
+    return made, chosen
+
+
+def _wanted(factory: Any, offered: Mapping[str, Any]) -> dict[str, Any]:
+    """What is offered under the name of one of the factory's parameters."""
+    if not offered or isinstance(factory, nn.Module):
+        return {}
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # of some callables nothing is known
+        return {}
+    return {p.name: offered[p.name] for p in parameters if p.kind in _BY_NAME and p.name in offered}
+
+
+def _with_tuples(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The shape as a registered architecture gets it; a card can hold a list only."""
+    return {
+        key: tuple(value) if key == "shape" and isinstance(value, list) else value for key, value in options.items()
+    }
 
 
 def _module(path: Path) -> ModuleType:

@@ -65,6 +65,12 @@ def _from_card(path: Path, weights: str | Path | None, download: bool, run_code:
         beside = path.parent / card.weights
         # torchvision's own weights have names; whatever else is named is a file
         weights = card.weights if card.architecture.startswith("torchvision:") and not beside.exists() else beside
+    file = card.architecture.rpartition(":")[0]
+    if file.endswith(".py") and not (path.parent / file).is_file():
+        raise UserError(
+            f"The model card {path} names the factory {card.architecture}, and there is no file {path.parent / file}."
+            " Put it back, or change the line `architecture` in the card."
+        )
     if card.architecture in ARCHITECTURES:
         if card.outputs is None or card.shape is None or weights is None:
             needed = (("classes", card.outputs), ("shape", card.shape), ("weights", weights))

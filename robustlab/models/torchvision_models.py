@@ -57,12 +57,7 @@ def load_torchvision(
     >>> model.shape, len(model.classes), model.classes[1]
     ((3, 224, 224), 1000, 'goldfish')
     """
-    if name not in torchvision_names():
-        hint = did_you_mean(name, torchvision_names())
-        raise UserError(
-            f"torchvision has no classifier {name!r}.{hint} It has {len(torchvision_names())}, such as resnet50,"
-            " vit_b_16 and convnext_tiny: torchvision.models.list_models(module=torchvision.models)."
-        )
+    _check_name(name)
     offered = torchvision.models.get_model_weights(name)
     chosen = offered.__members__.get(str(weights), offered.DEFAULT)
     preset, names = chosen.transforms(), chosen.meta["categories"]
@@ -86,7 +81,28 @@ def load_torchvision(
     return Classifier(module, preset.mean, preset.std, classes=classes, shape=shape)
 
 
-def _build(name: str, outputs: int, shape: tuple[int, int, int], options: Mapping[str, Any]) -> nn.Module:
+def build_torchvision(
+    name: str, classes: int, shape: tuple[int, int, int], options: Mapping[str, Any], seed: int
+) -> nn.Module:
+    """A fresh module, its weights a function of the seed alone; see `load_torchvision`."""
+    _check_name(name)
+    if shape[0] != 3:
+        raise UserError(f"torchvision's classifiers take images of 3 channels, not {shape[0]}.")
+    return _build(name, classes, shape, options, seed)
+
+
+def _check_name(name: str) -> None:
+    if name not in torchvision_names():
+        hint = did_you_mean(name, torchvision_names())
+        raise UserError(
+            f"torchvision has no classifier {name!r}.{hint} It has {len(torchvision_names())}, such as resnet50,"
+            " vit_b_16 and convnext_tiny: torchvision.models.list_models(module=torchvision.models)."
+        )
+
+
+def _build(
+    name: str, outputs: int, shape: tuple[int, int, int], options: Mapping[str, Any], seed: int = 0
+) -> nn.Module:
     given: dict[str, Any] = {"num_classes": outputs}
     if name.startswith("vit_"):
         given["image_size"] = shape[1]
@@ -95,7 +111,7 @@ def _build(name: str, outputs: int, shape: tuple[int, int, int], options: Mappin
     elif name in _AUXILIARY:  # their weights want the normalisation of ImageNet turned back inside
         given |= {"aux_logits": False, "transform_input": True, "init_weights": True}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         try:
             return cast(nn.Module, torchvision.models.get_model(name, weights=None, **(given | dict(options))))
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from robustlab.data import Data
 from robustlab.data.streamed import LazyImages
 from robustlab.models.classifier import Classifier
 from robustlab.oracle import undisturbed
+from robustlab.training.recipe import Recipe
 
 PGD_STEPS = 10
 BATCH = 250
@@ -66,3 +68,45 @@ def collapse(history: Sequence[dict[str, Any]], drop: float = 0.15) -> str | Non
         f" one-step examples it went from {best['batch_accuracy']:.1%} to {now['batch_accuracy']:.1%}. The checkpoint"
         " of the best epoch is kept; more noise (k), a smaller eps or fewer epochs avoid it."
     )
+
+
+EXPLODED = "The loss exploded"
+GUESSING = "The model still guesses"
+
+
+def trouble(history: Sequence[dict[str, Any]], recipe: Recipe, train: Data, val: Data) -> list[str]:
+    """Warnings after the last epoch of a history: a loss that exploded, or answers no better than guesses; each once.
+
+    Guessing: up to now no epoch was better than always answering with the most frequent class, by half a standard
+    deviation; asked when the learning rate is past its peak.
+    """
+    said, now, found = " ".join(entry.get("warning", "") for entry in history), history[-1], []
+    even = math.log(len(train.classes))  # the loss of one who answers every class alike
+    lost = min(now["train_loss"], now["val_loss"])
+    if not lost < 10 * even and EXPLODED not in said:
+        found.append(
+            f"{EXPLODED}: {now['val_loss']:.4g} on the validation images after epoch {now['epoch']}, where"
+            f" answering every class alike has {even:.2f}. {recipe.calmer()}"
+        )
+    past = now["epoch"] > max(1, math.ceil(recipe.warmup * recipe.epochs)) or now["epoch"] == recipe.epochs
+    if (
+        past
+        and GUESSING not in said
+        and all(_guesses(history, split, d) for split, d in (("train", train), ("val", val)))
+    ):
+        steps = recipe.epochs * math.ceil(len(train) / recipe.batch_size)
+        few = f" All {recipe.epochs} epochs have {steps} steps only: more of them, or smaller batches"
+        few += f" (--epochs {3 * recipe.epochs}, --set batch_size={max(8, recipe.batch_size // 4)})."
+        found.append(
+            f"{GUESSING} after epoch {now['epoch']}: {now['val_accuracy']:.1%} of {now['val_n']} validation images, no"
+            f" more than one answer for all would have.{few if steps < 300 else ''} {recipe.calmer()} If that does not"
+            " help, look at the images and their labels (robustlab data), and whether the model normalises its input."
+        )
+    return found
+
+
+def _guesses(history: Sequence[dict[str, Any]], split: str, data: Data) -> bool:
+    best = max(entry[f"{split}_accuracy"] for entry in history)
+    labels = data.labels[: history[-1][f"{split}_n"]]
+    share = int(labels.bincount().max()) / len(labels)
+    return bool(best <= share + 0.5 * math.sqrt(share * (1 - share) / len(labels)))

@@ -156,8 +156,8 @@ def model_card(
         name=name,
         architecture=config["architecture"],
         weights="model.safetensors",
-        mean=[round(v, 6) for v in model.mean.flatten().tolist()],
-        std=[round(v, 6) for v in model.std.flatten().tolist()],
+        mean=[round(v, 6) for v in model.mean.flatten().tolist()] if model.normalised else None,
+        std=[round(v, 6) for v in model.std.flatten().tolist()] if model.normalised else None,
         classes=list(model.classes),
         shape=model.shape,
         options=config["options"],
@@ -179,6 +179,12 @@ def _hardware(device: torch.device) -> str:
     return f"{about['name']}, {about['threads']} threads" if "threads" in about else str(about["name"])
 
 
+def keep_model(folder: TrainFolder, model: Classifier, card: ModelCard) -> None:
+    """Write the best model and its card."""
+    folder.write(card.weights, packed_weights(model.module))
+    folder.write("model.toml", card_text(card))
+
+
 def finish(
     folder: TrainFolder,
     model: Classifier,
@@ -191,8 +197,7 @@ def finish(
     device: torch.device,
 ) -> None:
     """Write everything that a finished training leaves, run.json last."""
-    folder.write(card.weights, packed_weights(model.module))
-    folder.write("model.toml", card_text(card))
+    keep_model(folder, model, card)
     folder.write_json("history.json", {"schema_version": SCHEMA_VERSION, "epochs": history})
     for name, picture in drawn_curve(history, best_epoch).items():
         folder.write(name, picture)

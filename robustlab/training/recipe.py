@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from robustlab.cards import convert, find_card, read_card
 from robustlab.defenses import defense_class
 from robustlab.errors import UserError, did_you_mean
 from robustlab.models import ARCHITECTURES
-from robustlab.models.zoo import zoo_card, zoo_names
+from robustlab.models.card import ModelCard, read_model_card
+from robustlab.models.zoo import card_path, zoo_card, zoo_names
 from robustlab.typed import check_whole
 
 
@@ -22,8 +23,9 @@ class Recipe:
     lr: the peak; it is reached after the share `warmup` of all steps, then falls to 0 along a cosine.
     weight_decay: L2, on matrices and kernels only. l1: weight of the sum of their absolute values. dropout: before the
     last layer. shift: augmentation, random moves of up to that many pixels; flip: random mirror images (never for signs
-    or digits). init: a zoo name or model card to start from. train_size, val_size: the first so many images, None for
-    all. check_size: how many images of each split the PGD check sees every epoch. defense: `method` and its parameters.
+    or digits). init: a zoo name or model card to start from. clip: the largest norm of a step's gradient, 0 for any.
+    train_size, val_size: the first so many images, None for all. check_size: how many images of each split the PGD
+    check sees every epoch. defense: `method` and its parameters.
 
     >>> Recipe(epochs=3, defense={"method": "n-fgsm", "eps": "8/255"}).lr
     0.1
@@ -40,6 +42,7 @@ class Recipe:
     flip: bool = False
     warmup: float = 0.25
     init: str = ""
+    clip: float = 0.0
     train_size: int | None = None
     val_size: int | None = 1000
     check_size: int = 300
@@ -53,12 +56,23 @@ class Recipe:
             check_whole(f"A recipe's {key}", value, 1)
         if self.train_size == 1:
             raise UserError("A recipe needs train_size of at least 2.")
-        for key in ("lr", "momentum", "weight_decay", "l1", "dropout", "shift", "warmup"):
+        for key in ("lr", "momentum", "weight_decay", "l1", "dropout", "shift", "warmup", "clip"):
             if not 0 <= getattr(self, key) < math.inf:
                 raise UserError(f"A recipe needs {key} of at least 0, and finite, got {getattr(self, key)}.")
         for key in ("dropout", "warmup", "momentum"):
             if not getattr(self, key) < 1:
                 raise UserError(f"A recipe needs {key} below 1, got {getattr(self, key)}.")
+
+    def calmer(self) -> str:
+        """What to try where the loss explodes."""
+        tries = [f"Lower lr (--set lr={self.lr / 10:.3g})"]
+        tries += ["raise warmup (--set warmup=0.5)"] if self.warmup < 0.5 else []
+        tries += ["clip the gradients (--set clip=1)"] if not self.clip or self.clip > 1 else []
+        return " or ".join([", ".join(tries[:-1]), tries[-1]] if tries[1:] else tries) + "."
+
+    def record(self) -> dict[str, Any]:
+        """Its content as a run stores it: `clip` only where it is used, as what was trained before it was there."""
+        return {key: value for key, value in asdict(self).items() if key != "clip" or value}
 
 
 @dataclass(frozen=True)
@@ -101,8 +115,10 @@ def recipe_for(
 ) -> Plan:
     """What `robustlab train MODEL` means.
 
-    model: a zoo name (trained again as its card says) or an architecture. data: default the zoo entry's, or
-    `road-signs`. recipe: the name or path of a card in `defenses/`; default the zoo entry's own, or `plain`.
+    model: a zoo name (trained again as its card says); an architecture, `torchvision:NAME` or `FILE.py:function`, which
+    start from random weights; or a model card (or its folder), trained further from its weights and by its own
+    recipe. data: default the card's, or `road-signs`. recipe: the name or path of a card in `defenses/`; default
+    the card's own, or `plain`.
     overrides: values that win over the card's: fields of `Recipe`, and parameters of the defense, such as `eps`.
     Raises UserError.
 
@@ -110,21 +126,37 @@ def recipe_for(
     >>> plan.architecture, plan.data, plan.recipe.epochs, plan.recipe.defense["eps"]
     ('cnn', 'road-signs', 2, '4/255')
     """
+    model = card_path(model)
+    file, colon, function = model.rpartition(":")
     if model in zoo_names():
         card = zoo_card(model)
         plan = Plan(card.architecture, card.data, convert(card.recipe, Recipe, f"the recipe of {model}"), card.seed)
-    elif model in ARCHITECTURES:
+    elif model.endswith(".toml"):
+        card = read_model_card(model)
+        plan = Plan(model, card.data or "road-signs", _of_card(card, model), card.seed)
+    elif model in ARCHITECTURES or (function and file == "torchvision") or (function and file.endswith(".py")):
         plan = Plan(model, "road-signs", read_recipe(recipe or "plain"))
     else:
         known = [*ARCHITECTURES, *zoo_names()]
+        hint = did_you_mean(model, known)
+        if model.endswith(".py"):
+            hint = f" Name the function in it that returns the network: {model}:FUNCTION."
         raise UserError(
-            f"There is nothing to train called {model!r}.{did_you_mean(model, known)} Give an architecture"
-            f" ({', '.join(ARCHITECTURES)}) or a zoo name ({', '.join(zoo_names())})."
+            f"There is nothing to train called {model!r}.{hint} Give an architecture"
+            f" ({', '.join(ARCHITECTURES)}, torchvision:NAME or FILE.py:function), a model card (FILE.toml), or a zoo"
+            f" name ({', '.join(zoo_names())})."
         )
     chosen = plan.recipe
-    if recipe is not None:
-        chosen = read_recipe(recipe)
+    if recipe is not None:  # a card's weights are started from by whatever recipe
+        chosen = replace(read_recipe(recipe), **({"init": chosen.init} if model.endswith(".toml") else {}))
     return Plan(plan.architecture, data or plan.data, _overridden(chosen, overrides or {}), plan.seed)
+
+
+def _of_card(card: ModelCard, path: str) -> Recipe:
+    """How the model of a card is trained further: as it was trained, from the weights that it has."""
+    recipe = convert(card.recipe, Recipe, f"the recipe of {path}") if card.recipe else read_recipe("plain")
+    dropout = card.options.get("dropout", recipe.dropout)
+    return replace(recipe, init=path if card.weights else "", dropout=dropout)
 
 
 def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:

@@ -1,0 +1,228 @@
+"""One training while it runs: the steps, what is measured after each epoch, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustlab.data import Data
+from robustlab.draws import keys
+from robustlab.errors import RunError, UserError
+from robustlab.memory import of_the_machine
+from robustlab.training.batches import augmented, learning_rate, shuffled
+from robustlab.training.checks import collapse, loss_and_accuracy, trouble, under_attack
+from robustlab.training.folder import TrainFolder
+from robustlab.training.recipe import Recipe
+from robustlab.training.start import Start
+
+Entry = dict[str, Any]
+
+
+class Diverged(RunError):
+    """The loss is no number any more."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training is: `batch` of `batches` in an epoch (from 1), and images a second since the epoch began."""
+
+    epoch: int
+    batch: int
+    batches: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who is told what happens: the entry of each epoch, each batch that is done, and warnings as they come up."""
+
+    epoch: Callable[[Entry], None] = lambda entry: None
+    batch: Callable[[Moment], None] = lambda moment: None
+    warning: Callable[[str], None] = lambda text: None
+
+
+class Session:
+    """The state of one training: what a checkpoint holds, and the steps that change it."""
+
+    def __init__(
+        self,
+        start: Start,
+        train_data: Data,
+        val_data: Data,
+        recipe: Recipe,
+        defense: Any,
+        eps: float,
+        seed: int,
+        device: torch.device,
+        told: Told,
+    ) -> None:
+        self.told = told
+        self.own = start.own
+        self.recipe, self.defense, self.seed, self.device = recipe, defense, seed, device
+        # convolutions on channels_last took 0.75-0.85 of the time on a CPU (cnn, resnet20), and suit tensor cores;
+        # a module of one's own may take views that these strides do not allow
+        self.strides = torch.contiguous_format if start.own else torch.channels_last
+        model = self.model = start.model.to(device).to(memory_format=self.strides)
+        self.train_data, self.val_data = _on(train_data, device), _on(val_data, device)
+        self.eps = eps
+        self.kernels = [p for p in model.parameters() if p.ndim > 1]
+        others = [p for p in model.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.SGD(
+            [{"params": self.kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.momentum > 0,
+        )
+        self.history: list[Entry] = []
+        self.warnings: list[str] = list(dict.fromkeys([*train_data.notes, *val_data.notes, *start.warnings]))
+        self.best_entry: Entry = {}
+        self.best_state: dict[str, Tensor] = {}
+        self.seconds = 0.0
+
+    def run(self, folder: TrainFolder) -> None:
+        """All epochs that are left, a checkpoint after each; then the best epoch's weights in the model."""
+        if (saved := folder.checkpoint()) is not None:
+            self._restore(saved)
+        for text in self.warnings:
+            self.told.warning(text)
+        for epoch in range(len(self.history) + 1, self.recipe.epochs + 1):
+            began = time.perf_counter()
+            try:
+                entry = {"epoch": epoch, **self._epoch(epoch), **self._measure(epoch)}
+                if math.isnan(entry["train_loss"] + entry["val_loss"]):
+                    raise Diverged(f"The model answers NaN after epoch {epoch}. {self.recipe.calmer()}")
+            except Exception as error:
+                if not self.own or isinstance(error, RunError | UserError) or of_the_machine(error):
+                    raise
+                raise RunError(
+                    f"{self.model.name} failed while it was trained: {type(error).__name__}: {error}. (In training"
+                    " mode, on a batch of images and back to the gradients.)"
+                ) from error
+            entry["seconds"] = round(time.perf_counter() - began, 2)
+            self.seconds += entry["seconds"]
+            self.history.append(entry)
+            if found := self._warnings():
+                entry["warning"] = " ".join(found)
+                self.warnings += found
+            if not self.best_entry or self._score(entry) >= self._score(self.best_entry):
+                self.best_entry = entry
+                self.best_state = {key: value.clone() for key, value in self.model.state_dict().items()}
+            folder.save_checkpoint(self._state())
+            self.told.epoch(entry)
+            for text in found:
+                self.told.warning(text)
+        self.keep_best()
+
+    def keep_best(self) -> None:
+        """The best epoch's weights in the model, which is then on the CPU."""
+        self.model.load_state_dict(self.best_state)
+        self.model.to("cpu").to(memory_format=torch.contiguous_format)
+
+    def _warnings(self) -> list[str]:
+        """What is worth saying after an epoch, and was not said before."""
+        found = collapse(self.history) if self.defense else None
+        return [*([found] if found else []), *trouble(self.history, self.recipe, self.train_data, self.val_data)]
+
+    def _epoch(self, epoch: int) -> Entry:
+        """One pass over the training data. epoch: from 1."""
+        recipe, data = self.recipe, self.train_data
+        batches = shuffled(data.ids, self.seed, epoch, recipe.batch_size)
+        total = torch.zeros(2, device=self.device)
+        rate, seen = 0.0, 0
+        self.model.train()
+        began = time.perf_counter()
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            # dropout draws from torch's generator: seeded by the epoch, so that a resumed run draws the same
+            torch.manual_seed(int(keys(self.seed, torch.tensor([epoch]), "dropout")) & 0x7FFFFFFF)
+            for i, index in enumerate(batches):
+                step = (epoch - 1) * len(batches) + i
+                rate = learning_rate(step, recipe.epochs * len(batches), recipe.lr, recipe.warmup)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                total += self._step(index, epoch, epoch - 1 + i / len(batches))
+                seen += len(index)
+                # on a GPU, looking at the loss waits for it
+                often = self.device.type == "cpu" or i % 8 == 7 or i + 1 == len(batches)
+                if often and not bool(torch.isfinite(total).all()):
+                    raise Diverged(
+                        f"The training loss became NaN or infinite in epoch {epoch}, batch {i + 1} of {len(batches)},"
+                        f" at lr = {rate:.3g}. {recipe.calmer()}"
+                    )
+                passed = time.perf_counter() - began
+                self.told.batch(Moment(epoch, i + 1, len(batches), seen / max(passed, 1e-9)))
+        loss, accuracy = (total / len(data)).tolist()
+        return {"lr": rate, "batch_loss": loss, "batch_accuracy": accuracy}
+
+    def _step(self, index: Tensor, epoch: int, progress: float) -> Tensor:
+        """One step of the optimiser; (summed loss, number right) on the batch as it was trained on."""
+        recipe, ids = self.recipe, self.train_data.ids[index]
+        x, y = self.train_data.images[index].to(self.device), self.train_data.labels[index]
+        x = augmented(x, ids, self.seed, epoch, recipe.shift, recipe.flip)
+        # a copy: strides of grey images count as contiguous in either order, and convolutions hand them on
+        x = x.clone(memory_format=self.strides) if self.own else x.contiguous(memory_format=self.strides)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            if self.defense is None:
+                logits = self.model(x)
+                loss = F.cross_entropy(logits, y)
+            else:
+                key = keys(self.seed, ids, "defense", epoch)
+                logits, loss = self.defense.loss(self.model, x, y, key, progress)
+        penalty = recipe.l1 * sum(p.abs().sum() for p in self.kernels) if recipe.l1 else 0.0
+        self.optimizer.zero_grad()
+        (loss + penalty).backward()
+        if recipe.clip:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        self.optimizer.step()
+        right = (logits.detach().argmax(1) == y).sum()
+        return torch.stack([loss.detach().float() * len(y), right.float()])
+
+    def _measure(self, epoch: int) -> Entry:
+        """Loss and accuracy of both splits: clean on as many images, and under PGD on the first `check_size`."""
+        entry: Entry = {}
+        for split, data in (("train", first_of(self.train_data, len(self.val_data))), ("val", self.val_data)):
+            checked = first_of(data, self.recipe.check_size)
+            clean = loss_and_accuracy(self.model, data.images, data.labels)
+            robust = under_attack(self.model, checked, self.eps, self.seed)
+            entry |= {f"{split}_loss": clean[0], f"{split}_accuracy": clean[1], f"{split}_n": len(data)}
+            entry |= {f"{split}_robust_loss": robust[0], f"{split}_robust_accuracy": robust[1]}
+            entry[f"{split}_robust_n"] = len(checked)
+        return entry
+
+    def _score(self, entry: Entry) -> tuple[float, float]:
+        clean, robust = entry["val_accuracy"], entry["val_robust_accuracy"]
+        return (robust, clean) if self.defense else (clean, -entry["val_loss"])
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best_state": self.best_state,
+            "best_epoch": self.best_entry["epoch"],
+            "history": self.history,
+            "warnings": self.warnings,
+            "seconds": self.seconds,
+        }
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.history, self.warnings, self.seconds = saved["history"], saved["warnings"], saved["seconds"]
+        self.best_state = saved["best_state"]
+        self.best_entry = self.history[saved["best_epoch"] - 1]
+
+
+def first_of(data: Data, limit: int | None) -> Data:
+    return data if limit is None or limit >= len(data) else data.take(torch.arange(limit))
+
+
+def _on(data: Data, device: torch.device) -> Data:
+    """The data on a device; images that lie on the disk stay there."""
+    images = data.images.to(device) if isinstance(data.images, Tensor) else data.images
+    return replace(data, images=images, labels=data.labels.to(device), ids=data.ids.to(device))
