@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from robustlab.errors import UserError
 from robustlab.files import write_file
@@ -165,7 +166,8 @@ def check_fit(module: nn.Module, given: Mapping[str, Tensor], path: str | Path) 
     # files written before PyTorch 0.4.1 lack BatchNorm's counter, which no prediction depends on
     needed = {key: value for key, value in wanted.items() if not key.endswith("num_batches_tracked")}
     given = _without_prefix(given, needed, path)
-    pairs = [(key, given[key], wanted[key]) for key in wanted if isinstance(given.get(key), Tensor)]
+    shaped = [key for key, value in wanted.items() if not is_lazy(value)]  # lazy ones take the shape of the file's
+    pairs = [(key, given[key], wanted[key]) for key in shaped if isinstance(given.get(key), Tensor)]
     found = {
         "missing": [key for key in needed if key not in given],
         "unexpected": [key for key in given if key not in wanted],

@@ -148,7 +148,8 @@ def recipe_for(
         )
     chosen = plan.recipe
     if recipe is not None:  # a card's weights are started from by whatever recipe
-        chosen = replace(read_recipe(recipe), **({"init": chosen.init} if model.endswith(".toml") else {}))
+        other = read_recipe(recipe)
+        chosen = replace(other, init=chosen.init) if model.endswith(".toml") else other
     return Plan(plan.architecture, data or plan.data, _overridden(chosen, overrides or {}), plan.seed)
 
 

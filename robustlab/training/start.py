@@ -21,6 +21,8 @@ from robustlab.models.loading import build
 from robustlab.models.torchvision_models import build_torchvision
 from robustlab.training.recipe import Recipe
 
+Norm = tuple[list[float] | None, list[float] | None]  # mean and standard deviation that a classifier normalises by
+
 
 @dataclass(frozen=True)
 class Start:
@@ -52,7 +54,9 @@ def begin(architecture: str, data: Data, recipe: Recipe, seed: int, output: Path
     is kept. A module of one's own gets the images as they are, in [0, 1], as in an attack; all others normalise by
     mean and standard deviation of the training images. output: the folder that the card will lie in.
     """
-    count, shape = len(data.classes), tuple(data.images.shape[1:])
+    count = len(data.classes)
+    channels, high, wide = data.images.shape[1:]
+    shape = (channels, high, wide)
     if count < 2:
         raise UserError(
             f"{data.name} has {'one class' if count else 'no classes'}, and training needs at least 2 to tell apart:"
@@ -66,7 +70,8 @@ def begin(architecture: str, data: Data, recipe: Recipe, seed: int, output: Path
         beside, architecture = Path(architecture).parent, card.architecture
     options |= {"dropout": recipe.dropout} if recipe.dropout else {}
     file, colon, function = architecture.rpartition(":")
-    code, norm = "", _normalisation(data)
+    code = ""
+    norm: Norm = _normalisation(data)
     if architecture in ARCHITECTURES:
         module: nn.Module = build(architecture, count, shape, options, seed)
     elif file == "torchvision":
@@ -97,14 +102,14 @@ def begin(architecture: str, data: Data, recipe: Recipe, seed: int, output: Path
     return Start(model, architecture, options, code, warnings if code else [])
 
 
-def _normalisation(data: Data) -> tuple[list[float], list[float]]:
+def _normalisation(data: Data) -> Norm:
     # of a set that lies on the disk, the first thousand say enough
     images = data.images if isinstance(data.images, Tensor) else data.images[:1000]
     mean = [round(float(v), 4) for v in images.mean((0, 2, 3))]
     return mean, [round(max(float(v), 1e-3), 4) for v in images.std((0, 2, 3))]
 
 
-def _of(model: Classifier) -> tuple[list[float] | None, list[float] | None]:
+def _of(model: Classifier) -> Norm:
     """Mean and standard deviation that a classifier normalises by."""
     return (model.mean.flatten().tolist(), model.std.flatten().tolist()) if model.normalised else (None, None)
 
