@@ -85,6 +85,11 @@ class TrainFolder:
     def finished(self) -> bool:
         return bool(self._info.get("finished", True))  # older versions wrote run.json when they were done
 
+    @property
+    def replaces(self) -> bool:
+        """Is there a training that this one will take the place of?"""
+        return self._output.replaces
+
     def __enter__(self) -> Self:
         return self
 

@@ -131,7 +131,7 @@ def train(
             try:
                 session.run(folder)
             except Diverged as error:
-                if not session.history:
+                if not session.history or folder.replaces:  # what is there stays until it is replaced as a whole
                     raise
                 session.keep_best()
                 best, seconds = session.best_entry, session.seconds
