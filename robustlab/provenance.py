@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
 
-from robustlab.attacks.suite import Suite
+from robustlab.attacks.parameters import THREAT
+from robustlab.attacks.suite import Member, Suite
 from robustlab.cascade import perturbation_scale
 from robustlab.data import Data
 from robustlab.environment import describe_device, git_state, versions
@@ -48,7 +50,7 @@ def configuration(
         },
         "suite": suite.name,
         "threat": {"norm": threat.norm, "eps": threat.eps},
-        "attacks": [{"name": m.name, "method": m.method, "parameters": m.parameters} for m in suite.members],
+        "attacks": [{"name": m.name, "method": m.method, "parameters": _parameters(m)} for m in suite.members],
         "seed": options.seed,
         "search_copy": options.search_copy,
         "precision": options.precision,
@@ -70,6 +72,13 @@ def configuration(
     if curve:
         config["curve"] = dict(curve)
     return config
+
+
+def _parameters(member: Member) -> dict[str, Any]:
+    """As the card or flag gave them; a suite that was made in Python may have given them to the attack alone."""
+    attack = member.attack
+    own = [f for f in fields(attack) if f.init and f.name not in THREAT and f.name not in member.parameters]
+    return member.parameters | {f.name: value for f in own if (value := getattr(attack, f.name)) != f.default}
 
 
 def _named(model: Classifier) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from torch import nn
 from robustlab import evaluate, verify
 from robustlab.attacks.suite import load_suite
 from robustlab.audit.work import CHECKS
+from robustlab.cli import main
 from robustlab.errors import UserError
 from robustlab.evaluation import Listener
 from robustlab.verification.audited import CHEAP
@@ -233,9 +234,14 @@ LACKING = {
 
 
 @pytest.mark.parametrize("case", LACKING)
-def test_a_run_that_lacks_lines_is_none(case: str, folder: Path, found: Callable[..., Any]) -> None:
+def test_a_run_that_lacks_lines_is_none(
+    case: str, folder: Path, found: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     path = folder / "samples.jsonl"
     kept = [row for row in path.read_text().splitlines() if LACKING[case](json.loads(row))]
     path.write_text("".join(f"{row}\n" for row in kept))
     said = found()
     assert said == "refused" if not kept else said.disagreements > 0
+    for words in (["report", str(folder)], ["table", str(folder), "confusion"]):
+        assert main(words) == 2
+        assert ("is empty" if not kept else "run.json counts") in capsys.readouterr().err

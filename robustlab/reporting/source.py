@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from robustlab.errors import UserError
 from robustlab.reporting.text import NORMS, budget, listed, shown_names, without_paths
 from robustlab.runs import StoredRun, read_run
 from robustlab.runs.aggregates import Line, Table, by_unit
@@ -47,12 +49,21 @@ class PageRun:
 
     @cached_property
     def lines(self) -> list[Line]:
-        """samples.jsonl with the page's names, read when first asked for."""
+        """samples.jsonl with the page's names, read when first asked for; UserError where some are missing."""
+        lines = self.stored.lines
+        there = Counter((line.model, line.attack, line.eps) for line in lines)
+        for entry in self.stored.info.get("passes", []):
+            unit = entry["model"], entry["attack"], entry["eps"]
+            if there[unit] != entry["lines"]:
+                raise UserError(
+                    f"{self.folder / 'samples.jsonl'} has {there[unit]:,} lines of {unit[0]}, {unit[1]} at"
+                    f" {unit[2]:.4g}, and run.json counts {entry['lines']:,}. Restore the file, or run again."
+                )
         if not self.names:
-            return self.stored.lines
+            return lines
         return [
             msgspec.structs.replace(line, model=self.names[line.model]) if line.model in self.names else line
-            for line in self.stored.lines
+            for line in lines
         ]
 
     @cached_property

@@ -255,7 +255,7 @@ def written(run: PageRun, name: str, format: str) -> str:
         raise UserError(f"{run.name} is no attack run: it has no tables. Give a folder that `robustlab attack` wrote.")
     table = TABLES[name](run)
     if not table.rows:
-        raise UserError(f"{run.name} has nothing for the table {name}: {EMPTY[name]}")
+        raise UserError(f"{run.name} has nothing for the table {name}: {EMPTY.get(name, 'it counted nothing.')}")
     return FORMATS[format](table._replace(caption=f"{table.caption} {_about(run, name)}"))
 
 

@@ -61,7 +61,11 @@ def read_run(folder: str | Path) -> StoredRun:
     info = read_info(folder)
     if not info["finished"]:
         raise UserError(f"The run in {folder} is not finished. Go on with it: the same command and --resume.")
-    return StoredRun(folder, info)
+    run = StoredRun(folder, info)
+    samples = folder / "samples.jsonl"
+    if info.get("kind") == "attack" and samples.is_file() and not samples.stat().st_size:
+        raise UserError(f"{samples} is empty: this is no run. Restore the file, or run again.")
+    return run
 
 
 def read_info(folder: Path) -> Json:

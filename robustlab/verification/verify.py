@@ -68,8 +68,6 @@ def verify(
         )
     if batch_size is not None and batch_size < 1:
         raise UserError(f"batch-size must be at least 1, got {batch_size}.")
-    if not stored.lines:
-        raise UserError(f"{Path(run) / 'samples.jsonl'} is empty: this is no run. Restore the file, or run again.")
     where = resolve_device(device)
     classifiers = models_again(stored, models or {}, weights or {}, where, run_code)
     samples = data_again(stored, as_data(data, None) if isinstance(data, tuple) else data, data_root)

@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from robustlab.attacks import ATTACKS, attack_class
+from robustlab.attacks import ATTACKS, PGD, attack_class
 from robustlab.attacks.naming import named
 from robustlab.attacks.parameters import THREAT, parameters
-from robustlab.attacks.suite import load_suite
+from robustlab.attacks.suite import Member, Suite, load_suite, suite_again
+from robustlab.cards import card_names
+from robustlab.provenance import _parameters
 from robustlab.runs.kept import slug
 
 NAMES = {
@@ -99,3 +101,15 @@ def test_what_is_wrong_with_threat_and_attacks_is_said_before_torch_is_imported(
     out = subprocess.run([sys.executable, "-c", EACH, words], capture_output=True, text=True, check=True, cwd=tmp_path)
     for (case, (_, message)), (code, said, torch) in zip(EARLY.items(), json.loads(out.stdout), strict=True):
         assert (code, torch) == (2, False) and message in " ".join(said.split()), (case, code, said, torch)
+
+
+@pytest.mark.parametrize("card", [*card_names("attacks"), "pgd:steps=3,step_size=2/255"])
+def test_a_run_records_what_its_attacks_do(card: str) -> None:
+    """Also of a suite that was made in Python; another number of steps is another configuration."""
+    suite = load_suite(attacks=[card]) if ":" in card else load_suite(card)
+    assert [_parameters(member) for member in suite.members] == [member.parameters for member in suite.members]
+    made = Suite("mine", suite.threat, "8/255", (Member("pgd", "pgd", {}, PGD(steps=7, loss="dlr")),))
+    recorded = [{"name": m.name, "method": m.method, "parameters": _parameters(m)} for m in made.members]
+    assert recorded[0]["parameters"] == {"steps": 7, "loss": "dlr"}
+    again = suite_again({"suite": "mine", "threat": {"norm": "linf", "eps": 8 / 255}, "attacks": recorded})
+    assert again.members[0].attack == made.members[0].attack

@@ -138,7 +138,7 @@ def _item(run: PageRun, image: Json) -> Json | None:
 def _beyond(run: PageRun, image: Json) -> bool:
     """Is it the nearest adversarial image that an attack on the distance found, outside the budget?"""
     eps, norm = run.numbers["eps"], run.numbers["norm"]
-    line = run.tables[image["model"]].get((image["attack"], eps), {}).get(image["id"])
+    line = run.tables.get(image["model"], {}).get((image["attack"], eps), {}).get(image["id"])
     return line is not None and not image["success"] and found_beyond(line, norm, eps, run.targeted)
 
 
