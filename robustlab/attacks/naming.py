@@ -8,7 +8,7 @@ from dataclasses import dataclass, make_dataclass
 from itertools import count
 from typing import Any
 
-from robustlab.attacks.parameters import THREAT, Parameter, parameters, typed
+from robustlab.attacks.parameters import THREAT, Parameter, parameters, typed, wrong
 from robustlab.cards import convert
 from robustlab.errors import UserError, did_you_mean
 
@@ -67,6 +67,9 @@ def _checked(table: Mapping[str, Any], where: str) -> Table:
             raise UserError(f"{where}: {method} has no parameter {key!r}.{did_you_mean(key, known)} It has: {allowed}.")
     kinds = make_dataclass(method.replace("-", "_"), [(key, known[key].type) for key in given])
     convert({key: typed(key, value) for key, value in given.items()}, kinds, f"attack {name or method!r} of {where}")
+    for key, value in given.items():
+        if problem := wrong(method, key, value):
+            raise UserError(f"attack {name or method!r} of {where}: {problem}")
     return Table(name, method, given)
 
 

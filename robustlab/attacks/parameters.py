@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.attacks import registered
+from robustlab.errors import did_you_mean
 from robustlab.threat_model import parse_eps
 
 THREAT = ("norm", "eps", "targeted", "target")  # said once for the whole suite
@@ -38,6 +39,27 @@ def parameters(method: str) -> dict[str, Parameter]:
 def typed(key: str, value: Any) -> Any:
     """A value as a card or flag gave it; a step size may be a fraction, as eps."""
     return parse_eps(value, key) if key == "step_size" else value
+
+
+def wrong(method: str, key: str, value: Any) -> str:
+    """What is wrong with a value of the right type, as far as that needs no torch; the attack itself checks the rest.
+
+    >>> wrong("pgd", "steps", 0), wrong("pgd", "loss", "dlr")
+    ('pgd needs steps of at least 1, got 0.', '')
+    """
+    if key in ("steps", "restarts", "eot") and value < 1:
+        return f"{method} needs {key} of at least 1, got {value}."
+    if key == "loss" and value not in (known := _losses()):
+        return f"loss must be one of {', '.join(known)}, got {value!r}.{did_you_mean(value, known)}"
+    return ""
+
+
+def _losses() -> list[str]:
+    """The keys of `losses.LOSSES`."""
+    lines = (node for node in _source("robustlab.attacks.losses").body if isinstance(node, ast.AnnAssign))
+    table = next(line.value for line in lines if isinstance(line.target, ast.Name) and line.target.id == "LOSSES")
+    assert isinstance(table, ast.Dict)
+    return [key.value for key in table.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
 
 
 @cache

@@ -75,6 +75,8 @@ EARLY = {
     "card": (["--suite", "mine.toml"], "unknown key 'stepz'"),
     "method": (["--attack", "pdg"], "Did you mean 'pgd'"),
     "type": (["--attack", "pgd:steps=x"], "steps must be of the type int, got str"),
+    "no steps": (["--attack", "pgd:steps=0"], "steps of at least 1, got 0"),
+    "loss": (["--attack", "apgd:loss=cee"], "one of ce, margin, dlr, got 'cee'. Did you mean 'ce'?"),
     "step size": (["--attack", "pgd:step_size=x"], "step_size must be a number"),
     "key": (["--attack", "pgd:stepz=3"], "Did you mean 'steps'"),
     "threat key": (["--attack", "pgd:eps=0.1"], "belongs to the threat"),
