@@ -5,20 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from robustlab.attacks.suite import Suite
 from robustlab.audit import audit, collected
 from robustlab.cascade import evaluate_chunk
-from robustlab.data import Data
 from robustlab.distributed import World
 from robustlab.environment import resolve_device
-from robustlab.errors import RunError, UserError
+from robustlab.errors import RunError, UserError, did_you_mean
 from robustlab.estimate import AUDIT, HEATMAPS, MATRIX, announced, planned
 from robustlab.explain.kept import explain_kept
 from robustlab.files import default_folder, give_back, settled
@@ -48,7 +45,7 @@ class Listener:
 
 def evaluate(
     models: Any,
-    data: Data | str | tuple[Tensor, Tensor] = "road-signs",
+    data: Any = "road-signs",
     suite: Suite | str | None = None,
     *,
     surrogate: Any = None,
@@ -63,7 +60,8 @@ def evaluate(
     """Attack one or several classifiers and write everything that was found into a run folder.
 
     models: a zoo name, a module, or a list of these, or a mapping from names to modules; images in [0, 1] -> logits.
-    data: a name (its test split, the first `limit`), a `Data`, or a pair (images (N, C, H, W) in [0, 1], labels (N,)).
+    data: a name (its test split, the first `limit`), a `Data`, a pair (images (N, C, H, W) in [0, 1], labels (N,)) of
+    tensors, arrays or lists, or a torch Dataset or DataLoader of such pairs, all of which is read into memory.
     suite: a card's name or path, or a `Suite`. surrogate: as models; the images are crafted on these alone, on the mean
     of their logits if there are several, and the attacked models are shown the finished ones. output: the run folder,
     default reports/DATA-DATE-TIME. options: the fields of `Options`. Raises UserError for bad input, RunError where
@@ -79,7 +77,13 @@ def evaluate(
     8
     """
     listener = listener or Listener()
+    known = [each.name for each in fields(Options)]
+    for name in options:
+        if name not in known:
+            raise UserError(f"evaluate has no option {name!r}.{did_you_mean(name, known)} It has: {', '.join(known)}.")
     chosen = Options(**options)
+    if not (output is None or isinstance(output, str | Path)):
+        raise UserError(f"output is the path of a folder, got {output!r}.")
     world = World.join()
     if not world.first:
         listener = Listener(say=lambda text: None)

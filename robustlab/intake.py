@@ -15,31 +15,32 @@ from robustlab.data.selection import class_index
 from robustlab.draws import pixel_ids
 from robustlab.environment import resolve_device
 from robustlab.errors import UserError
+from robustlab.given import check_module, pair_of
 from robustlab.judging import logits_of
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier, check
 from robustlab.outputs import form_of
 from robustlab.suitable import suitable
 from robustlab.threat import ThreatModel, check_range
+from robustlab.typed import check_whole
 
 CHECKED = 64  # samples of the first batch, on which models and search copies are checked
 
 
-def as_data(data: Data | str | tuple[Tensor, Tensor], limit: int | None, models: Sequence[Classifier] = ()) -> Data:
+def as_data(data: Any, limit: int | None, models: Sequence[Classifier] = ()) -> Data:
     """Data of any form that `evaluate` takes. models: that will see them, which decide in what size."""
+    check_whole("limit", limit, 1)
     if isinstance(data, str):
         return load_data(data, "test", limit, **suitable(data, models))
     if isinstance(data, Data):
         return data
-    images, labels = data
-    if len(images) != len(labels):
-        raise UserError(f"There are {len(images)} images and {len(labels)} labels; one label an image is needed.")
+    images, labels = pair_of(data)
     raw = hashlib.sha256(pixel_ids(images.float()).cpu().numpy().tobytes() + labels.cpu().numpy().tobytes())
     return Data(
         name="tensors",
         split="test",
-        images=images.detach().float().cpu(),
-        labels=labels.long().cpu(),
+        images=images.float().cpu(),
+        labels=labels.cpu(),
         ids=torch.arange(len(images)),
         classes=tuple(str(k) for k in range(int(labels.max()) + 1 if len(labels) else 0)),
         hash=raw.hexdigest()[:16],
@@ -78,8 +79,11 @@ def classifiers_of(models: Any, device: torch.device) -> list[Classifier]:
     for name, model in named:
         if isinstance(model, str):
             model = load_model(model)
+        check_module(model)
         if not isinstance(model, nn.Module):
             raise UserError(f"A model must be a name or an nn.Module, got {type(model).__name__}.")
+        if name is not None and not (isinstance(name, str) and name):
+            raise UserError(f"The name of a model is a text, got {name!r}.")
         if not isinstance(model, Classifier):
             model = Classifier(model, name=name or type(model).__name__)
         elif name:

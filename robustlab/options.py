@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from robustlab.errors import UserError
 from robustlab.threat_model import parse_eps
-from robustlab.typed import check_device, check_whole
+from robustlab.typed import check_choice, check_device, check_whole
 
 
 @Parameter(name="*")
@@ -69,6 +69,15 @@ class Options:
         for name, least in (("batch_size", 1), ("chunk_size", 1), ("eot", 1), ("keep", 0), ("audit", 0), ("seed", 0)):
             check_whole(name.replace("_", "-"), getattr(self, name), least)
         check_device(self.device)
+        for name, choices in (
+            ("labels", ("given", "predicted")),
+            ("outputs", ("logits", "probabilities")),
+            ("precision", ("float32", "bfloat16")),
+            *((name, (True, False)) for name in ("search_copy", "compile", "full", "save_adversarial")),
+        ):
+            check_choice(name.replace("_", "-"), getattr(self, name), choices)
+        if self.curve is not None and not isinstance(self.curve, list | tuple):
+            raise UserError(f"curve must be a list of budgets, such as ['4/255', '8/255'], got {self.curve!r}.")
         if not self.search_copy and (self.compile or self.precision != "float32"):
             what = "--compile" if self.compile else f"--precision {self.precision}"
             raise UserError(f"{what} is about the search copy, which --no-search-copy turns off: give one of them.")

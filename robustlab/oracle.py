@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.errors import UserError
+from robustlab.given import check_classes
 from robustlab.outputs import rows
 
 Access = Literal["gradient", "scores", "labels"]
@@ -113,6 +114,8 @@ class Oracle:
         self.evaluations = evaluations
         self.model, self.gives, self.queries, self.classes = model, gives, queries, classes
         self.forwards = self.backwards = 0
+        # lowest and highest of the labels and targets to come, in case the model turns out to have fewer classes
+        self.expected: dict[str, tuple[int, int]] = {}
 
     def allows(self, needs: Access) -> bool:
         return _RANK[self.gives] >= _RANK[needs]
@@ -127,8 +130,15 @@ class Oracle:
                     "A target that returns labels needs to know how many there are: Oracle(..., classes=K)."
                 )
             labels = out if out.ndim == 1 else out.argmax(1)
+            self._check_expected(self.classes or out.shape[1])
             return F.one_hot(labels.long(), self.classes or out.shape[1]).float()
-        return rows(out, images).float()
+        logits = rows(out, images).float()
+        self._check_expected(logits.shape[1])
+        return logits
+
+    def _check_expected(self, outputs: int) -> None:
+        for what, (lowest, highest) in self.expected.items():
+            check_classes(lowest, highest, outputs, what)
 
     def logits(self, images: Tensor) -> Tensor:
         """(N, K) float32 logits, without a gradient (with `gives="labels"`: one-hot labels)."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -178,7 +179,12 @@ def settle(
     selected = as_data(data, limit, models)
     check_data(selected, options.labels)
     if not isinstance(suite, Suite):
-        suite = load_suite(suite, default=selected.threat)
+        if not (suite is None or isinstance(suite, str | Path)):
+            raise UserError(
+                f"suite is a card's name or path, or a Suite; got {type(suite).__name__}. Attacks of your own:"
+                " robustlab.attacks.suite.load_suite(attacks=['pgd:steps=50'], eps='8/255')."
+            )
+        suite = load_suite(None if suite is None else str(suite), default=selected.threat)
     lent = [] if surrogate is None else classifiers_of(surrogate, device)
     crafted_on = surrogates_of(suite, models, lent)
     values = math.prod(selected.images.shape[1:])

@@ -17,6 +17,7 @@ from robustlab.threat_model import BUDGET_NORMS as BUDGET_NORMS
 from robustlab.threat_model import NORMS as NORMS
 from robustlab.threat_model import Norm as Norm
 from robustlab.threat_model import ThreatModel as ThreatModel
+from robustlab.threat_model import check_eps as check_eps
 from robustlab.threat_model import parse_eps as parse_eps
 
 
@@ -24,6 +25,12 @@ def check_range(images: Tensor, what: str = "images") -> None:
     """A `UserError` unless all values lie in [0, 1]."""
     low, high = images.min().item(), images.max().item()
     if not (low >= 0 and high <= 1):
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise UserError(
+                f"{what} must lie in [0, 1], and some values are NaN or infinite. Look at how they were made."
+            )
+        if low >= 0 and 2 <= high <= 255:
+            raise UserError(f"{what} must lie in [0, 1], got [{low:.3g}, {high:.3g}]. Divide by 255: images / 255.")
         raise UserError(
             f"{what} must lie in [0, 1], got [{low:.3g}, {high:.3g}]. If they are normalised, give the raw images, and"
             " the normalisation to the model: --mean and --std, or robustlab.models.Classifier(module, mean, std)."

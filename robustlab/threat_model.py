@@ -32,6 +32,19 @@ def parse_eps(text: str | float, name: str = "eps") -> float:
     return value
 
 
+def check_eps(norm: str, eps: float) -> float:
+    """The budget, if it is no larger than the range of a value.
+
+    >>> check_eps("linf", 0.5)
+    0.5
+    """
+    if norm == "linf" and eps > 1:
+        raise UserError(
+            f"eps = {eps:g} is larger than the whole range of an image, which is [0, 1]. Did you mean {eps:g}/255?"
+        )
+    return eps
+
+
 @dataclass(frozen=True)
 class ThreatModel:
     """Norm and budget, targeted or not.
@@ -52,13 +65,11 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             known = ", ".join(NORMS)
-            raise UserError(f"norm must be one of {known}, got {self.norm!r}.{did_you_mean(str(self.norm), NORMS)}")
-        object.__setattr__(self, "eps", parse_eps(self.eps))
-        if self.norm == "linf" and self.eps > 1:
             raise UserError(
-                f"eps = {self.eps:g} is larger than the whole range of an image, which is [0, 1]."
-                f" Did you mean {self.eps:g}/255?"
+                f"norm must be one of {known}, got {self.norm!r}.{did_you_mean(str(self.norm).lower(), NORMS)}"
             )
+        object.__setattr__(self, "eps", parse_eps(self.eps))
+        check_eps(self.norm, self.eps)
 
     @property
     def target_class(self) -> str | None:

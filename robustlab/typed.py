@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from robustlab.errors import UserError
+from robustlab.errors import UserError, did_you_mean
 
 LARGEST = 2**63 - 1  # what torch can count with
 LONGEST = 255  # bytes in a name: what file systems take
@@ -25,10 +25,22 @@ def check_device(name: str) -> str:
 
 def check_whole(name: str, value: int | None, least: int) -> None:
     """A whole number from `least` on that fits into 64 bits; None is left alone."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}.")
     if value is not None and value < least:
         raise UserError(f"{name} must be at least {least}, got {value}.")
     if value is not None and value > LARGEST:
         raise UserError(f"{name} must be at most 2^63 - 1 = {LARGEST}, got {value}.")
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """One of a few values, also in type: 1 is not True.
+
+    >>> check_choice("labels", "given", ["given", "predicted"])
+    """
+    if not any(value is each or (value == each and type(value) is type(each)) for each in choices):
+        words = ", ".join(map(str, choices))
+        raise UserError(f"{name} must be one of {words}; got {value!r}.{did_you_mean(str(value), map(str, choices))}")
 
 
 def check_once(flag: str, values: Iterable[object] | None) -> None:

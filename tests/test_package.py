@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"errors", "lazy"},
     {"draws", "threat_model", "typed"},
     {"threat"},
-    {"cards", "distributed", "environment", "memory", "options", "outputs"},
+    {"cards", "distributed", "environment", "memory", "options", "outputs", "given"},
     {"oracle", "pictures"},
     {"models", "data"},
     {"suitable"},

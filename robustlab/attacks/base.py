@@ -14,9 +14,11 @@ from torch import Tensor
 from robustlab.attacks.losses import LOSSES
 from robustlab.draws import keys, pixel_ids
 from robustlab.errors import RunError, UserError, did_you_mean
+from robustlab.given import check_classes, check_module, images_of, labels_of, of_other_type
 from robustlab.oracle import Access, Oracle, most, undisturbed
-from robustlab.threat import BUDGET_NORMS, Norm, check_range, distance, parse_eps
+from robustlab.threat import BUDGET_NORMS, Norm, check_eps, distance, parse_eps
 from robustlab.tolerance import allowed
+from robustlab.typed import check_whole
 
 INVALID = (
     "The model returned NaN or infinite values or gradients under attack, so its robustness cannot be judged."
@@ -118,9 +120,12 @@ class Attack(ABC):
 
     def __post_init__(self) -> None:
         if self.keep != "smallest" or self.eps != math.inf:
-            object.__setattr__(self, "eps", parse_eps(self.eps))
+            object.__setattr__(self, "eps", check_eps(self.norm, parse_eps(self.eps)))
         if self.norm not in self.norms:
-            raise UserError(f"{type(self).__name__} knows the norms {', '.join(self.norms)}, got {self.norm!r}.")
+            raise UserError(
+                f"{type(self).__name__} knows the norms {', '.join(self.norms)}, got {self.norm!r}."
+                + did_you_mean(str(self.norm).lower(), self.norms)
+            )
         self._at_least_one("steps", "eot")
         for key, value in ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "eps"):
             if isinstance(value, float) and not math.isfinite(value):
@@ -182,27 +187,39 @@ class Attack(ABC):
     ) -> Outcome:
         """The attack on n samples, with all that was counted.
 
-        images: (n, C, H, W) float in [0, 1]. labels, targets: (n,) int64. ids: (n,) int64, the keys of the random
+        images: (n, C, H, W) float in [0, 1]. labels, targets: (n,) class numbers, targets also one for all. Arrays and
+        lists are taken, too; what comes back are tensors. ids: (n,) int64, the keys of the random
         draws; default: a hash of the pixels. search: a faster copy of the classifier to search on. surrogate: craft the
         images on this model alone, with every step, and show the classifier only the last point (a transfer attack).
         Of a randomised model the majority of several evaluations counts: give Oracle(model, evaluations=10).
         The classifier is put into eval mode and left as it was found.
         """
+        images = images_of(images)
+        labels = labels_of(labels, len(images))
+        if targets is not None:
+            one = isinstance(targets, int) and not isinstance(targets, bool)
+            targets = torch.full_like(labels, targets) if one else labels_of(targets, len(images), "targets")
         oracle = classifier if isinstance(classifier, Oracle) else Oracle(classifier)
-        check_call(self, oracle if surrogate is None else Oracle(surrogate), images, labels, targets)
-        x, y = images.detach().float(), labels.to(images.device, torch.int64)
-        outcome = self.attempt(
-            oracle if surrogate is None else Oracle(surrogate),
-            x,
-            y,
-            pixel_ids(images) if ids is None else ids.to(images.device),
-            None if targets is None else targets.to(images.device, torch.int64),
-            crafting=surrogate is not None,
-            seed=seed,
-            batch_size=batch_size,
-            search=None if surrogate is not None else search,
-            clean_logits=clean_logits,
-        )
+        asked = oracle if surrogate is None else Oracle(surrogate)
+        check_call(self, (oracle, asked), images, labels, targets, seed, batch_size)
+        x, y = images.detach().float(), labels.to(images.device)
+        try:
+            outcome = self.attempt(
+                asked,
+                x,
+                y,
+                pixel_ids(images) if ids is None else labels_of(ids, len(images), "ids").to(images.device),
+                None if targets is None else targets.to(images.device),
+                crafting=surrogate is not None,
+                seed=seed,
+                batch_size=batch_size,
+                search=None if surrogate is not None else search,
+                clean_logits=clean_logits,
+            )
+        except RuntimeError as error:
+            if isinstance(error, RunError) or not (text := of_other_type(asked.model, x)):
+                raise
+            raise UserError(f"The model cannot take the images.{text}") from error
         if surrogate is not None:
             self._transfer(outcome, oracle, x, y, batch_size)
         outcome.images = outcome.images.to(images.dtype)
@@ -332,22 +349,32 @@ class SearchAttack(RowAttack):
         """(B, C, H, W): the query after one that has left the state as it is; looks at all of it but "query"."""
 
 
-def check_call(attack: Attack, oracle: Oracle, images: Tensor, labels: Tensor, targets: Tensor | None) -> None:
-    """Raise a `UserError` for what cannot be attacked."""
+def check_call(
+    attack: Attack,
+    oracles: tuple[Oracle, Oracle],
+    images: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    seed: int,
+    batch_size: int,
+) -> None:
+    """Raise a `UserError` for what cannot be attacked. oracles: who judges, and who is asked."""
     name = type(attack).__name__
-    if images.ndim != 4 or not images.is_floating_point():
-        raise UserError(f"images must be floats of shape (N, C, H, W), got {images.dtype} {tuple(images.shape)}.")
-    if labels.shape != images.shape[:1]:
-        raise UserError(f"labels must have shape ({len(images)},), one an image, got {tuple(labels.shape)}.")
-    if len(images):
-        check_range(images)
+    check_whole("seed", seed, 0)
+    check_whole("batch_size", batch_size, 1)
+    for oracle in oracles:
+        check_module(oracle.model, images.device)
+    given = {"labels": labels} if targets is None else {"labels": labels, "targets": targets}
+    expected = {what: (int(each.min()), int(each.max())) for what, each in given.items() if len(each)}
+    for what, ends in expected.items():
+        check_classes(*ends, None, what)
+    for oracle in oracles:
+        oracle.expected = expected
     if attack.targeted and targets is None:
         raise UserError(f"A targeted {name} needs targets: attack(model, images, labels, targets=...).")
     if not attack.targeted and targets is not None:
         raise UserError(f"targets were given to an untargeted attack; write {name}(targeted=True, ...).")
-    if targets is not None and targets.shape != labels.shape:
-        raise UserError(f"targets must have shape ({len(labels)},), one an image, got {tuple(targets.shape)}.")
     if targets is not None and bool((targets.to(labels.device) == labels).any()):
         raise UserError("A target equals its label; leave those samples out, they are there already.")
-    if not oracle.allows(attack.needs):
-        raise UserError(f"{name} needs {attack.needs}, and the target gives only {oracle.gives}.")
+    if not oracles[1].allows(attack.needs):
+        raise UserError(f"{name} needs {attack.needs}, and the target gives only {oracles[1].gives}.")

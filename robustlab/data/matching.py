@@ -11,6 +11,7 @@ import torch
 from robustlab.data import Data
 from robustlab.data.selection import composed
 from robustlab.errors import UserError
+from robustlab.given import check_classes
 
 
 def matched(data: Data, models: Sequence[tuple[str, Sequence[str] | None, int]]) -> Data:
@@ -89,6 +90,8 @@ def _other_count(data: Data, model: str, names: Sequence[str] | None, outputs: i
     known = _outputs(names or ())
     named = any(each.isdecimal() for each in names or ())  # then a number is a name, too
     occurring = data.labels.unique().tolist()
+    if not named and data.name == "tensors":  # from Python: numbers, and nothing else
+        check_classes(occurring[0], occurring[-1], outputs, "labels")
     places: list[int | None] = []
     for each in data.classes:
         numbered = int(each) if not named and each.isdecimal() and int(each) < outputs else None

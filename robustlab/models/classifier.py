@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.errors import UserError
+from robustlab.given import of_other_type
 from robustlab.memory import of_the_machine
 from robustlab.outputs import (
     ROUNDED,
@@ -163,6 +164,7 @@ def _logits(classifier: nn.Module, images: Tensor) -> Tensor:
             raise
         raise UserError(
             f"The model cannot take images of shape {tuple(images.shape)}: {type(error).__name__}: {error}"
+            f"{of_other_type(classifier, images)}"
         ) from error
     if not bool(torch.isfinite(logits).all()):
         raise UserError("The model returned NaN or infinite logits. Check its weights and its mean and std.")

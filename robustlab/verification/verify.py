@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from robustlab.data import Data
 from robustlab.environment import resolve_device
@@ -30,7 +30,7 @@ def verify(
     *,
     models: Mapping[str, str | Path | nn.Module] | None = None,
     weights: Mapping[str, str | Path] | None = None,
-    data: Data | str | tuple[Tensor, Tensor] | None = None,
+    data: Any = None,
     data_root: str | Path | None = None,
     device: str = "auto",
     batch_size: int | None = None,
@@ -70,7 +70,9 @@ def verify(
         raise UserError(f"batch-size must be at least 1, got {batch_size}.")
     where = resolve_device(device)
     classifiers = models_again(stored, models or {}, weights or {}, where, run_code)
-    samples = data_again(stored, as_data(data, None) if isinstance(data, tuple) else data, data_root)
+    samples = data_again(
+        stored, data if data is None or isinstance(data, Data | str) else as_data(data, None), data_root
+    )
     found = Recomputation(stored, samples, where, batch_size, audit).run(classifiers)
     # where the data are elsewhere now, they may bear another name
     name = samples.name if data is None else stored.info["config"]["data"]["name"]
