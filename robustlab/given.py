@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils.data import DataLoader, Dataset
 
 from robustlab.errors import UserError
@@ -59,10 +60,7 @@ def labels_of(value: Any, n: int, what: str = "labels") -> Tensor:
             f" probabilities, the number is {what}.argmax(1)."
         )
     if labels.ndim == 1 and len(labels) != n:
-        raise UserError(
-            f"There are {n} images and {len(labels)} {what}, not of shape ({n},); one of each is needed for every"
-            " sample."
-        )
+        raise UserError(f"There are {n} images and {len(labels)} {what}: one an image is needed.")
     if labels.ndim != 1 or labels.is_complex():
         raise UserError(f"{what} must be whole numbers of shape ({n},), one an image, got {labels.dtype} {shape}.")
     if labels.is_floating_point():
@@ -181,7 +179,7 @@ def check_module(model: Any, device: torch.device | None = None) -> None:
         return
     homes: set[torch.device] = set()
     for name, value in (*model.named_parameters(), *model.named_buffers()):
-        if isinstance(value, nn.parameter.UninitializedTensorMixin):
+        if isinstance(value, UninitializedParameter | UninitializedBuffer):
             raise UserError(
                 f"{name} of the model has no size yet (a lazy layer): ask the model once, model(images[:2]), and load"
                 " its weights."

@@ -44,7 +44,7 @@ def test_bad_oracles_and_outputs() -> None:
         Oracle(nn.Flatten(), gives="all")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="queries must be at least 1"):
         Oracle(nn.Flatten(), queries=0)
-    with pytest.raises(UserError, match=r"shape \(N, K\)"):
+    with pytest.raises(UserError, match=r"shape \(2, K\)"):
         Oracle(nn.Identity()).logits(torch.zeros(2, 1, 2, 2))
 
 

@@ -197,8 +197,8 @@ class Attack(ABC):
         images = images_of(images)
         labels = labels_of(labels, len(images))
         if targets is not None:
-            one = isinstance(targets, int) and not isinstance(targets, bool)
-            targets = torch.full_like(labels, targets) if one else labels_of(targets, len(images), "targets")
+            one = [targets] * len(images) if isinstance(targets, int) else targets
+            targets = labels_of(one, len(images), "targets")
         oracle = classifier if isinstance(classifier, Oracle) else Oracle(classifier)
         asked = oracle if surrogate is None else Oracle(surrogate)
         check_call(self, (oracle, asked), images, labels, targets, seed, batch_size)
