@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,28 @@ def train_command(
     check_whole("seed", seed, 0)
     check_device(device)
 
+    from robustlab.train_progress import Shown
     from robustlab.training import train  # imports torch, which takes seconds
+    from robustlab.training.session import Told
 
-    name = model.rpartition("/")[2]
+    name, settings = named(model), parse_settings(given)
     folder = output or default_folder("train", name)
-    epochs = f"{plan.recipe.epochs} epoch{'s' * (plan.recipe.epochs != 1)}"
-    print(visible(f"Training {plan.architecture} on {plan.data}, {epochs}, into {folder}"), file=sys.stderr)
-    with resumable(folder):
+    start = f"{plan.architecture}{', from its weights,' * (plan.recipe.init == plan.architecture)}"
+    _say(f"Training {start} on {plan.data}, {counted(plan.recipe.epochs, 'epoch')}, into {folder}")
+    said: set[str] = set()
+
+    def warn(text: str) -> None:
+        if text not in said:
+            _say(f"Warning: {text}")
+        said.add(text)
+
+    with resumable(folder), ExitStack() as stack:
+        shown = Shown(stack)
+
+        def tell(entry: dict[str, Any]) -> None:
+            shown.epoch(entry["epoch"])
+            _say(_line(entry))
+
         done = train(
             plan.architecture,
             plan.data,
@@ -94,15 +110,37 @@ def train_command(
             workers=workers,
             skip_bad=skip_bad,
             command=command,
-            on_epoch=lambda entry: print(_line(entry), file=sys.stderr),
+            told=Told(epoch=tell, batch=shown.batch, warning=warn),
+            # a card of one's own was fitted when it was trained; a recipe that is named is meant as it is
+            given=None if recipe is not None or plan.architecture.endswith(".toml") else settings,
         )
     for warning in done.warnings:
-        print(f"Warning: {visible(warning)}", file=sys.stderr)
-    print(
-        visible(f"Best epoch {done.best_epoch}. Attack it with: robustlab attack {folder / 'model.toml'}"),
-        file=sys.stderr,
-    )
+        warn(warning)
+    _say(f"Best epoch {done.best_epoch}. Attack it with: robustlab attack {folder}")
     return 0
+
+
+def named(model: str) -> str:
+    """What the trained model is called: as what it is made from, without folders and endings.
+
+    >>> named("road-signs/cnn"), named("nets/mine.py:make"), named("out/model.toml"), named("torchvision:resnet18")
+    ('cnn', 'mine-make', 'out', 'resnet18')
+    """
+    file, _, function = model.rpartition(":")
+    path = Path(model)
+    if file.endswith(".py"):
+        return f"{Path(file).stem}-{function}"
+    if path.suffix == ".toml":
+        return path.resolve().parent.name if path.stem == "model" else path.stem
+    return function.rpartition("/")[2]
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _say(text: str) -> None:
+    print(visible(text), file=sys.stderr)
 
 
 def _line(entry: dict[str, Any]) -> str:

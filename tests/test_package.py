@@ -36,6 +36,7 @@ LAYERS: list[set[str]] = [
     {"intake"},
     {"estimate", "plan"},
     {"evaluation"},
+    {"train_progress"},
     {"main_job", "train_job", "verification"},
     {"cli"},
     {"__main__"},

@@ -37,13 +37,17 @@ def train(
     Parameters
     ----------
     model
-        An architecture (cnn, resnet18, resnet20, vit), or a zoo name to train again by its card.
+        What to train: an architecture (cnn, resnet18, resnet20, vit), torchvision:NAME or FILE.py:function, from random
+        weights; a zoo name, again as its card says; or a model card (or its folder), further from its weights. The
+        function gets the number of classes and (channels, height, width) if it has parameters named classes and shape,
+        and its network gets images in [0, 1]: normalisation belongs inside.
     data
-        As --data of `robustlab attack`; default: the zoo entry's, or road-signs.
+        As --data of `robustlab attack`; default: the card's, or road-signs. A folder:PATH of class folders, without
+        train and test, is divided 80/10/10 by a key of the images' names; an attack then uses the last tenth only.
     recipe
         A card in defenses/, by name or path (default plain, or the zoo entry's own).
     set
-        Other fields of the recipe or its defense: key=value.
+        Other fields of the recipe or its defense: key=value, such as lr=0.01 batch_size=32 clip=1.
     epochs
         Passes over the training images.
     eps

@@ -135,6 +135,11 @@ class TrainFolder:
         return card, history["epochs"], run["best_epoch"], run["seconds"], run["warnings"]
 
 
+def divided(data: Data) -> bool:
+    """Is it a part of a folder without train and test?"""
+    return bool(data.source and data.source.get("divided"))
+
+
 def model_card(
     model: Classifier,
     config: Mapping[str, Any],
@@ -156,7 +161,6 @@ def model_card(
         n = best[count]
         low, high = wilson(round(best[value] * n), n)
         measured.append(Measured(metric, best[value], low, high, n, split="val", seed=config["seed"], **about))
-    divided = bool(data.source and data.source.get("divided"))
     return ModelCard(
         name=name,
         architecture=config["architecture"],
@@ -168,8 +172,8 @@ def model_card(
         options=config["options"],
         data=data.name,
         data_hash=data.hash,
-        split=RULE if divided else "",
-        files=files_hash(data.name) if divided else "",
+        split=RULE if divided(data) else "",
+        files=files_hash(data.name) if divided(data) else "",
         seed=config["seed"],
         hash=model.hash(),
         seconds=round(seconds, 1),

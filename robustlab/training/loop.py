@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from robustlab.models.card import ModelCard
 from robustlab.models.classifier import check
 from robustlab.models.zoo import card_path
 from robustlab.suitable import size_for
-from robustlab.training.folder import TrainFolder, finish, keep_model, model_card
+from robustlab.training.folder import TrainFolder, divided, finish, keep_model, model_card
 from robustlab.training.recipe import Recipe
 from robustlab.training.session import Diverged, Entry, Session, Told, first_of
 from robustlab.training.start import begin, card_of
@@ -57,6 +57,7 @@ def train(
     command: str = "",
     on_epoch: Callable[[Entry], None] | None = None,
     told: Told | None = None,
+    given: Collection[str] | None = None,
 ) -> Trained:
     """Train a classifier and write model, card, history and curve into the folder `output`.
 
@@ -64,9 +65,10 @@ def train(
     further; see `robustlab.training.start.begin`. data: a name for `load_data` (which also takes data_root, download,
     size, workers and skip_bad), or (training data, validation data). The kept checkpoint is that of the epoch with the
     best validation accuracy: under PGD where the recipe has a defense, else on clean images. on_epoch: is shown each
-    entry of the history; told: batches and warnings, too. With the same seed, machine and number of threads a resumed
-    run ends with the same weights as an uninterrupted one. CUDA trains in bfloat16 autocast. Raises UserError and
-    RunError.
+    entry of the history; told: batches and warnings, too. given: the fields of the recipe that somebody chose; the
+    others are then fitted to a small folder that is divided for the training (`Recipe.for_few`). With the same seed,
+    machine and number of threads a resumed run ends with the same weights as an uninterrupted one. CUDA trains in
+    bfloat16 autocast. Raises UserError and RunError.
 
     >>> import tempfile
     >>> recipe = Recipe(epochs=1, train_size=64, val_size=32, check_size=16)
@@ -101,6 +103,8 @@ def train(
         )
     if len(train_data) < 2:
         raise UserError(f"Training needs at least 2 images, got {len(train_data)}.")
+    if given is not None and divided(train_data) and (few := recipe.for_few(len(train_data), given)) != recipe:
+        train_data, recipe = replace(train_data, notes=(*train_data.notes, _fitted(few, recipe, train_data))), few
     threat = train_data.threat
     eps = threat.eps if threat.norm == "linf" else DEFAULT_EPS
     if recipe.defense:  # the data set's own budget, unless the recipe or a flag says otherwise
@@ -155,3 +159,13 @@ def train(
             )
         card, history, best_epoch, seconds, warnings = folder.read()
     return Trained(folder.folder, card, history, best_epoch, seconds, warnings)
+
+
+def _fitted(few: Recipe, recipe: Recipe, data: Data) -> str:
+    names = {"batch_size": "batches of", "lr": "lr", "epochs": "epochs"}
+    changed = [
+        f"{what} {getattr(few, key)} (not {getattr(recipe, key)})"
+        for key, what in names.items()
+        if getattr(few, key) != getattr(recipe, key)
+    ]
+    return f"For {len(data)} images the training takes {', '.join(changed)}, or it would have few steps; --set decides."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -69,6 +69,23 @@ class Recipe:
         tries += ["raise warmup (--set warmup=0.5)"] if self.warmup < 0.5 else []
         tries += ["clip the gradients (--set clip=1)"] if not self.clip or self.clip > 1 else []
         return " or ".join([", ".join(tries[:-1]), tries[-1]] if tries[1:] else tries) + "."
+
+    def for_few(self, images: int, given: Collection[str]) -> Recipe:
+        """The same for a folder of so few images that its batches would be steps too few; what is `given` stays.
+
+        At least 8 batches an epoch of 16 images or more, 300 steps in all (60 epochs at most), and a learning rate in
+        proportion to the batch (Goyal et al. 2017, arXiv:1706.02677).
+
+        >>> few = Recipe().for_few(150, given=["epochs"])
+        >>> few.batch_size, few.lr, few.epochs, Recipe().for_few(5000, given=[]) == Recipe()
+        (18, 0.0141, 12, True)
+        """
+        size = self.batch_size if "batch_size" in given else min(self.batch_size, max(16, images // 8))
+        rate = self.lr if "lr" in given else round(self.lr * size / self.batch_size, 4)
+        epochs = self.epochs
+        if "epochs" not in given:
+            epochs = max(epochs, min(60, math.ceil(300 / math.ceil(images / size))))
+        return replace(self, batch_size=size, lr=rate, epochs=epochs)
 
     def record(self) -> dict[str, Any]:
         """Its content as a run stores it: `clip` only where it is used, as what was trained before it was there."""

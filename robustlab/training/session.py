@@ -31,11 +31,13 @@ class Diverged(RunError):
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a training is: `batch` of `batches` in an epoch (from 1), and images a second since the epoch began."""
+    """Where a training is: `batch` of `batches` in an epoch (from 1); seconds, and images in each, since it began."""
 
     epoch: int
+    epochs: int
     batch: int
     batches: int
+    seconds: float
     rate: float
 
 
@@ -156,7 +158,7 @@ class Session:
                         f" at lr = {rate:.3g}. {recipe.calmer()}"
                     )
                 passed = time.perf_counter() - began
-                self.told.batch(Moment(epoch, i + 1, len(batches), seen / max(passed, 1e-9)))
+                self.told.batch(Moment(epoch, recipe.epochs, i + 1, len(batches), passed, seen / max(passed, 1e-9)))
         loss, accuracy = (total / len(data)).tolist()
         return {"lr": rate, "batch_loss": loss, "batch_accuracy": accuracy}
 
