@@ -24,7 +24,7 @@ INVALID = (
     "The model returned NaN or infinite values or gradients under attack, so its robustness cannot be judged."
     " Check the model on extreme inputs (all 0, all 1); float16 weights overflow easily."
 )
-MOST = 1_000_000_000  # steps or tries at a sample; no run would get there
+MOST = 1_000_000_000  # of whatever an attack counts; no run would get there
 Model = Callable[[Tensor], Tensor]  # images in [0, 1] (N, C, H, W) -> logits (N, K); usually an nn.Module
 Keep = Literal["adversarial", "smallest", "last"]  # which point of a sample the driver keeps
 State = dict[str, Tensor]  # first dimension = rows; "query" is the next point to be seen
@@ -130,14 +130,14 @@ class Attack(ABC):
         for key, value in ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "eps"):
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"{type(self).__name__} needs a finite {key}, got {value}.")
+            if isinstance(value, int) and value > MOST:
+                raise UserError(f"{type(self).__name__} takes {key} of at most {MOST:,}, got {value}.")
 
     def _at_least_one(self, *keys: str) -> None:
         for key in keys:
             value = getattr(self, key)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{type(self).__name__} needs {key} of at least 1, got {value!r}.")
-            if value > MOST:
-                raise UserError(f"{type(self).__name__} takes {key} of at most {MOST:,}, got {value}.")
 
     @property
     def queries(self) -> int:
