@@ -318,3 +318,70 @@ def test_a_defense_takes_the_budget_of_the_data_unless_it_has_its_own(tmp_path: 
     done = fit(tmp_path / "run", replace(SMALL, epochs=1, defense={"method": "n-fgsm"}))
     assert done.card.recipe["defense"]["eps"] == 0.05
     assert any(m.metric == "robust accuracy" and float(m.eps) == 0.05 for m in done.card.measured)
+
+
+KILLED = """
+import os, shutil, sys
+from dataclasses import replace
+from pathlib import Path
+import torch
+from killing import die_at
+from robustlab.errors import UserError
+from robustlab.models import load_model
+from test_training import SMALL, fit, is_finished
+
+torch.set_num_threads(1)
+os.fsync = lambda file: None
+base, recipe = Path(sys.argv[1]), replace(SMALL, epochs=2)
+old = fit(base / "old", replace(recipe, epochs=1)).card.hash
+new = fit(base / "new", recipe).card.hash
+(base / "old" / "report.html").write_text("mine")
+
+
+def killed(folder, point, **flags):
+    child = os.fork()
+    if child == 0:
+        touched = die_at(point)
+        fit(folder, recipe, **flags)
+        print(touched.count, flush=True)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def copy(name):
+    return shutil.copytree(base / "old", base / name)
+
+
+read, write = os.pipe()
+if os.fork() == 0:
+    os.dup2(write, 1)
+    os._exit(killed(copy("whole"), 0, overwrite=True))
+last = int(os.read(read, 100))
+swapped = 0
+for point in [8, 33, *range(last - 30, last + 1, 6)]:
+    folder = copy(str(point))
+    assert killed(folder, point, overwrite=True) == 9, point
+    if is_finished(folder):  # the old one is as it was, or the new one is there
+        assert load_model(str(folder / "model.toml")).hash() in (old, new), point
+    else:
+        swapped += 1
+    try:
+        done = fit(folder, recipe, resume=True)
+    except UserError:  # killed before the new one had begun
+        assert point < 20 and not (folder / ".new" / "run.json").exists(), point
+        done = fit(folder, recipe, overwrite=True)
+    assert done.card.hash == new, point
+    assert load_model(str(folder / "model.toml")).hash() == new and (folder / "report.html").read_text() == "mine"
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted([*(path.name for path in (base / "new").iterdir()), "report.html"]), (point, names)
+assert swapped > 1, swapped
+"""
+
+
+@pytest.mark.slow
+def test_killed_while_it_replaces_a_training(tmp_path: Path) -> None:
+    here = Path(__file__).resolve().parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]

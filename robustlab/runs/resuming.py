@@ -19,7 +19,8 @@ def check_same(info: Json, config: Json, folder: Path, what: str) -> None:
         fields = "; ".join(f"{name} was {_short(old)}, now {_short(new)}" for name, old, new in changed)
         raise UserError(
             f"--resume: the {what} in {folder} was started with another configuration ({fields}), by"
-            f" `{info.get('command') or 'a call from Python'}`. Give the same values, or choose another --output."
+            f" `{info.get('command') or 'a call from Python'}`. Give the same values, replace it"
+            " (--overwrite), or choose another --output."
         )
 
 
