@@ -15,6 +15,7 @@ Json = dict[str, Any]
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Some = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Draws = Annotated[int, Meta(ge=1, le=10_000)]
 Whole = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Label = Annotated[int, Meta(ge=-1, le=2**31 - 1)]  # -1: of an image without a label
 Real = Annotated[float, Meta(ge=-1e15, le=1e15)]
@@ -56,8 +57,9 @@ class Attacked(Struct):
     name: Name
     hash: Text = ""
     surrogates: Annotated[list[Surrogate], Meta(max_length=1000)] = []
-    evaluations: Some = 1
-    eot: Some = 1
+    evaluations: Draws = 1
+    eot: Draws = 1
+    outputs: Text = ""
 
 
 class Attack(Struct):
@@ -101,6 +103,8 @@ class Config(Struct):
     keep: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 1
     full: bool = False
     labels: Text = ""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    audit: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     save_adversarial: bool = False
 
 
@@ -116,7 +120,7 @@ class Model(Struct):
     name: Name
     hash: Text = ""
     parameters: Count = 0
-    search_copy: Copy | None = None
+    search_copy: Copy | msgspec.UnsetType = msgspec.UNSET
     source: Json | None = None
 
 
@@ -317,6 +321,7 @@ class Run(Struct):
     surrogates: Annotated[list[Model], Meta(max_length=1000)] = []
     aggregates: Aggregates | None = None
     passes: list[Pass] = []
+    files: Annotated[list[Text], Meta(max_length=1_000_000)] = []
     images: Annotated[list[Kept], Meta(max_length=1_000_000)] = []
     heatmaps: dict[str, Heat] = {}
     audit: dict[str, Audit] = {}

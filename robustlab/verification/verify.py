@@ -20,7 +20,10 @@ from robustlab.verification.recomputation import Recomputation
 
 NEEDED = [
     *("models", "data.classes", "passes", "aggregates", "perturbation_scale"),
-    *(f"config.{key}" for key in ("models", "attacks", "threat", "seed", "suite", "chunk_size", "save_adversarial")),
+    *(
+        f"config.{key}"
+        for key in ("models", "attacks", "threat", "seed", "suite", "chunk_size", "precision", "save_adversarial")
+    ),
     *(f"config.data.{key}" for key in ("name", "hash", "ids")),
 ]
 
@@ -61,6 +64,12 @@ def verify(
     lacking = [key for key in NEEDED if not _has(stored.info, key)]
     lacking += [
         f"config.models.{number}.hash" for number, m in enumerate(stored.info["config"]["models"]) if "hash" not in m
+    ]
+    lacking += [
+        f"config.attacks.{number}.{key}"
+        for number, attack in enumerate(stored.info["config"].get("attacks", []))
+        for key in ("method", "parameters")
+        if key not in attack
     ]
     if lacking:
         raise UserError(

@@ -126,6 +126,10 @@ def ask_all(folder: Path, what: str) -> None:
 
 def faults(folder: Path, what: str) -> list[str]:
     """What is wrong with how the commands take this folder."""
+    try:
+        read_run(folder)
+    except UserError:  # which is how each of them begins
+        return []
     found = []
     for name, command in COMMANDS.items():
         started = time.monotonic()
