@@ -46,8 +46,8 @@ def attack(
     Parameters
     ----------
     models
-        Zoo names (`robustlab zoo`), torchvision:NAME, cards (.toml), exported programs (.pt2), or FILE.py:function;
-        default road-signs/cnn and its robust twin.
+        Zoo names (`robustlab zoo`), torchvision:NAME, cards (.toml), folders of trainings, exported programs (.pt2), or
+        FILE.py:function; default road-signs/cnn and its robust twin.
     suite
         A card, by name or path: fgsm, pgd, linf-standard (the default), l2-standard, autoattack-standard,
         autoattack-l1, autoattack-rand, linf-strong, transfer.
