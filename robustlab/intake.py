@@ -19,6 +19,7 @@ from robustlab.given import check_module, pair_of
 from robustlab.judging import logits_of
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier, check
+from robustlab.oracle import ask
 from robustlab.outputs import form_of
 from robustlab.suitable import suitable
 from robustlab.threat import ThreatModel, check_range
@@ -121,7 +122,7 @@ def warnings_of(model: Classifier, data: Data, device: torch.device, probabiliti
     try:
         if probabilities and model.outputs == "logits":
             with torch.no_grad():
-                model.outputs = form_of(model(first))
+                model.outputs = form_of(ask(model, first))
         return check(model, first, None)  # labels: see `matched`
     except UserError as error:
         raise UserError(f"{model.name}: {error}") from error

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab.oracle import most
+from robustlab.oracle import ask, most
 from robustlab.threat import NORMS, ThreatModel, column, distance
 from robustlab.tolerance import TOLERANCE, allowed
 
@@ -38,7 +38,7 @@ class Verdict:
 def logits_of(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
     """(n, K) float32 logits, batch by batch, without a gradient."""
     with torch.no_grad():
-        return torch.cat([model(part).float() for part in images.split(batch_size)])
+        return torch.cat([ask(model, part).float() for part in images.split(batch_size)])
 
 
 def looks_of(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int, evaluations: int) -> Tensor:

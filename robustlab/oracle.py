@@ -61,6 +61,20 @@ def most(votes: Tensor, share: float = 0.5) -> Tensor:
     return votes.sum(0) > share * len(votes)
 
 
+def ask(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """What the model says of the images. Every call of a model goes through here.
+
+    The model gets a tensor of its own, which it may write into (many normalise or clamp in place), and what it returns
+    is the caller's own, whatever the model does to it in its next call. Gradients pass through.
+
+    >>> x = torch.ones(1, 1, 1, 2)
+    >>> ask(lambda images: images.mul_(2).flatten(1), x).tolist(), x.flatten().tolist()
+    ([[2.0, 2.0]], [1.0, 1.0])
+    """
+    out = model(images.clone())
+    return out.clone() if isinstance(out, Tensor) else out  # what it must be is checked where it is known
+
+
 @contextmanager
 def undisturbed(model: object) -> Iterator[None]:
     """The module in eval mode and with frozen parameters; every mode and flag is put back, also after an exception.
@@ -123,7 +137,7 @@ class Oracle:
     def differentiable(self, images: Tensor) -> Tensor:
         """(N, K) float32 logits, with a gradient where the images ask for one."""
         self.forwards += len(images)
-        out = self.model(images)
+        out = ask(self.model, images)
         if self.gives == "labels":
             if out.ndim == 1 and self.classes is None:
                 raise UserError(

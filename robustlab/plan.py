@@ -114,11 +114,11 @@ class Plan:
         """Use search copies where the run in this run.json was started with them: all its units search alike."""
         records = [*info["models"], *info.get("surrogates", [])]
         for record, party in zip(records, self.everyone, strict=True):
-            used = record["search_copy"]["used"]
-            if used and party.copy.module is None:
+            used, folded = record["search_copy"]["used"], record["search_copy"]["folded"]
+            if used and (party.copy.module is None or party.copy.folded != folded):
                 raise UserError(
                     f"--resume: the run searched on a copy of {record['name']}, which cannot be used here"
-                    f" ({party.copy.reason}). Go on where it was started, or start another run."
+                    f" ({party.copy.unfolded or party.copy.reason}). Go on where it was started, or start another run."
                 )
             if not used:
                 party.copy = replace(party.copy, module=None)
@@ -254,9 +254,11 @@ def settle(
 def _remarks(everyone: Sequence[Party], draws: Sequence[Mapping[str, int]], options: Options) -> Iterator[str]:
     """What is worth knowing about the models, and no warning."""
     for party in everyone:
+        name, reason = party.model.name, party.copy.reason
         if options.search_copy and party.copy.module is None:
-            name, reason = party.model.name, party.copy.reason
             yield f"{name}: no search copy, {reason}; attacks search on the model itself (slower)."
+        elif party.copy.unfolded:
+            yield f"{name}: the search copy is a plain one (slower); of a rebuilt one {party.copy.unfolded}."
     for party, drawn in zip(everyone, draws, strict=False):  # those that are attacked come first
         if drawn:
             yield f"{party.model.name}: {in_words(drawn)}"

@@ -20,6 +20,7 @@ from robustlab.audit.noise import noise
 from robustlab.audit.subject import Attacked, Subject
 from robustlab.draws import keys, normal
 from robustlab.intervals import mcnemar, share, wilson
+from robustlab.oracle import ask
 from robustlab.threat import diameter
 
 QUERIES = 200  # of Square
@@ -101,7 +102,7 @@ def transfer(subject: Subject) -> Finding:
     found, tried = torch.zeros_like(subject.broken), []
     for name, surrogate in sources:
         with torch.no_grad():
-            known = surrogate(subject.x[:1]).shape[1]
+            known = ask(surrogate, subject.x[:1]).shape[1]
         if known == subject.classes:
             found |= subject.found(attack, surrogate=surrogate)
             tried.append(name)

@@ -14,6 +14,7 @@ from robustlab.audit.finding import CARLINI, PINTOR, Check, Finding, counted, ju
 from robustlab.audit.noise import noise
 from robustlab.audit.subject import Subject
 from robustlab.intervals import share
+from robustlab.oracle import ask
 
 TINY = 1e-12  # of the largest value of a gradient by an image in [0, 1]
 LATE = 0.1  # the last share of the steps, in which
@@ -66,7 +67,7 @@ def _size(subject: Subject, images: Tensor, loss: str) -> Tensor | None:
         for i in range(0, len(images), batch):
             with torch.enable_grad():
                 leaf = images[i : i + batch].detach().requires_grad_(True)
-                logits = (subject.search or subject.model)(leaf).float()
+                logits = ask(subject.search or subject.model, leaf).float()
                 targets = None if subject.targets is None else subject.targets[i : i + batch]
                 total = LOSSES[loss](logits, subject.y[i : i + batch], targets).sum()
                 if not total.requires_grad:

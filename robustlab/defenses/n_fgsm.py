@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustlab.draws import uniform
 from robustlab.errors import UserError
-from robustlab.oracle import undisturbed
+from robustlab.oracle import ask, undisturbed
 from robustlab.threat import ThreatModel
 
 
@@ -51,7 +51,7 @@ class NFGSM:
         noise = (2 * uniform(key, x.shape[1:]) - 1) * (self.k * eps)
         start = (x + noise).clamp_(0, 1).requires_grad_(True)
         with undisturbed(model), torch.enable_grad():
-            loss = F.cross_entropy(model(start).float(), y, reduction="sum")
+            loss = F.cross_entropy(ask(model, start).float(), y, reduction="sum")
             (gradient,) = torch.autograd.grad(loss, start)
         return torch.add(start.detach(), gradient.sign(), alpha=self.alpha * eps).clamp_(0, 1)
 

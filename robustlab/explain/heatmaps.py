@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from robustlab.errors import RunError, UserError
 from robustlab.explain.layers import Layer, find_layer
-from robustlab.oracle import undisturbed
+from robustlab.oracle import ask, undisturbed
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +59,9 @@ def grad_cam(
         )
 
     def attribute(probe: nn.Module, x: Tensor, rows: slice) -> Tensor:
-        found = LayerGradCam(model, probe).attribute(x, classes[rows].to(x.device), relu_attributions=True)
+        found = LayerGradCam(partial(ask, model), probe).attribute(
+            x, classes[rows].to(x.device), relu_attributions=True
+        )
         assert isinstance(found, Tensor)
         return found
 
@@ -79,7 +82,7 @@ def activation_map(
     from captum.attr import LayerActivation
 
     def attribute(probe: nn.Module, x: Tensor, rows: slice) -> Tensor:
-        found = LayerActivation(model, probe).attribute(x)
+        found = LayerActivation(partial(ask, model), probe).attribute(x)
         assert isinstance(found, Tensor)
         return found.abs().mean(1, keepdim=True)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustlab.errors import UserError, did_you_mean
 from robustlab.models.classifier import Classifier
-from robustlab.oracle import undisturbed
+from robustlab.oracle import ask, undisturbed
 
 Map = tuple[tuple[int, int], int | None]  # grid and outside, see `Layer`
 _PROBED = 8  # images on which layers are looked at
@@ -110,7 +110,7 @@ def _outputs(model: nn.Module, modules: dict[str, nn.Module], images: Tensor) ->
     try:
         for key, module in modules.items():
             handles.append(module.register_forward_hook(lambda module, given, out, key=key: keep(key, out)))
-        logits = model(images)
+        logits = ask(model, images)
     finally:
         for handle in handles:
             handle.remove()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustlab.errors import UserError
 from robustlab.given import of_other_type
 from robustlab.memory import of_the_machine
+from robustlab.oracle import ask
 from robustlab.outputs import (
     ROUNDED,
     UNROUNDED,
@@ -158,7 +159,7 @@ def _check_images(images: Tensor, shape: tuple[int, int, int] | None) -> None:
 
 def _logits(classifier: nn.Module, images: Tensor) -> Tensor:
     try:
-        logits = rows(classifier(images), images)
+        logits = rows(ask(classifier, images), images)
     except Exception as error:
         if of_the_machine(error) or isinstance(error, UserError):
             raise

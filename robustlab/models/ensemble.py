@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.errors import UserError
+from robustlab.oracle import ask
 
 
 class Ensemble(nn.Module):
@@ -25,7 +26,7 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(members)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits = [member(x) for member in self.members]
+        logits = [ask(member, x) for member in self.members]
         if len({z.shape[1] for z in logits}) > 1:
             counts = ", ".join(str(z.shape[1]) for z in logits)
             raise UserError(f"The models of an ensemble must know the same classes; they have {counts} outputs.")

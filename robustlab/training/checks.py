@@ -13,7 +13,7 @@ from torch import Tensor
 from robustlab.data import Data
 from robustlab.data.streamed import LazyImages
 from robustlab.models.classifier import Classifier
-from robustlab.oracle import undisturbed
+from robustlab.oracle import ask, undisturbed
 from robustlab.training.recipe import Recipe
 
 PGD_STEPS = 10
@@ -26,7 +26,7 @@ def loss_and_accuracy(model: Classifier, images: Tensor | LazyImages, labels: Te
     with torch.no_grad(), undisturbed(model):
         for start in range(0, len(labels), BATCH):
             y = labels[start : start + BATCH]
-            logits = model(images[start : start + BATCH].to(y.device))
+            logits = ask(model, images[start : start + BATCH].to(y.device))
             loss += float(F.cross_entropy(logits, y, reduction="sum"))
             right += int((logits.argmax(1) == y).sum())
     return loss / len(labels), right / len(labels)
