@@ -21,7 +21,7 @@ from robustlab.errors import RunError, UserError
 from robustlab.judging import Verdict, answers, judge, logits_of, looks_of, own_answers
 from robustlab.memory import Batches, of_the_machine
 from robustlab.options import Options
-from robustlab.oracle import Oracle, forked
+from robustlab.oracle import Oracle, forked, of_the_model
 from robustlab.pictures import png
 from robustlab.runs import Run
 from robustlab.runs.kept import image_name, keep_candidates
@@ -122,6 +122,8 @@ def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Loa
         except Exception as error:  # a model raises what it likes
             if isinstance(error, UserError | RunError) or of_the_machine(error):
                 raise
+            if not of_the_model(error):  # whoever else failed, it says nothing about the model's robustness
+                raise RunError(ours(error, f"{member.name} on {task.name}, chunk {number}")) from error
             text = in_words(error)
             task.told(f"{task.name}, {member.name}, chunk {number}: {text}")
             lines = [{**_line(task, member.name, eps, id, label), "error": text} for id, label in _pairs(attempted)]
@@ -250,6 +252,14 @@ def in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
+def ours(error: Exception, where: str) -> str:
+    """The message on an error that no model raised."""
+    return (
+        f"{where}: {in_words(error)}. The model did not raise this: it is a fault of robustlab, or of what it uses."
+        " Please report it. What is finished is kept."
+    )
+
+
 def _pairs(chunk: Data) -> list[tuple[int, int]]:
     return list(zip(chunk.ids.tolist(), chunk.labels.tolist(), strict=True))
 
@@ -309,5 +319,5 @@ def _keep_images(task: Task, attack: str, number: int, chunk: Loaded, outcome: O
         task.run.write_image(image_name("clean", ids[i]), png(clean))
         task.run.write_image(image_name("adv", ids[i], task.name, attack), png(adv))
         task.run.write_image(image_name("delta", ids[i], task.name, attack), png(0.5 + (adv - clean) / (2 * scale)))
-    tensors = {"ids": chunk.ids[kept], "images": adversarial[kept]}
+    tensors = {"ids": chunk.ids[kept], "images": adversarial[kept].contiguous()}
     task.run.write_kept(task.name, attack, threat.eps, number, save_safetensors(tensors))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from robustlab.models.classifier import Classifier, check
 from robustlab.oracle import ask
 from robustlab.outputs import form_of
 from robustlab.suitable import suitable
-from robustlab.threat import ThreatModel, check_range
+from robustlab.threat import ThreatModel, check_floats, check_range
 from robustlab.typed import check_whole
 
 CHECKED = 64  # samples of the first batch, on which models and search copies are checked
@@ -34,13 +35,16 @@ def as_data(data: Any, limit: int | None, models: Sequence[Classifier] = ()) -> 
     if isinstance(data, str):
         return load_data(data, "test", limit, **suitable(data, models))
     if isinstance(data, Data):
-        return data
+        if not isinstance(data.images, Tensor):
+            return data
+        check_floats(data.images, f"the images of {data.name}")
+        return replace(data, images=data.images.detach().float().contiguous())
     images, labels = pair_of(data)
     raw = hashlib.sha256(pixel_ids(images.float()).cpu().numpy().tobytes() + labels.cpu().numpy().tobytes())
     return Data(
         name="tensors",
         split="test",
-        images=images.float().cpu(),
+        images=images.detach().float().cpu().contiguous(),
         labels=labels.cpu(),
         ids=torch.arange(len(images)),
         classes=tuple(str(k) for k in range(int(labels.max()) + 1 if len(labels) else 0)),

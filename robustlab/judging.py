@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustlab.module_state import kept_state
 from robustlab.oracle import ask, most
 from robustlab.threat import NORMS, ThreatModel, column, distance
 from robustlab.tolerance import TOLERANCE, allowed
@@ -36,8 +37,8 @@ class Verdict:
 
 
 def logits_of(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int) -> Tensor:
-    """(n, K) float32 logits, batch by batch, without a gradient."""
-    with torch.no_grad():
+    """(n, K) float32 logits, batch by batch, without a gradient. Buffers that the model changes are put back."""
+    with torch.no_grad(), kept_state(model):
         return torch.cat([ask(model, part).float() for part in images.split(batch_size)])
 
 

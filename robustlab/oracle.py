@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -13,11 +14,22 @@ from torch import Tensor, nn
 
 from robustlab.errors import UserError
 from robustlab.given import check_classes
+from robustlab.memory import of_the_machine
+from robustlab.module_state import kept_state
 from robustlab.outputs import rows
 
 Access = Literal["gradient", "scores", "labels"]
 _RANK: dict[str, int] = {"labels": 0, "scores": 1, "gradient": 2}
+_NOTE = "(raised by the model that is attacked)"
+NO_GRADIENT = (
+    "The model gives no gradient: its outputs do not depend on the image by operations that torch can differentiate"
+    " (quantised layers, detach(), no_grad(), NumPy). Use attacks that need scores only, such as square."
+)
 EVALUATIONS = 10  # of an image by a randomised model, of which the majority is its answer
+
+
+class NoGradientError(UserError):
+    """A model without a gradient was asked for one."""
 
 
 @contextmanager
@@ -61,6 +73,29 @@ def most(votes: Tensor, share: float = 0.5) -> Tensor:
     return votes.sum(0) > share * len(votes)
 
 
+@contextmanager
+def raised_by_the_model() -> Iterator[None]:
+    """Leave a note on what a model raises, so that no error of the attack's own is taken for one of the model."""
+    try:
+        yield
+    except Exception as error:
+        if not of_the_model(error):
+            error.add_note(_NOTE)
+        raise
+
+
+def of_the_model(error: BaseException) -> bool:
+    """Did the model raise it, forwards or backwards?
+
+    >>> try:
+    ...     ask(lambda images: images.no_such_thing, torch.zeros(1, 1, 1, 1))
+    ... except AttributeError as error:
+    ...     of_the_model(error), of_the_model(AttributeError())
+    (True, False)
+    """
+    return _NOTE in getattr(error, "__notes__", ())
+
+
 def ask(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """What the model says of the images. Every call of a model goes through here.
 
@@ -71,13 +106,14 @@ def ask(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     >>> ask(lambda images: images.mul_(2).flatten(1), x).tolist(), x.flatten().tolist()
     ([[2.0, 2.0]], [1.0, 1.0])
     """
-    out = model(images.clone())
+    with raised_by_the_model():
+        out = model(images.clone())
     return out.clone() if isinstance(out, Tensor) else out  # what it must be is checked where it is known
 
 
 @contextmanager
 def undisturbed(model: object) -> Iterator[None]:
-    """The module in eval mode and with frozen parameters; every mode and flag is put back, also after an exception.
+    """The module in eval mode, with frozen parameters; modes, flags and buffers are put back, also after an exception.
 
     A frozen parameter keeps no activation for its own gradient and collects none. A callable that is no module is
     left alone.
@@ -91,7 +127,8 @@ def undisturbed(model: object) -> Iterator[None]:
         model.eval()
         for p in trainable:
             p.requires_grad_(False)
-        yield
+        with kept_state(model):
+            yield
     finally:
         for m, training in modes:
             m.training = training
@@ -183,7 +220,10 @@ class Oracle:
                 leaf = images.detach().requires_grad_(True)
                 z = self.differentiable(view(leaf, i % views))
                 each = loss(z)
-                (g,) = torch.autograd.grad(each.sum(), leaf)
+                with raised_by_the_model():
+                    g = torch.autograd.grad(each.sum(), leaf, allow_unused=True)[0] if each.requires_grad else None
+                if g is None:
+                    raise NoGradientError(NO_GRADIENT)
             if i % views == 0:
                 logits.append(z.detach())
                 losses.append(each.detach())
@@ -192,3 +232,16 @@ class Oracle:
         assert total is not None
         mean = total if draws * views == 1 else total.div_(draws * views)
         return torch.stack(logits), torch.stack(losses).mean(0), mean
+
+
+def check_gradient(model: Callable[[Tensor], Tensor], images: Tensor) -> None:
+    """A `NoGradientError` for a model that gives none. What else it raises backwards is left to the attack to meet."""
+    with undisturbed(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, on operations that have no gradient
+        try:
+            Oracle(model).gradient(images, lambda logits: logits.sum(1), lambda x, i: x)
+        except NoGradientError:
+            raise
+        except Exception as error:
+            if of_the_machine(error):
+                raise

@@ -38,7 +38,7 @@ from robustlab.memory import Batches, machine_failures
 from robustlab.models.classifier import RANDOMISED, Classifier
 from robustlab.models.search_copy import SearchCopy, make_search_copy
 from robustlab.options import Options
-from robustlab.oracle import forked, full_float32, undisturbed
+from robustlab.oracle import check_gradient, forked, full_float32, undisturbed
 from robustlab.provenance import about, configuration
 from robustlab.randomised import averaged, check_targets, draws_of, in_words
 from robustlab.runs import Run
@@ -207,8 +207,12 @@ def settle(
     randomised = {party.model.name for party in everyone if party.randomised}
     check_targets(randomised, suite.threat, options)
     draws = [draws_of(model, own, randomised, options) for model, own in zip(models, crafted_on, strict=True)]
+    crafting = [each for model, own in zip(models, crafted_on, strict=True) for each in own or [model]]
     for party in everyone:
-        party.answer = logits_of(party.model, selected.images[:1].to(device), 1)
+        first = selected.images[:1].to(device)
+        party.answer = logits_of(party.model, first, 1)
+        if any(member.attack.needs == "gradient" for member in suite.members) and party.model in crafting:
+            check_gradient(party.model, first)
     check_surrogates(models, crafted_on, {party.model.name: party.answer for party in everyone})
     if options.labels == "given":
         given, selected = selected, matched(selected, [(p.model.name, p.model.classes, p.outputs) for p in everyone])

@@ -21,6 +21,14 @@ from robustlab.threat_model import check_eps as check_eps
 from robustlab.threat_model import parse_eps as parse_eps
 
 
+def check_floats(images: Tensor, what: str = "images") -> None:
+    """A `UserError` for images in whole numbers, which nearly always go from 0 to 255."""
+    if not images.is_floating_point():
+        raise UserError(
+            f"{what} must be floats in [0, 1], got {images.dtype}. Divide values of 0 to 255 by 255: images / 255."
+        )
+
+
 def check_range(images: Tensor, what: str = "images") -> None:
     """A `UserError` unless all values lie in [0, 1]."""
     low, high = images.min().item(), images.max().item()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks.suite import Suite
-from robustlab.cascade import CLEAN, Task, class_names, in_words, targets_of
+from robustlab.cascade import CLEAN, Task, class_names, in_words, ours, targets_of
 from robustlab.data import Loaded
 from robustlab.data.matching import plain
 from robustlab.errors import RunError, UserError
@@ -25,7 +25,7 @@ from robustlab.judging import logits_of, looks_of
 from robustlab.memory import Batches, of_the_machine
 from robustlab.models.classifier import Classifier
 from robustlab.models.ensemble import Ensemble
-from robustlab.oracle import forked, most
+from robustlab.oracle import forked, most, of_the_model
 from robustlab.runs.transfer import TRANSFER_MATRIX
 from robustlab.threat import distance
 from robustlab.tolerance import allowed
@@ -120,6 +120,8 @@ def matrix_chunk(tasks: Sequence[Task], sources: Sequence[Source], number: int, 
             except Exception as error:  # a model raises what it likes
                 if isinstance(error, UserError | RunError) or of_the_machine(error):
                     raise
+                if not of_the_model(error):
+                    raise RunError(ours(error, f"transfer matrix, {source.model.name}, chunk {number}")) from error
                 row = {"error": in_words(error)}
                 tasks[0].told(f"Warning: no row of {source.model.name} in the transfer matrix: {row['error']}")
             run.write_part(name, row | {"seconds": time.perf_counter() - start})

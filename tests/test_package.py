@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     {"errors", "lazy"},
     {"draws", "threat_model", "typed"},
     {"threat"},
-    {"cards", "distributed", "environment", "memory", "options", "outputs", "given"},
+    {"cards", "distributed", "environment", "memory", "module_state", "options", "outputs", "given"},
     {"oracle", "pictures"},
     {"models", "data"},
     {"suitable"},

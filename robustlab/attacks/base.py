@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.losses import LOSSES
+from robustlab.attacks.returned import as_given
 from robustlab.draws import keys, pixel_ids
 from robustlab.errors import RunError, UserError, did_you_mean
 from robustlab.given import check_classes, check_module, images_of, labels_of, of_other_type
@@ -202,7 +203,8 @@ class Attack(ABC):
         oracle = classifier if isinstance(classifier, Oracle) else Oracle(classifier)
         asked = oracle if surrogate is None else Oracle(surrogate)
         check_call(self, (oracle, asked), images, labels, targets, seed, batch_size)
-        x, y = images.detach().float(), labels.to(images.device)
+        # in one order of memory, so that rounding does not depend on how the images lie
+        x, y = images.detach().float().contiguous(), labels.to(images.device)
         try:
             outcome = self.attempt(
                 asked,
@@ -222,8 +224,25 @@ class Attack(ABC):
             raise UserError(f"The model cannot take the images.{text}") from error
         if surrogate is not None:
             self._transfer(outcome, oracle, x, y, batch_size)
-        outcome.images = outcome.images.to(images.dtype)
+        self._in_type_of(images, outcome, oracle, x, y, batch_size)
         return outcome
+
+    def _in_type_of(
+        self, images: Tensor, outcome: Outcome, oracle: Oracle, x: Tensor, y: Tensor, batch_size: int
+    ) -> None:
+        """The outcome's images in the type of those given; what rounding has changed is judged once more."""
+        found = outcome.images
+        outcome.images = as_given(found, x, images, self.norm, self.eps)
+        if outcome.images.dtype in (torch.float32, torch.float64):
+            return
+        points = outcome.images.float()
+        rows = (outcome.success & (points != found).flatten(1).any(1)).nonzero()[:, 0]
+        for i in rows.split(batch_size) if len(rows) else ():
+            with undisturbed(oracle.model):
+                predicted = oracle.looks(points[i]).argmax(2)
+            outcome.success[i] = most(self.turned(predicted, y[i], outcome.target[i]))
+            outcome.forwards[i] += oracle.evaluations
+        outcome.rank[~outcome.success] = -1
 
     def _transfer(self, crafted: Outcome, oracle: Oracle, x: Tensor, y: Tensor, batch_size: int) -> None:
         """Judge images that were crafted elsewhere, by one look of the target at each."""

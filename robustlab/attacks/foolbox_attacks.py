@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from robustlab.attacks.base import Attack, Outcome
 from robustlab.attacks.fmn import BEYOND, FMN
 from robustlab.errors import UserError
-from robustlab.oracle import Oracle, most, undisturbed
+from robustlab.oracle import NO_GRADIENT, NoGradientError, Oracle, most, raised_by_the_model, undisturbed
 from robustlab.threat import NORMS, distance
 from robustlab.tolerance import allowed
 
@@ -69,6 +69,8 @@ class _Shown(nn.Module):
         logits = torch.stack([self.oracle.differentiable(images) for _ in range(self.eot)]).mean(0)
         self._check(logits)
         if images.requires_grad:
+            if not logits.requires_grad:
+                raise NoGradientError(NO_GRADIENT)
             images.register_hook(self._gradient)
         return logits
 
@@ -126,7 +128,8 @@ class FoolboxAttack(Attack):
         while len(rows):
             shown, bad = _Shown(oracle, self.eot), torch.zeros_like(rows, dtype=torch.bool)
             try:
-                images[rows] = self.search(shown, x[rows], y[rows], target[rows]).clamp(0, 1)
+                with raised_by_the_model():  # foolbox goes backwards through it
+                    images[rows] = self.search(shown, x[rows], y[rows], target[rows]).clamp(0, 1)
             except _NotFinite as error:  # once more, without them
                 bad = error.rows
             forwards[rows] += shown.forwards

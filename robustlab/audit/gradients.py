@@ -14,6 +14,7 @@ from robustlab.audit.finding import CARLINI, PINTOR, Check, Finding, counted, ju
 from robustlab.audit.noise import noise
 from robustlab.audit.subject import Subject
 from robustlab.intervals import share
+from robustlab.module_state import kept_state
 from robustlab.oracle import ask
 
 TINY = 1e-12  # of the largest value of a gradient by an image in [0, 1]
@@ -65,7 +66,7 @@ def _size(subject: Subject, images: Tensor, loss: str) -> Tensor | None:
     def sizes(batch: int) -> Tensor | None:
         found = []
         for i in range(0, len(images), batch):
-            with torch.enable_grad():
+            with torch.enable_grad(), kept_state(subject.search or subject.model):
                 leaf = images[i : i + batch].detach().requires_grad_(True)
                 logits = ask(subject.search or subject.model, leaf).float()
                 targets = None if subject.targets is None else subject.targets[i : i + batch]

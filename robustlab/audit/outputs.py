@@ -9,6 +9,8 @@ from robustlab.audit.subject import Subject
 from robustlab.intervals import mcnemar, share, wilson
 from robustlab.judging import logits_of
 from robustlab.models.classifier import Classifier
+from robustlab.models.repeats import repeats
+from robustlab.oracle import ask
 from robustlab.outputs import ROUNDED, UNROUNDED, Form, rounded, unlike_logits
 from robustlab.reporting.text import percent
 
@@ -54,6 +56,10 @@ def randomised(subject: Subject) -> Finding:
     differences = [float((first - each).abs().max()) for each in (again, other)]
     flips = int(((first.argmax(1) != again.argmax(1)) | (first.argmax(1) != other.argmax(1))).sum())
     numbers = {"difference": differences[0], "difference_in_other_batches": differences[1], "flips": share(flips, n)}
+    if subject.batches.fit(lambda size: _keeps_state(subject, size)):
+        return Finding(
+            "fail", f"The model keeps state: {counted(n)} get other answers after it has been asked.", numbers
+        )
     if max(differences) <= slack:
         return Finding("pass", f"Three evaluations of {counted(n)}, in two orders, agree.", numbers)
     what = "Two evaluations differ" if differences[0] > slack else "Answers depend on the other images of the batch"
@@ -69,6 +75,11 @@ def randomised(subject: Subject) -> Finding:
         )
         return Finding("warn", measured, numbers)
     return Finding("fail", measured, numbers)
+
+
+def _keeps_state(subject: Subject, size: int) -> bool:
+    model, x = subject.model, subject.x[:size]
+    return repeats(model, x, lambda images: ask(model, images)).state
 
 
 def confidence(subject: Subject) -> Finding:

@@ -20,7 +20,7 @@ from robustlab.data import Loaded
 from robustlab.errors import RunError, UserError
 from robustlab.judging import Verdict, judge, logits_of, looks_of
 from robustlab.memory import Batches, of_the_machine
-from robustlab.oracle import Oracle, most
+from robustlab.oracle import NoGradientError, Oracle, most
 
 
 @dataclass(frozen=True)
@@ -219,4 +219,6 @@ def watched(attack: RowAttack, losses: Tensor) -> RowAttack:
 
 def fatal(error: Exception) -> bool:
     """Does it end the run? What the machine does, and what has a message for the user; the rest the model raised."""
+    if isinstance(error, NoGradientError):  # of an attack of the audit's own
+        return False
     return isinstance(error, UserError | RunError) or of_the_machine(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,8 @@ def answers(model: Callable[[Tensor], Tensor], images: Tensor) -> list[Answer]:
 
 def _answer(model: Callable[[Tensor], Tensor], points: Tensor) -> Answer:
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, on operations that have no gradient
             leaf = points.clone().requires_grad_(True)
             logits = ask(model, leaf).float()
             key = keys(0, torch.arange(len(logits), device=logits.device), "signs")

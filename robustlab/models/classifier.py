@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from robustlab.errors import UserError
 from robustlab.given import of_other_type
 from robustlab.memory import of_the_machine
+from robustlab.models.hashing import pieces
+from robustlab.models.repeats import repeats
 from robustlab.oracle import ask
 from robustlab.outputs import (
     ROUNDED,
@@ -24,11 +26,21 @@ from robustlab.outputs import (
     unlike_logits,
     unpacked,
 )
-from robustlab.threat import check_range
+from robustlab.threat import check_floats, check_range
 
 RANDOMISED = (  # a warning of `check`
     "Two evaluations of the same images differ: the model is randomised. One gradient is then one draw of many, and one"
     " answer no verdict: attacks have to average over draws (EOT), and several evaluations have to judge."
+)
+KEEPS_STATE = (
+    "The model keeps state: it changes buffers when it is asked, and then answers otherwise. Every attack starts from"
+    " the buffers as they were given, but what it finds depends on the batches before, and so on --batch-size. Freeze"
+    " what changes (observers, running means, codebooks)."
+)
+DEPENDS_ON_BATCH = (
+    "The answer to an image depends on the other images of its batch (BatchNorm on the statistics of the batch, dynamic"
+    " quantisation, a mean or softmax over the batch). One attacked image then changes the answers to others, and all"
+    " numbers depend on --batch-size."
 )
 
 
@@ -96,11 +108,12 @@ class Classifier(nn.Module):
         return logits_of_probabilities(rows(out, x), self.outputs, None if before is None else rows(before, x))
 
     def hash(self) -> str:
-        """32 hex digits of the SHA-256 over names, shapes, types and bytes of all parameters and buffers."""
+        """32 hex digits of the SHA-256 over names, shapes, types and bytes of parameters, buffers and other state."""
         digest = hashlib.sha256()
         for name, value in sorted(self.state_dict().items()):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            digest.update(f"{name} ".encode())
+            for piece in pieces(value):
+                digest.update(piece)
         return digest.hexdigest()[:32]
 
 
@@ -108,7 +121,8 @@ def check(classifier: nn.Module, images: Tensor, labels: Tensor | None) -> list[
     """Look at one batch before a run: what is wrong is a `UserError`, what is suspicious comes back as a warning.
 
     Errors: shape or range of the images, a module that raises, outputs that are not (N, K) finite logits, labels or
-    class names that do not fit K. Warnings: outputs that are hardly logits; two evaluations that differ.
+    class names that do not fit K. Warnings: outputs that are hardly logits; answers
+    that are others in a second evaluation, after the first, or among other images.
     images: (N, C, H, W) float in [0, 1]. labels: (N,) int64, or None where the model's own answers count. The module
     is evaluated in eval mode and left as it was.
     """
@@ -128,24 +142,30 @@ def check(classifier: nn.Module, images: Tensor, labels: Tensor | None) -> list[
         with torch.no_grad(), torch.random.fork_rng(devices):
             classifier.eval()
             quiet = [(name, m) for name, m in classifier.named_modules() if not m.training]
-            first, second = _logits(classifier, images), _logits(classifier, images)
+            found = repeats(classifier, images, lambda x: _logits(classifier, x))
             _check_modes(quiet)
     finally:
         for module, training in modes:
             module.training = training
+    first = found.first
     _check_labels(labels, first.shape[1], getattr(classifier, "classes", None))
 
     warnings = [text] if (text := unlike_logits(first)) else []
     form: Form = getattr(classifier, "outputs", "logits")
     if form != "logits" and (gone := int(rounded(first, form).sum())):
         warnings.append(f"{ROUNDED.format(k=gone, n=f'{len(first)} images')} {UNROUNDED}")
-    if float((first - second).abs().max()) > 1e-4 * (1 + float(first.abs().max())):
+    if found.randomised:
         warnings.append(RANDOMISED)
+    if found.state:
+        warnings.append(KEEPS_STATE)
+    if found.batch:
+        warnings.append(DEPENDS_ON_BATCH)
     return warnings
 
 
 def _check_images(images: Tensor, shape: tuple[int, int, int] | None) -> None:
-    if images.ndim != 4 or not images.is_floating_point() or not len(images):
+    check_floats(images)
+    if images.ndim != 4 or not len(images):
         raise UserError(
             f"images must be floats of shape (N, C, H, W), N at least 1; got {images.dtype} {tuple(images.shape)}."
         )
