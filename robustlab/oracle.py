@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
+from robustlab.errors import RunError, UserError
 from robustlab.given import check_classes
+from robustlab.memory import of_the_machine
+from robustlab.module_state import kept_state
 from robustlab.memory import of_the_machine
 from robustlab.module_state import kept_state
 from robustlab.outputs import rows
@@ -79,7 +81,7 @@ def raised_by_the_model() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not of_the_model(error):
+        if not isinstance(error, UserError | RunError) and not of_the_model(error):
             error.add_note(_NOTE)
         raise
 

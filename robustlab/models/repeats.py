@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustlab.errors import UserError
 from robustlab.module_state import Buffers
 
 
@@ -60,9 +61,12 @@ def repeats(model: nn.Module, images: Tensor, answer: Callable[[Tensor], Tensor]
             if found.randomised or state or len(images) < 2:
                 return found
             halves = []
-            for part in images.flip(0).split((len(images) + 1) // 2):
-                halves.append(answer(part))
-                before.restore()
+            try:
+                for part in images.flip(0).split((len(images) + 1) // 2):
+                    halves.append(answer(part))
+                    before.restore()
+            except UserError:  # it takes batches of one size only, as the run will say if it meets another
+                return found
             return Repeats(first, again, state, float((torch.cat(halves).flip(0) - first).abs().max()))
     finally:
         before.restore()
