@@ -16,8 +16,6 @@ from robustlab.errors import RunError, UserError
 from robustlab.given import check_classes
 from robustlab.memory import of_the_machine
 from robustlab.module_state import kept_state
-from robustlab.memory import of_the_machine
-from robustlab.module_state import kept_state
 from robustlab.outputs import rows
 
 Access = Literal["gradient", "scores", "labels"]
