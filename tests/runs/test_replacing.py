@@ -90,7 +90,7 @@ def write(folder, **flags):
 
 survived, point, during, at_the_end = False, 0, 0, 0
 while not survived:
-    point += STEP if point < 150 else 3
+    point += STEP if point < 150 else 4
     folder = base / "killed"
     shutil.copytree(base / "old", folder)
     survived = in_a_child(lambda: write(folder, overwrite=True), point)
@@ -129,7 +129,7 @@ def killed(tmp_path: Path, step: int) -> tuple[int, int, int]:
 def test_killed_while_it_replaces_a_run(tmp_path: Path) -> None:
     """Some moments while the new run is written, and each while it takes the old one's place."""
     points, during, at_the_end = killed(tmp_path, 37)
-    assert points > 200 and during > 3 and at_the_end > 5, (points, during, at_the_end)
+    assert points > 200 and during > 3 and at_the_end > 3, (points, during, at_the_end)
 
 
 APPEARED = ["samples.jsonl", "images/clean-0.png", "parts/net_a--fgsm--0.03137254901960784--00001.jsonl"]
