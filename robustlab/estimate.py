@@ -40,7 +40,9 @@ def planned(tasks: Sequence[Task], sources: Sequence[Source], audited: Sequence[
         if task in audited and task.options.audit:
             rows = min(task.options.audit, len(task.data))
             name = f"{AUDIT} of {task.name}"
-            audits.append(Piece((AUDIT, task.name), name, AUDIT, step * row_steps(task.suite) * rows))
+            # of a transfer attack only what looks at the model is audited
+            steps = row_steps(task.suite) if task.surrogate is None else 2.0
+            audits.append(Piece((AUDIT, task.name), name, AUDIT, step * steps * rows))
     for number, where in chunks:
         for source in sources:
             steps = source.suite.members[0].attack.looks + FORWARD * len(tasks)
