@@ -16,6 +16,7 @@ from robustlab.attacks.returned import as_given
 from robustlab.draws import keys, pixel_ids
 from robustlab.errors import RunError, UserError, did_you_mean
 from robustlab.given import check_classes, check_module, images_of, labels_of, of_other_type
+from robustlab.memory import of_the_machine
 from robustlab.oracle import Access, Oracle, most, undisturbed
 from robustlab.threat import BUDGET_NORMS, Norm, check_eps, distance, parse_eps
 from robustlab.tolerance import allowed
@@ -219,7 +220,7 @@ class Attack(ABC):
                 clean_logits=clean_logits,
             )
         except RuntimeError as error:
-            if isinstance(error, RunError) or not (text := of_other_type(asked.model, x)):
+            if isinstance(error, RunError) or of_the_machine(error) or not (text := of_other_type(asked.model, x)):
                 raise
             raise UserError(f"The model cannot take the images.{text}") from error
         if surrogate is not None:
