@@ -9,7 +9,7 @@ import msgspec
 
 from robustlab.runs.aggregates import CLEAN
 from robustlab.runs.audits import STATUSES
-from robustlab.runs.schema import Board, Run, Sample, Section
+from robustlab.runs.schema import Board, Run, Sample, Section, Share
 from robustlab.runs.transfer import TRANSFER_MATRIX
 
 
@@ -46,6 +46,9 @@ def _contradictions(run: Run) -> Iterator[str]:
         yield "config.curve does not say of which attack it is"
     if config.curve.source == "distances" and config.curve.attack not in suite:
         yield "config.curve is of the distances of an attack that is not in config.attacks"
+    for record in run.audit.values():
+        for check in record.checks:
+            yield from _odd_numbers(check.numbers, f"audit, {check.name[:40]}")
     statuses = {check.status for record in run.audit.values() for check in record.checks}
     if other := sorted(statuses - set(STATUSES)):
         yield f"a check of audit has the status {other[0][:40]!r}, and it is one of {', '.join(STATUSES)}"
@@ -72,3 +75,20 @@ def _contradictions(run: Run) -> Iterator[str]:
         yield "a pair in aggregates is of a model that is not in config.models"
     if any(image.model not in known or image.attack not in suite for image in run.images):
         yield "a kept image is of a model or an attack that is not in config"
+
+
+def _odd_numbers(value: Any, at: str) -> Iterator[str]:
+    """What of an audit's numbers is no number to reckon with, and what looks like a share and is none."""
+    if isinstance(value, dict):
+        if {"value", "n"} <= value.keys():
+            try:
+                msgspec.convert(value, Share)
+            except msgspec.ValidationError as error:
+                yield f"{at}: {error}"
+        for key, inner in value.items():
+            yield from _odd_numbers(inner, f"{at}, {key[:40]}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _odd_numbers(inner, at)
+    elif isinstance(value, int | float) and abs(value) > 1e300:
+        yield f"{at}: {value:.3g} is no number to reckon with"
