@@ -39,6 +39,8 @@ from torch import Tensor
 from robustlab.attacks.suite import load_suite
 from robustlab.intervals import share
 from robustlab.models.search_copy import make_search_copy
+from robustlab.threat import distance
+from robustlab.tolerance import allowed
 
 PEER, SHIPPED = "torchattacks", "torchattacks as shipped"
 STANDARD, STRONG = "autoattack-standard", "linf-strong"
@@ -67,16 +69,16 @@ def batched(attack: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Ten
     return run
 
 
-def theirs(model: Counted, eps: float, classes: int, shorten: int) -> list[Member]:
-    """torchattacks' four members at the published budget."""
+def theirs(model: Counted, eps: float, classes: int, shorten: int, norm: str = "Linf") -> list[Member]:
+    """torchattacks' four members at the published budget; norm: Linf or L2."""
     import torchattacks as ta
 
     steps, seen = 100 // shorten, min(10, classes)
     made = {
-        "apgd-ce": ta.APGD(model, norm="Linf", eps=eps, steps=steps, loss="ce", seed=0),
-        "apgd-t": ta.APGDT(model, norm="Linf", eps=eps, steps=steps, n_classes=seen, seed=0),
-        "fab-t": ta.FAB(model, norm="Linf", eps=eps, steps=steps, multi_targeted=True, n_classes=seen, seed=0),
-        "square": ta.Square(model, norm="Linf", eps=eps, n_queries=5000 // shorten, resc_schedule=False, seed=0),
+        "apgd-ce": ta.APGD(model, norm=norm, eps=eps, steps=steps, loss="ce", seed=0),
+        "apgd-t": ta.APGDT(model, norm=norm, eps=eps, steps=steps, n_classes=seen, seed=0),
+        "fab-t": ta.FAB(model, norm=norm, eps=eps, steps=steps, multi_targeted=True, n_classes=seen, seed=0),
+        "square": ta.Square(model, norm=norm, eps=eps, n_queries=5000 // shorten, resc_schedule=False, seed=0),
     }
     return [Member(name, f"{attack}", batched(attack)) for name, attack in made.items()]
 
@@ -93,7 +95,9 @@ def shipped(model: Counted, eps: float, classes: int, shorten: int) -> list[Memb
     return [Member("autoattack", members, batched(attack))]
 
 
-def ours(card: str, model: Counted, search: Counted | None, eps: float, shorten: int) -> list[Member]:
+def ours(
+    card: str, model: Counted, search: Counted | None, eps: float, shorten: int, norm: str = "linf"
+) -> list[Member]:
     """A card's members, searching on the search copy."""
 
     def member(name: str, spec: str, attack: Any) -> Member:
@@ -104,7 +108,7 @@ def ours(card: str, model: Counted, search: Counted | None, eps: float, shorten:
 
         return Member(name, spec, run)
 
-    suite = load_suite(card, norm="linf", eps=eps)
+    suite = load_suite(card, norm=norm, eps=eps)
     return [member(m.name, f"{m.method} {m.parameters}", m.attack) for m in suite.members]
 
 
@@ -120,7 +124,13 @@ def members_of(
 
 
 def cascade(
-    members: list[Member], model: Counted, search: Counted | None, x: Tensor, y: Tensor, eps: float
+    members: list[Member],
+    model: Counted,
+    search: Counted | None,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    norm: str = "linf",
 ) -> list[dict[str, Any]]:
     """Each member on what is left; what it broke and what it cost."""
     counters = [counter for counter in (model, search) if counter is not None]
@@ -137,7 +147,7 @@ def cascade(
         passes = {key: sum(getattr(c, key) for c in counters) for key in ("forwards", "backwards")}
         with torch.no_grad():
             wrong = torch.cat([model(part).argmax(1) for part in found.split(BATCH)]) != y[at]
-        outside = ((found - x[at]).flatten(1).abs().amax(1) > eps + 1e-6) | (found < 0).flatten(1).any(1)
+        outside = (distance(found - x[at], norm) > allowed(eps)) | (found < 0).flatten(1).any(1)
         outside |= (found > 1).flatten(1).any(1)
         broken = wrong & ~outside
         standing[at[broken]] = False
@@ -149,13 +159,13 @@ def cascade(
 
 
 def measure(
-    contender: str, name: str, key: dict[str, Any], spec: Any, members: list[Member], **of: Any
+    contender: str, name: str, key: dict[str, Any], spec: Any, members: list[Member], norm: str = "linf", **of: Any
 ) -> dict[str, Any]:
     model, x, y, eps = of["model"], of["x"], of["y"], of["eps"]
     where = conditions()
     with torch.no_grad():
         right = int((torch.cat([model(part).argmax(1) for part in x.split(BATCH)]) == y).sum())
-    rows = cascade(members, model, of["search"], x, y, eps)
+    rows = cascade(members, model, of["search"], x, y, eps, norm)
     print(f"  {name} {contender}: {sum(row['seconds'] for row in rows):.1f} s", file=sys.stderr)
     return {
         "key": key,
@@ -197,11 +207,11 @@ def goals(name: str, entries: dict[str, dict[str, Any]]) -> list[dict[str, Any]]
     return found
 
 
-def show(name: str, entries: dict[str, dict[str, Any]]) -> None:
+def show(name: str, entries: dict[str, dict[str, Any]], norm: str = "linf") -> None:
     """The contenders of one network as a markdown table, one line a member and one a total."""
     some = next(iter(entries.values()))
     clean = some["clean"]
-    print(f"\n### {name}, linf {some['eps']:.4g}, clean {clean['value']:.3f} (n = {clean['n']})\n")
+    print(f"\n### {name}, {norm} {some['eps']:.4g}, clean {clean['value']:.3f} (n = {clean['n']})\n")
     print("| contender | member | left | broken | seconds | CPU seconds | torchattacks / this | forwards | backwards |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for contender, entry in entries.items():
@@ -221,7 +231,6 @@ def show(name: str, entries: dict[str, dict[str, Any]]) -> None:
                 f" {entry['forwards']:,} | {entry['backwards']:,} |"
             )
     print()
-    show_goals(goals(name, entries))
 
 
 def main(words: Iterable[str] | None = None) -> None:
@@ -262,6 +271,7 @@ def main(words: Iterable[str] | None = None) -> None:
                 results.put(entry)
             entries[contender] = entry
         show(name, entries)
+        show_goals(goals(name, entries))
     print(f"\nWritten to {options.output}")
 
 

@@ -21,7 +21,12 @@ from robustlab.files import write_file
 from robustlab.models.classifier import Classifier
 from robustlab.training import Recipe
 
-PEERS = {"torchattacks": "torchattacks", "foolbox": "foolbox", "art": "adversarial-robustness-toolbox"}
+PEERS = {
+    "torchattacks": "torchattacks",
+    "adv-lib": "adv-lib",
+    "foolbox": "foolbox",
+    "art": "adversarial-robustness-toolbox",
+}
 
 
 def conditions() -> dict[str, Any]:

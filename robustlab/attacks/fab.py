@@ -21,23 +21,26 @@ BACK = 0.9  # an adversarial point is pulled towards the clean image by this fac
 def to_boundary(points: Tensor, normal: Tensor, gap: Tensor, norm: str) -> Tensor:
     """The smallest moves that stay in the box [0, 1] and change normal . points by gap; (B, ...).
 
+    normal may have fewer rows, if it is the same for the first and second half of the points, and so on.
     Croce and Hein 2020, arXiv:1907.02044, eq. 4. linf: all values move by t, or as far as they can.
     l2: by t |normal_i|, or as far as they can. l1: those with the largest |normal_i| go all the way, one after another.
     Where the box does not allow the change, everything moves as far as it goes.
     """
     w, x = normal.flatten(1), points.flatten(1)
     # scaled by the largest value, so that squares of small gradients do not underflow
-    scale = w.abs().amax(1, keepdim=True).clamp_min(1e-37)
-    w = w / scale * gap.sign().to(w.dtype)[:, None]
+    a = w.abs()
+    scale = a.amax(1, keepdim=True).clamp_min(1e-37)
+    a, times = a / scale, (len(x) // max(1, len(w)), 1)
+    order = a.argsort(dim=1, descending=True).repeat(times) if norm == "l1" else None
+    a, scale = a.repeat(times), scale.repeat(times)
+    w = w.repeat(times) * gap.sign().to(w.dtype)[:, None]
     need = (gap.abs()[:, None] / scale).to(w.dtype)
     room = torch.where(w > 0, 1 - x, x).mul_(w != 0)
-    a = w.abs()
-    move = _largest_first(a, room, need) if norm == "l1" else _together(a, room, need, norm)
+    move = _together(a, room, need, norm) if order is None else _largest_first(a, room, need, order)
     return (move * w.sign()).view_as(points)
 
 
-def _largest_first(a: Tensor, room: Tensor, need: Tensor) -> Tensor:
-    order = a.argsort(dim=1, descending=True)
+def _largest_first(a: Tensor, room: Tensor, need: Tensor, order: Tensor) -> Tensor:
     gain = (a * room).gather(1, order)
     left = (need - (gain.cumsum(1) - gain)).clamp_min(0).minimum(gain)
     move = torch.zeros_like(a).scatter_(1, order, left / a.gather(1, order).clamp_min(1e-37))
@@ -117,7 +120,7 @@ class FABT(MinimumAttack):
             "pulled": no,  # the query has been pulled back from an adversarial point
             "judged": no.clone(),  # of the query only the answer is wanted, not the gradient
             "moved": torch.stack([no, no], 1),  # it was reached by a step from a point not pulled back, or pulled back
-            "crosses": torch.stack([no, no], 1),  # did the last such step cross the boundary?
+            "crossed": torch.zeros(len(no), 2, dtype=torch.long, device=no.device),  # how many such in a row crossed
         }
 
     def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
@@ -137,17 +140,18 @@ class FABT(MinimumAttack):
         query = torch.where(column(pull, x), rows.x + BACK * (x - rows.x), x)
         query[at] = self._step(x[at], rows.x[at], seen.gradient[at], seen.loss[at])
         taken = state["taken"] + move.long()
-        # no gradient is needed at a point from which the row is pulled back: after its last step, and wherever it is
-        # likely, which is where the last step of this kind has crossed the boundary; if it did not, the row asks again
-        crosses = torch.where(state["moved"], seen.hit[:, None], state["crosses"])
+        # no gradient is needed where a row ends, nor at a point from which it is pulled back; that is likely where the
+        # last two steps of this kind have crossed the boundary (where this one then does not, the row asks again)
+        run = (state["crossed"] + 1) * seen.hit[:, None]
+        crossed = torch.where(state["moved"], run, state["crossed"])
         moved = torch.stack([~state["pulled"], state["pulled"]], 1) & move[:, None]
-        judged = (moved & crosses).any(1) | move & (taken >= self.steps)
-        return {"query": query, "taken": taken, "pulled": pull, "judged": judged, "moved": moved, "crosses": crosses}
+        judged = (moved & (crossed >= 2)).any(1) | move & (taken >= self.steps)
+        return {"query": query, "taken": taken, "pulled": pull, "judged": judged, "moved": moved, "crossed": crossed}
 
     def _step(self, x: Tensor, clean: Tensor, g: Tensor, loss: Tensor) -> Tensor:
         """To where the linear model of the margin at x has its boundary, as seen from x and from the clean image."""
         there = loss.double() + (g * (clean - x)).flatten(1).double().sum(1)
-        both = to_boundary(torch.cat([x, clean]), torch.cat([g, g]), torch.cat([-loss.double(), -there]), self.norm)
+        both = to_boundary(torch.cat([x, clean]), g, torch.cat([-loss.double(), -there]), self.norm)
         here, home = both.chunk(2)
         a, b = distance(both, self.norm).clamp_min(1e-8).to(x.dtype).chunk(2)
         lean = column((a / (a + b)).clamp(max=NEAREST), x)

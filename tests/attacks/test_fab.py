@@ -67,6 +67,14 @@ def test_a_row_moves_alike_in_any_batch(norm: str) -> None:
 
 
 @pytest.mark.parametrize("norm", BUDGET_NORMS)
+def test_one_normal_serves_several_points(norm: str) -> None:
+    x, w, gap = planes()
+    both = to_boundary(torch.cat([x, 1 - x]), w, torch.cat([gap, -gap / 2]), norm)
+    assert torch.equal(both[:BATCH], to_boundary(x, w, gap, norm))
+    assert torch.equal(both[BATCH:], to_boundary(1 - x, w, -gap / 2, norm))
+
+
+@pytest.mark.parametrize("norm", BUDGET_NORMS)
 @pytest.mark.parametrize("gap", [0.0, 1e-30, 1e30])
 def test_nothing_is_nan_at_the_edges(norm: str, gap: float) -> None:
     x = torch.tensor([[0.0, 1.0, 0.5, 0.2]]).repeat(3, 1)
