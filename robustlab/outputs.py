@@ -37,7 +37,7 @@ def rows(out: Any, images: Tensor) -> Tensor:
     """(N, K), one row an image, from what a model returned for images (N, C, H, W).
 
     Taken: (N, K); (N, K, 1, 1); (K,) for a single image; of a mapping, or of an object with names, what it calls
-    logits, out or output; of a tuple or list, the first tensor. What else comes is a UserError. What torch.fx traces
+    logits, out or output; of a tuple or list, the only tensor (N, K). What else comes is a UserError. What torch.fx traces
     with has no values yet and is only reshaped.
 
     >>> rows({"loss": None, "logits": torch.zeros(2, 3, 1, 1)}, torch.zeros(2, 1, 4, 4)).shape
@@ -71,9 +71,15 @@ def unpacked(out: Any) -> Any:
         if hasattr(out, key):
             return getattr(out, key)
     if isinstance(out, tuple | list):
-        found = next((each for each in out if isinstance(each, Tensor | torch.fx.Proxy)), None)
-        if found is not None:
-            return found
+        tensors = [each for each in out if isinstance(each, Tensor | torch.fx.Proxy)]
+        tables = [each for each in tensors if isinstance(each, Tensor) and each.ndim == 2]
+        if len(tables) > 1:
+            shapes = " and ".join(str(tuple(each.shape)) for each in tables)
+            raise UserError(
+                f"The model returned a {type(out).__name__} with {len(tables)} tensors that may be the logits, of"
+                f" shapes {shapes}. Wrap it in a module whose forward returns the logits only."
+            )
+        return next(iter([*tables, *tensors]), out)
     return out
 
 
