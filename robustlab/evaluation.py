@@ -67,7 +67,7 @@ def evaluate(
     default reports/DATA-DATE-TIME. options: the fields of `Options`. Raises UserError for bad input, RunError where
     a model failed on some samples.
 
-    >>> import tempfile
+    >>> import tempfile, torch
     >>> from torch import nn
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     >>> images, labels = torch.rand(8, 3, 2, 2), torch.zeros(8, dtype=torch.long)

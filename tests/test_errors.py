@@ -219,7 +219,7 @@ CASES = {
     f"attack model.py:leaves {DATA}": "raised SystemExit",
     f"attack broken.py:net {DATA}": "cannot be imported: SyntaxError",
     f"attack reads_words.py:net {DATA}": "cannot be imported: SystemExit",
-    f"attack model.py:labels {DATA}": "must return float logits of shape (6, K)",
+    f"attack model.py:labels {DATA}": "returned one number an image (shape (6,))",
     f"attack model.py:nan {DATA}": "NaN or infinite logits",
     f"attack model.py:trains {DATA}": "training mode (module.inner)",
     f"{A} model.py:net": "MODEL was given model.py:net twice",

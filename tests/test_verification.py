@@ -468,7 +468,7 @@ def test_what_nobody_can_recompute_is_listed(place: Path, capsys: pytest.Capture
     assert main(["report", "run"]) == 0
     assert main(["verify", "run", "--run-code"]) == 0
     out = capsys.readouterr().out
-    said = "sections Certified accuracy", "how it was run: command, device, git, name", "versions, warnings"
+    said = "sections Certified accuracy", "how it was run: command, device, files, git, name", "versions, warnings"
     assert all(out.count(text) == 2 for text in said)  # in the list, and in the last line
 
 

@@ -26,7 +26,7 @@ def run(models: Any, data: Any, folder: Path, **options: Any) -> Path:
 
 
 def text_of(*folders: Path) -> str:
-    return report(folders, folders[0] / "page.html").read_text()
+    return report(folders, folders[0] / "page.html", overwrite=True).read_text()
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ def test_a_card_for_a_factory_beside_it(mine: Path) -> None:
         ("[1, 12, 12]", "[1, 0, 12]", r"\[channels, height, width\] in pixels, got \[1, 0, 12\]"),
         ('"cnn"', '"cn"', "There is no model 'cn'"),
         ('architecture = "cnn"', "", "the key 'architecture' is missing"),
-        ('"cnn"', '"none.py:make"', "There is no file .*none.py"),
+        ('"cnn"', '"none.py:make"', "names the factory none.py:make, and there is no file .*none.py"),
         ("w.safetensors", "none.safetensors", "no weights file .*none.safetensors"),
         ("w.safetensors", "model.toml", "cannot be read as weights"),
         ("width = 4", "width = 5", "of another shape"),
