@@ -1,8 +1,9 @@
 # Needs Python 3.11 or newer, make, and a network with PyPI. Everything is installed into .venv; nothing else is touched.
-# `make demo VENV=/path/to/venv` uses, and fills, an environment of your own.
+# `make demo VENV=/path/to/venv` uses, and fills, an environment of your own. `make test JOBS=8` takes eight processes.
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -21,8 +22,9 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "The page: file://$(CURDIR)/reports/demo/report.html"
 
+# one thread in each of several processes: two threads on images of 32 x 32 gain little
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal --durations=10
 
 slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow --durations=0

@@ -37,8 +37,8 @@ def rows(out: Any, images: Tensor) -> Tensor:
     """(N, K), one row an image, from what a model returned for images (N, C, H, W).
 
     Taken: (N, K); (N, K, 1, 1); (K,) for a single image; of a mapping, or of an object with names, what it calls
-    logits, out or output; of a tuple or list, the only tensor (N, K). What else comes is a UserError. What torch.fx traces
-    with has no values yet and is only reshaped.
+    logits, out or output; of a tuple or list, the only tensor (N, K). What else comes is a UserError. What torch.fx
+    traces with has no values yet and is only reshaped.
 
     >>> rows({"loss": None, "logits": torch.zeros(2, 3, 1, 1)}, torch.zeros(2, 1, 4, 4)).shape
     torch.Size([2, 3])

@@ -12,6 +12,7 @@ DATA_ROOT = Path(os.environ.get("ROBUSTLAB_DATA") or Path(__file__).resolve().pa
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and tables would be cut to it
     if "OMP_NUM_THREADS" not in os.environ:  # more threads than two only get in each other's way on 32 x 32 images
         torch.set_num_threads(min(2, os.cpu_count() or 1))
 

@@ -135,7 +135,7 @@ def test_the_lines_are_consistent(place: Path) -> None:
     assert len(curve) >= 5 and curve == sorted(curve, reverse=True)
 
 
-@pytest.mark.parametrize("batch", ["1", "7"])
+@pytest.mark.parametrize("batch", [pytest.param("1", marks=pytest.mark.slow), "7"])
 def test_batch_size_decides_nothing(place: Path, batch: str) -> None:
     assert main([*ARGS, "--output", "a", "--batch-size", "256", "--chunk-size", "20"]) == 0
     assert main([*ARGS, "--output", "b", "--batch-size", batch, "--chunk-size", "20"]) == 0
