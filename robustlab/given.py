@@ -22,6 +22,8 @@ def images_of(value: Any, what: str = "images") -> Tensor:
     >>> images_of([torch.zeros(3, 2, 2), torch.ones(3, 2, 2)]).shape
     torch.Size([2, 3, 2, 2])
     """
+    if hasattr(value, "shape") and hasattr(value, "only"):
+        value = value[:]  # images that lie on the disk, as those of folder:PATH
     images = _tensor(value, what, "floats of shape (N, C, H, W) in [0, 1], as a tensor or an array")
     shape = tuple(images.shape)
     if images.ndim == 3:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -113,8 +114,9 @@ def unlike_logits(outputs: Tensor) -> str:
 
     Recognised: rows that sum to 1; values that lie in [0, 1] and fill more than half of it (one sigmoid a class, powers
     of probabilities, a softmax cut off or with columns missing); values in [-1, 1] that reach both ends (tanh); a
-    largest and a smallest value that several classes share to the last bit (a clamp). Logits that lie so by chance, and
-    cosine similarities, which stay away from the ends, are not; log-probabilities are logits.
+    largest and a smallest value that several classes share to the last bit (a clamp); most values at the very ends of
+    their range (something bounded that was scaled). Logits that lie so by chance, and cosine similarities, which stay
+    away from the ends, are not; log-probabilities are logits.
 
     >>> z = torch.tensor([[9.0, -4.0, -5.0], [-6.0, 7.0, -3.0]])
     >>> [bool(unlike_logits(f)) for f in (z, z.log_softmax(1), z.softmax(1), z.sigmoid(), z.tanh(), z.clamp(-4, 6))]
@@ -145,12 +147,25 @@ def unlike_logits(outputs: Tensor) -> str:
             f"The outputs are cut off at {ends}, where no gradient is left: the model looks more robust than it is."
             " Give them without the clamp or rounding."
         )
+    if low < high and _at_the_ends(z, low, high):
+        return (
+            f"Nearly all outputs lie at {ends}, as those of a sigmoid or softmax that was scaled do. "
+            + _VANISH.format(these="bounded outputs")
+            + " Give the layer before that."
+        )
     return ""
 
 
 def sum_to_one(outputs: Tensor) -> bool:
     """Do all rows (N, K) lie in [0, 1] and sum to 1?"""
     return bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-3).all())
+
+
+def _at_the_ends(z: Tensor, low: float, high: float) -> bool:
+    """Do most values lie within 1 % of the range at its lower end, and the largest of most rows at its upper end?"""
+    near = 0.01 * (high - low)
+    lower, upper = (z < low + near).double().mean(), (z.amax(1) > high - near).double().mean()
+    return len(z) > 1 and bool(lower > 0.5 and upper > 0.5)
 
 
 def _cut(z: Tensor, low: float, high: float) -> bool:
@@ -184,25 +199,32 @@ class Squashed(TorchFunctionMode):
     >>> z = torch.tensor([[40.0, 30.0]])
     >>> with Squashed() as squashed:
     ...     p = torch.nn.Sigmoid()(z)
-    >>> p.tolist(), squashed.before(p) is z, squashed.before(p + 1)
+    >>> p.tolist(), squashed.before(p, "sigmoids") is z, squashed.before(p, "softmax")
     ([[1.0, 1.0]], True, None)
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: list[tuple[Any, Any]] = []  # the results are held, too, so that no other gets their place in memory
+        # the results are held, too, so that no other gets their place in memory
+        self.seen: list[tuple[Any, Any, Callable[[], Any], str]] = []
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         made = func(*args, **(kwargs or {}))
-        if args and getattr(func, "__name__", "") in _SQUASHING:
-            self.seen.append((made, args[0]))
+        name = getattr(func, "__name__", "")
+        if args and name in _SQUASHING:
+            form = "softmax" if "softmax" in name else "sigmoids"
+            self.seen.append((made, args[0], partial(func, *args, **(kwargs or {})), form))
         return made
 
-    def before(self, made: Any) -> Tensor | None:
-        """The logits of these very values, or None where they come of something else."""
-        return next((given for result, given in self.seen if result is made), None)
+    def before(self, made: Any, form: Form) -> Tensor | None:
+        """The logits of these very values; None where they come of something else, or one of both was written to."""
+        for result, given, again, kind in self.seen:
+            if result is made and kind == form:
+                with torch.no_grad():
+                    return given if torch.equal(again(), made) else None
+        return None
 
 
 def logits_of_probabilities(p: Tensor, form: Form, before: Tensor | None = None) -> Tensor:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from robustlab.cli import main
+from robustlab.errors import UserError
+from robustlab.files import check_output
 from robustlab.runs import read_run
 
 ROOT = Path(__file__).parents[1]
@@ -389,3 +391,12 @@ def test_long_and_odd_names_fit_into_file_names(place: Path) -> None:
     quiet = Listener(say=lambda text: None)
     run = robustlab.evaluate(nets, data, "fgsm", output=place / "odd", listener=quiet, save_adversarial=True, audit=0)
     assert [model["name"] for model in run.info["config"]["models"]] == names
+
+
+@pytest.mark.parametrize("name", ["run.json", "samples.jsonl", "data.jsonl", "images/a.png"])
+def test_a_file_of_a_run_is_no_output(tmp_path: Path, name: str) -> None:
+    (tmp_path / "images").mkdir()
+    for each in ("run.json", name):
+        (tmp_path / each).write_text("{}")
+    with pytest.raises(UserError, match="is a file of a run, which would be lost"):
+        check_output(tmp_path / name, replace=True)

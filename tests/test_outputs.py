@@ -273,3 +273,39 @@ def test_forms_that_are_taken(make: Callable[[Tensor], Any], images: Tensor) -> 
 def test_forms_that_are_refused(out: Any, images: Tensor, message: str) -> None:
     with pytest.raises(UserError, match=message):
         rows(out, images)
+
+
+@pytest.mark.parametrize(
+    "squash", [lambda z: z.sigmoid() * 100, lambda z: z.sigmoid() + 1, lambda z: z.softmax(1) * 100]
+)
+def test_bounded_outputs_that_are_scaled_are_said(squash: Callable[[Tensor], Tensor]) -> None:
+    logits = 8 * torch.randn(32, 10, generator=torch.Generator().manual_seed(0)) - 20
+    logits[torch.arange(32), torch.arange(32) % 10] += 40
+    assert unlike_logits(squash(logits)) and not unlike_logits(logits)
+
+
+@pytest.mark.parametrize("form", ["softmax", "sigmoids"])
+def test_probabilities_written_to_afterwards_are_those_that_count(form: Any) -> None:
+    class Net(nn.Module):
+        def __init__(self, in_place: bool) -> None:
+            super().__init__()
+            self.in_place, self.keep = in_place, torch.tensor([1.0, 0.0, 0.5])
+
+        def forward(self, x: Tensor) -> Tensor:
+            z = x.flatten(1)
+            p = z.softmax(1) if form == "softmax" else z.sigmoid()
+            return p.mul_(self.keep) if self.in_place else p * self.keep
+
+    x = torch.rand(4, 3, 1, 1)
+    written, fresh = (Classifier(Net(in_place), outputs=form)(x) for in_place in (True, False))
+    assert torch.equal(written, fresh)
+
+
+def test_two_sigmoids_that_sum_to_one_keep_their_probabilities() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            d = x.flatten(1)[:, :1]
+            return torch.cat([d, -d], 1).sigmoid()
+
+    x = torch.rand(4, 1, 2, 2)
+    assert torch.allclose(Classifier(Net(), outputs="softmax")(x).softmax(1), Net()(x))

@@ -99,7 +99,7 @@ def test_code_that_run_json_names_is_not_run(how: str, place: Path, capsys: pyte
     rename(place, name)
     assert main(["verify", "run"]) == 2
     err = capsys.readouterr().err
-    assert "loading it runs that" in err and f"--model model.py:net={name}, or --run-code" in err
+    assert "loading it runs that" in err and f"add --run-code; for this model only: --model model.py:net={name}" in err
 
 
 NO_MODELS = [

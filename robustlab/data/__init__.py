@@ -129,7 +129,7 @@ def load_data(
     kind, path = check_name(name), name.partition(":")[2]
     if split not in SPLITS:
         raise UserError(f"split is one of {', '.join(SPLITS)}; got '{split}'.{did_you_mean(split, SPLITS)}")
-    if limit is not None and limit < 1:
+    if isinstance(limit, int) and limit < 1:
         raise UserError(f"limit counts samples and must be at least 1 (or be left out for all); got {limit}.")
     check_whole("limit", limit, 1)
     check_whole("seed", seed, 0)

@@ -162,7 +162,11 @@ def _files(root: Path) -> tuple[list[str], list[str]]:
         for entry in entries:
             if _hidden(entry.name):
                 continue
-            if entry.is_dir():
+            try:
+                inside = entry.is_dir()
+            except OSError as error:
+                raise UserError(f"The folder {folder} cannot be read ({error.strerror}).") from error
+            if inside:
                 walk(folder / entry.name, f"{prefix}{entry.name}/", above | {real})
             else:
                 known = os.path.splitext(entry.name)[1].lower() in ENDINGS

@@ -34,8 +34,18 @@ def check_output(output: Path, *, replace: bool) -> None:
         raise UserError(f"--output {output} is a link, and no link is followed. Give the file itself.")
     if not stat.S_ISREG(mode):
         raise UserError(f"--output {output} is no regular file. Choose another --output.")
+    if _of_a_run(place):
+        raise UserError(f"--output {output} is a file of a run, which would be lost. Choose another --output.")
     if not replace:
         raise UserError(f"{output} is there already. Add --overwrite to replace it, or choose another --output.")
+
+
+def _of_a_run(place: Path) -> bool:
+    """Is it one of the files that a run or a training cannot do without? Its page can be made again."""
+    beside, inside = place.parent / "run.json", place.parent.parent / "run.json"
+    if place.suffix in (".jsonl", ".json", ".toml", ".safetensors", ".pt") and beside.is_file():
+        return True
+    return place.parent.name in ("images", "adversarial", "parts") and inside.is_file()
 
 
 def write_output(output: Path, data: bytes, *, replace: bool = False) -> None:

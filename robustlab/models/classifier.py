@@ -104,7 +104,7 @@ class Classifier(nn.Module):
             return rows(self.module(x), x)
         with Squashed() as squashed:
             out = unpacked(self.module(x))
-        before = squashed.before(out)
+        before = squashed.before(out, self.outputs)
         return logits_of_probabilities(rows(out, x), self.outputs, None if before is None else rows(before, x))
 
     def hash(self) -> str:

@@ -64,5 +64,7 @@ def changes(
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list) and value and all(isinstance(each, dict) and "name" in each for each in value):
+        value = ", ".join(str(each["name"]) for each in value)
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 60 else text[:57] + "..."

@@ -104,8 +104,8 @@ def _load_model(
         return load_model(**msgspec.structs.asdict(source), run_code=run_code or given is not None)
     except CodeError as error:
         raise UserError(
-            f"{error} {run.folder} names it, and the run may come from somebody else. If you trust what the file holds"
-            f" now, say so: --model {name}={source.name}, or --run-code for all models of the run."
+            f"{error} {run.folder} names it, and the run may come from somebody else: look at the file first. If you"
+            f" trust it, add --run-code; for this model only: --model {name}={source.name}."
         ) from error
     except UserError as error:
         raise UserError(

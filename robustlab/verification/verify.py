@@ -62,6 +62,7 @@ def verify(
     if stored.info.get("kind") != "attack":
         raise UserError(f"{run} is no run of `robustlab attack` (its kind is {stored.info.get('kind')!r}).")
     lacking = [key for key in NEEDED if not _has(stored.info, key)]
+    lacking += [] if stored.info.get("models") else ["models"]
     lacking += [
         f"config.models.{number}.hash" for number, m in enumerate(stored.info["config"]["models"]) if "hash" not in m
     ]
