@@ -149,7 +149,7 @@ def unlike_logits(outputs: Tensor) -> str:
         )
     if low < high and _at_the_ends(z, low, high):
         return (
-            f"Nearly all outputs lie at {ends}, as those of a sigmoid or softmax that was scaled do. "
+            f"Many outputs crowd at {ends}, as those of a sigmoid, tanh or softmax that was scaled do. "
             + _VANISH.format(these="bounded outputs")
             + " Give the layer before that."
         )
@@ -162,10 +162,18 @@ def sum_to_one(outputs: Tensor) -> bool:
 
 
 def _at_the_ends(z: Tensor, low: float, high: float) -> bool:
-    """Do most values lie within 1 % of the range at its lower end, and the largest of most rows at its upper end?"""
+    """Do values of several classes crowd within 1 % of the range at each of its ends?
+
+    At the lower one 5 % of the values in a quarter of the rows, at the upper one the largest of 4 rows in 10. On the
+    zoo (n = 64) sigmoids have 10 to 24 % and 86 to 98 %, a softmax 81 to 92 % and 45 to 88 %, tanh 30 to 46 % and 95 to
+    100 %; logits 0.2 and 2 %, log-probabilities 0.2 and 67 to 97 %, logits behind a ReLU 63 to 67 % and 2 %.
+    """
     near = 0.01 * (high - low)
-    lower, upper = (z < low + near).double().mean(), (z.amax(1) > high - near).double().mean()
-    return len(z) > 1 and bool(lower > 0.5 and upper > 0.5)
+    lower, upper = z < low + near, z > high - near
+    crowded = (
+        lower.double().mean() > 0.05 and lower.any(1).double().mean() > 0.25 and upper.any(1).double().mean() > 0.4
+    )
+    return len(z) >= 8 and bool(crowded) and min(int(lower.any(0).sum()), int(upper.any(0).sum())) > 1
 
 
 def _cut(z: Tensor, low: float, high: float) -> bool:

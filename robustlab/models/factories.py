@@ -48,7 +48,12 @@ def made_from_file(
             try:
                 made = factory if isinstance(factory, nn.Module) else factory(**_with_tuples(chosen))
             except (Exception, SystemExit) as error:
-                raise UserError(f"{path}:{function} raised {_what(error, path)}") from error
+                hint = (
+                    ". Attack the folder of its training (robustlab attack FOLDER), or give the arguments defaults."
+                    if isinstance(error, TypeError) and "missing" in str(error) and not offered
+                    else ""
+                )
+                raise UserError(f"{path}:{function} raised {_what(error, path)}{hint}") from error
     finally:
         sys.path.remove(folder)
     if not isinstance(made, nn.Module):
