@@ -205,7 +205,7 @@ def test_3_ranks_are_those_of_sequential_restarts(stop: bool, net: nn.Module, sa
 
 
 @pytest.mark.parametrize("attack", ALL, ids=name)
-@pytest.mark.parametrize("searched", [False, True])
+@pytest.mark.parametrize("searched", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_4_batch_size_order_and_refill_decide_nothing(
     attack: RowAttack, searched: bool, net: nn.Module, sample: tuple[Tensor, Tensor]
 ) -> None:

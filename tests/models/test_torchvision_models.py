@@ -146,6 +146,7 @@ def test_every_name_has_a_size_and_a_normalisation() -> None:
             assert len(preset.crop_size) == 1 and len(preset.mean) == len(preset.std) == 3
 
 
+@pytest.mark.slow
 def test_images_of_imagenet_size_through_the_main_job(tmp_path: Path) -> None:
     model = load_model(f"torchvision:{SMALL}", weights="random")
     images = torch.rand(3, 3, 224, 224, generator=torch.Generator().manual_seed(0))
