@@ -15,7 +15,7 @@ from robustlab.errors import UserError
 from robustlab.files import default_folder, resumable
 from robustlab.training import recipe_for
 from robustlab.typed import check_device, check_whole
-from robustlab.words import visible
+from robustlab.words import counted, visible
 
 
 def as_settings(**values: object) -> list[str]:
@@ -133,10 +133,6 @@ def named(model: str) -> str:
     if path.suffix == ".toml":
         return path.resolve().parent.name if path.stem == "model" else path.stem
     return function.rpartition("/")[2]
-
-
-def counted(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _say(text: str) -> None:

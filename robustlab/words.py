@@ -1,4 +1,4 @@
-"""Names as they are shown: what a reader cannot see, or what would act on where it is shown, becomes an escape.
+"""Names and numbers as they are shown: what cannot be seen, or would act on where it is shown, becomes an escape.
 
 Names come from files, folders, cards and run folders of strangers. Control characters move a terminal's cursor and
 forge lines; bidirectional overrides make a text read other than it is; zero-width characters make two names one.
@@ -46,6 +46,15 @@ def cell(text: object) -> str:
     """
     shown = visible(text)
     return f"'{shown}" if shown.startswith(_FORMULA) else shown
+
+
+def counted(n: int, what: str = "image") -> str:
+    """A number with its noun.
+
+    >>> counted(1), counted(20)
+    ('1 image', '20 images')
+    """
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def _escape(char: str) -> str:

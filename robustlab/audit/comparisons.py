@@ -15,13 +15,14 @@ from robustlab.attacks.mi_fgsm import MIFGSM
 from robustlab.attacks.pgd import PGD
 from robustlab.attacks.square import Square
 from robustlab.attacks.suite import Member
-from robustlab.audit.finding import CARLINI, PINTOR, Check, Finding, Status, counted, judged, not_run, worst
+from robustlab.audit.finding import CARLINI, PINTOR, Check, Finding, Status, judged, not_run, worst
 from robustlab.audit.noise import noise
 from robustlab.audit.subject import Attacked, Subject
 from robustlab.draws import keys, normal
 from robustlab.intervals import mcnemar, share, wilson
 from robustlab.oracle import ask
 from robustlab.threat import diameter
+from robustlab.words import counted
 
 QUERIES = 200  # of Square
 RESTARTS = 2

@@ -73,12 +73,3 @@ def worst(*statuses: Status) -> Status:
     'warn'
     """
     return max(statuses, key=("not run", "pass", "warn", "fail").index)
-
-
-def counted(n: int, what: str = "image") -> str:
-    """A number with its noun.
-
-    >>> counted(1), counted(20)
-    ('1 image', '20 images')
-    """
-    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -10,12 +10,13 @@ from torch import Tensor
 from robustlab.attacks.apgd import APGD, schedule
 from robustlab.attacks.base import RowAttack
 from robustlab.attacks.losses import LOSSES
-from robustlab.audit.finding import CARLINI, PINTOR, Check, Finding, counted, judged, mostly, not_run, worst
+from robustlab.audit.finding import CARLINI, PINTOR, Check, Finding, judged, mostly, not_run, worst
 from robustlab.audit.noise import noise
 from robustlab.audit.subject import Subject
 from robustlab.intervals import share
 from robustlab.module_state import kept_state
 from robustlab.oracle import ask
+from robustlab.words import counted
 
 TINY = 1e-12  # of the largest value of a gradient by an image in [0, 1]
 LATE = 0.1  # the last share of the steps, in which

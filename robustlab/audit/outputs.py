@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from robustlab.audit.finding import CARLINI, PINTOR, Check, Finding, Status, counted, judged, mostly, not_run
+from robustlab.audit.finding import CARLINI, PINTOR, Check, Finding, Status, judged, mostly, not_run
 from robustlab.audit.subject import Subject
 from robustlab.intervals import mcnemar, share, wilson
 from robustlab.judging import logits_of
@@ -13,6 +13,7 @@ from robustlab.models.repeats import repeats
 from robustlab.oracle import ask
 from robustlab.outputs import ROUNDED, UNROUNDED, Form, rounded, unlike_logits
 from robustlab.reporting.text import percent
+from robustlab.words import counted
 
 SURE = 0.999  # the confidence from which on a wrong answer is a very confident one
 UNDERFLOW = 87.0  # exp(-x) of float32 leaves the normal numbers: every other class has probability 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from robustlab.audit.finding import CARLINI, TOLERATED, Check, Finding, Status, counted, mostly, not_run
+from robustlab.audit.finding import CARLINI, TOLERATED, Check, Finding, Status, mostly, not_run
 from robustlab.audit.subject import Subject
 from robustlab.intervals import share
+from robustlab.words import counted
 
 
 def inside(subject: Subject) -> Finding:

@@ -18,7 +18,7 @@ from robustlab.reading import JSON_BYTES, decoded
 INFO, LOCK, JOURNAL, NEW = "run.json", ".lock", ".files", ".new"
 SCHEMA_VERSION = 1
 MARK = {"written_by": "robustlab"}
-_WORDS = {"attack": "a run", "train": "a training"}
+WORDS = {"attack": "run", "train": "training"}
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")  # of `Directory.write`
 Json = dict[str, Any]
 
@@ -82,7 +82,7 @@ def found(place: Directory, kind: Kind, shown: Path) -> Json | None:
         raise foreign(shown, _info_first(names))
     if info["kind"] != kind.name:
         raise UserError(
-            f"{shown} holds {_WORDS[info['kind']]} of `robustlab {info['kind']}`, no {kind.name}, and is not replaced"
+            f"{shown} holds a {WORDS[info['kind']]} of `robustlab {info['kind']}`, no {kind.name}, and is not replaced"
             f" by one. Choose another --output."
         )
     return dict(info)
@@ -145,7 +145,7 @@ def _info_first(names: list[str]) -> list[str]:
 
 
 def _is_ours(info: Json) -> bool:
-    if info.get("kind") not in _WORDS or type(info.get("schema_version")) is not int:
+    if info.get("kind") not in WORDS or type(info.get("schema_version")) is not int:
         return False
     if not isinstance(info.get("config"), dict) or not isinstance(info.get("config_hash"), str):
         return False

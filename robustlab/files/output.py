@@ -19,6 +19,7 @@ from robustlab.files.manifest import (
     INFO,
     JOURNAL,
     NEW,
+    WORDS,
     Json,
     Kind,
     encoded,
@@ -32,8 +33,6 @@ from robustlab.files.manifest import (
 from robustlab.files.names import make_folders, remove_folders, resolved, settled
 from robustlab.files.replacing import replace_run
 from robustlab.files.single import check_folder, disk, refused
-
-_WORDS = {"attack": "run", "train": "training"}
 
 
 class OutputFolder:
@@ -185,7 +184,7 @@ class OutputFolder:
         if info is not None and not told:
             half = f" (and in {NEW} one that was to replace it)" if there.is_file(f"{NEW}/{INFO}") else ""
             raise UserError(
-                f"{self.folder} already holds a {_WORDS[self.kind.name]}{half}. Add --resume to go on with it,"
+                f"{self.folder} already holds a {WORDS[self.kind.name]}{half}. Add --resume to go on with it,"
                 " --overwrite to replace it, or choose another --output."
             )
 
@@ -279,13 +278,13 @@ class OutputFolder:
 
     def _in_the_way(self, name: str) -> UserError:
         return UserError(
-            f"{self.folder / name} is not robustlab's, and the {_WORDS[self.kind.name]} must write there. Move it away,"
+            f"{self.folder / name} is not robustlab's, and the {WORDS[self.kind.name]} must write there. Move it away,"
             " or choose another --output."
         )
 
     def _not_ours(self, name: str) -> RunError:
         return RunError(
-            f"{self.folder / name} appeared while the {_WORDS[self.kind.name]} was going on and is not robustlab's, so"
+            f"{self.folder / name} appeared while the {WORDS[self.kind.name]} was going on and is not robustlab's, so"
             " it is not replaced. Move it away and go on with --resume."
         )
 

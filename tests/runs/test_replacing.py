@@ -49,7 +49,7 @@ def test_the_old_run_stays_until_the_new_one_is_whole(finished: Path) -> None:
         start(finished, CONFIG | {"seed": 1}, resume=True)
     with start(finished, resume=True) as run:
         assert run.has_unit(*UNITS[0]) and not run.has_unit(*UNITS[1])
-    with start(finished, overwrite=True, about=NEW) as run:  # anew
+    with start(finished, overwrite=True, about=NEW) as run:  # from the start
         assert not run.has_unit(*UNITS[0])
         Run.beside(finished).write_unit(*UNITS[1], lines_of(*UNITS[1]))  # as another process of torchrun
         assert run.has_unit(*UNITS[1])
