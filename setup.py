@@ -1,7 +1,7 @@
 """Puts the cards into the wheel; everything else is in pyproject.toml.
 
 The cards lie in attacks/ and defenses/ at the top of the checkout, and in the wheel in robustlab/recipes/, where
-`robustlab.cards` looks first. Copying them here, rather than mapping the folders to packages, leaves an editable
+`robustlab.base.cards` looks first. Copying them here, rather than mapping the folders to packages, leaves an editable
 install a plain path, which type checkers and editors can follow.
 """
 

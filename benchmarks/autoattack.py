@@ -37,10 +37,10 @@ from measuring import NETS, Counted, Results, conditions, goal, network, show_go
 from torch import Tensor
 
 from robustlab.attacks.suite import load_suite
-from robustlab.intervals import share
+from robustlab.base.intervals import share
 from robustlab.models.search_copy import make_search_copy
-from robustlab.threat import distance
-from robustlab.tolerance import allowed
+from robustlab.threat.geometry import distance
+from robustlab.threat.model import allowed
 
 PEER, SHIPPED = "torchattacks", "torchattacks as shipped"
 STANDARD, STRONG = "autoattack-standard", "linf-strong"

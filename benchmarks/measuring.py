@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from robustlab import load_data, load_model, train
+from robustlab.base.environment import describe_device, versions
+from robustlab.base.files import write_file
 from robustlab.data import Data
-from robustlab.environment import describe_device, versions
-from robustlab.files import write_file
 from robustlab.models.classifier import Classifier
 from robustlab.training import Recipe
 

@@ -28,7 +28,7 @@ from robustlab import load_data, load_model
 from robustlab.attacks import DDN, FMN
 from robustlab.attacks.base import RowAttack
 from robustlab.models.search_copy import make_search_copy
-from robustlab.threat import distance
+from robustlab.threat.geometry import distance
 
 BATCH, STEPS = 128, 100
 Contender = Callable[[Tensor, Tensor], Tensor]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from robustlab import load_data, load_model
-from robustlab.intervals import wilson
-from robustlab.judging import logits_of
+from robustlab.base.intervals import wilson
+from robustlab.evaluation.judging import logits_of
 
 BINS = {
     "distance": [3, 5, 10, 15, 20, 25, 30, 35.1],

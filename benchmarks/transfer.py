@@ -25,7 +25,7 @@ from measuring import Results, conditions, goal, show_goals
 from torch import Tensor, nn
 
 from robustlab import attacks, load_data, load_model
-from robustlab.intervals import wilson
+from robustlab.base.intervals import wilson
 from robustlab.models.ensemble import Ensemble
 from robustlab.models.zoo import zoo_names
 

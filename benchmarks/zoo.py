@@ -18,12 +18,12 @@ import torch
 
 from robustlab import load_data, load_model, train
 from robustlab.attacks import PGD
-from robustlab.intervals import wilson
+from robustlab.base.intervals import wilson
 from robustlab.models.card import Measured, ModelCard, read_model_card, write_model_card
 from robustlab.models.classifier import Classifier
 from robustlab.models.weights import save_weights
 from robustlab.models.zoo import ZOO
-from robustlab.threat import parse_eps
+from robustlab.threat.model import parse_eps
 from robustlab.training import Recipe
 
 EPS = "8/255"

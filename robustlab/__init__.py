@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustlab.lazy import exports
+from robustlab.base.lazy import exports
 
 if TYPE_CHECKING:
     from robustlab.data import load_data
-    from robustlab.evaluation import evaluate
+    from robustlab.evaluation.evaluate import evaluate
     from robustlab.models import load_model
     from robustlab.reporting import report
     from robustlab.training import train
@@ -23,7 +23,7 @@ __all__ = ["__version__", "evaluate", "load_data", "load_model", "report", "trai
 __getattr__ = exports(
     __name__,
     [
-        "robustlab.evaluation:evaluate",
+        "robustlab.evaluation.evaluate:evaluate",
         "robustlab.data:load_data",
         "robustlab.models:load_model",
         "robustlab.reporting:report",

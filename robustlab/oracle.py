@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.errors import RunError, UserError
-from robustlab.given import check_classes
-from robustlab.memory import of_the_machine
-from robustlab.module_state import kept_state
-from robustlab.outputs import rows
+from robustlab.base.errors import RunError, UserError
+from robustlab.base.given import check_classes
+from robustlab.base.memory import of_the_machine
+from robustlab.base.module_state import kept_state
+from robustlab.base.outputs import rows
 
 Access = Literal["gradient", "scores", "labels"]
 _RANK: dict[str, int] = {"labels": 0, "scores": 1, "gradient": 2}
@@ -36,7 +36,7 @@ class NoGradientError(UserError):
 def forked(device: torch.device, *key: object) -> Iterator[None]:
     """torch's own generators seeded by the key, and put back afterwards: for what draws inside a model.
 
-    Such draws depend on the batch in which an image is seen, unlike those of `robustlab.draws`.
+    Such draws depend on the batch in which an image is seen, unlike those of `robustlab.base.draws`.
 
     >>> with forked(torch.device("cpu"), 0, "pgd"):
     ...     first = torch.rand(2)

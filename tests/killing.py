@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from robustlab.files import directory, lock
+from robustlab.base.files import directory, lock
 
 TOUCHES = {"open", "mkdir", "link", "rename", "unlink", "rmdir", "write", "fsync", "listdir"}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.oracle import Oracle, undisturbed
 
 

@@ -17,32 +17,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "robustlab"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
-# A module may import from the groups before its own. (The oracle knows no model, only callables.)
+# A room may import from its own group's other rooms never, from those of the groups before it always.
 LAYERS: list[set[str]] = [
-    {"errors", "lazy"},
-    {"draws", "threat_model", "typed"},
+    {"base"},
     {"threat"},
-    {"cards", "distributed", "environment", "memory", "module_state", "options", "outputs", "given"},
-    {"oracle", "pictures"},
-    {"models", "data"},
-    {"suitable"},
-    {"explain", "judging"},
-    {"attacks"},
-    {"defenses"},  # methods: a batch, a filter; training calls them, not they training
-    {"asked", "training"},
-    {"cascade", "randomised"},
-    {"audit"},
-    {"provenance", "transfer"},
-    {"intake"},
-    {"estimate", "plan"},
-    {"evaluation"},
-    {"train_progress"},
-    {"main_job", "train_job", "verification"},
+    {"oracle", "worlds", "runs"},
+    {"data", "reporting"},
+    {"models"},
+    {"attacks", "explain"},
+    {"defenses"},
+    {"training", "evaluation"},
+    {"verification"},
     {"cli"},
-    {"__main__"},
 ]
-# These know run folders, not models: they import each other and errors, never torch, and anybody may import them.
-FILES = {"tolerance", "files", "progress", "intervals", "reading", "reporting", "runs", "words"}
+# These know run folders, not models: a page is built on a machine without torch.
+FILES = ("runs", "reporting")
 HEAVY = ("torch", "torchvision", "captum", "foolbox", "matplotlib", "scipy")
 
 
@@ -55,8 +44,8 @@ def home(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and absolute name of everything that a file imports, at its top or later."""
+def imported(path: Path, each: bool = False) -> Iterator[tuple[int, str]]:
+    """Line and absolute name of everything that a file imports, at its top or later. each: with the names taken."""
     package = ["robustlab", *path.relative_to(PACKAGE).parent.parts]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -64,36 +53,68 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
         elif isinstance(node, ast.ImportFrom):
             start = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*start, *([node.module] if node.module else [])])
-            # `from robustlab import draws` imports a module, `from robustlab.draws import keys` a name in one
-            yield from ((node.lineno, f"{base}.{alias.name}" if base == "robustlab" else base) for alias in node.names)
+            # `from robustlab import draws` imports a module, `from robustlab.base.draws import keys` a name in one
+            yield from (
+                (node.lineno, f"{base}.{alias.name}" if each or base == "robustlab" else base) for alias in node.names
+            )
 
 
 def allowed(own: str) -> set[str]:
-    if own in FILES:
-        return FILES | LAYERS[0]
-    level = next((number for number, group in enumerate(LAYERS) if own in group), 0)
-    return {own}.union(FILES, *LAYERS[:level])
+    level = next(number for number, group in enumerate(LAYERS) if own in group)
+    return {own}.union(*LAYERS[:level])
 
 
-def test_every_module_has_a_place_in_the_order() -> None:
-    placed = set().union(FILES, *LAYERS)
-    homeless = {home(path) for path in sources()} - placed - {"__init__"}
-    assert not homeless, f"{homeless}: say in tests/test_package.py what they may import"
+def modules() -> dict[str, Path]:
+    """Every module by its dotted name."""
+    return {
+        ".".join(("robustlab", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in sources()
+    }
+
+
+def arrows() -> dict[str, set[str]]:
+    """What each module imports of the package, at its top or later."""
+    known = modules()
+    found: dict[str, set[str]] = {name: set() for name in known}
+    for name, path in known.items():
+        for _, other in imported(path, each=True):
+            while other not in known and "." in other:
+                other = other.rpartition(".")[0]
+            if other in known and other not in (name, "robustlab"):
+                found[name].add(other)
+    return found
+
+
+def test_at_most_ten_layers_and_four_loose_modules() -> None:
+    assert len(LAYERS) <= 10
+    assert {home(path) for path in sources()} - {"__init__", "__main__"} == set().union(*LAYERS)
+    assert len([path for path in sources() if path.parent == PACKAGE]) <= 4
 
 
 def test_imports_go_one_way() -> None:
     wrong = []
     for path in sources():
         own = home(path)
-        if own == "__init__":  # the lazy exports
+        if own in ("__init__", "__main__"):  # the lazy exports, and what stands above all
             continue
         for line, name in imported(path):
             parts = name.split(".")
             if parts[0] == "robustlab" and len(parts) > 1 and parts[1] not in allowed(own) | {"__version__"}:
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
-            if own in FILES and parts[0] in ("torch", "torchvision"):
-                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}, but runs and pages are read without it")
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.xfail(strict=True, reason="two are left: in attacks and in the audit")
+def test_no_circle_inside_a_room() -> None:
+    """Files that import each other, late or for types alone, cannot be read one after the other."""
+    left = arrows()
+    packages = {name for name, path in modules().items() if path.name == "__init__.py"}
+    for name in packages:  # a package's own file hands out what its files make, when it is asked for
+        left.pop(name)
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            left.pop(name)
+    assert not left, f"these are in a circle, or import one: {sorted(left)}"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +122,7 @@ def test_imports_go_one_way() -> None:
     [
         "robustlab",
         "robustlab.cli",
-        "robustlab.cards",
+        "robustlab.base.cards",
         "robustlab.attacks",
         "robustlab.attacks.suite",
         "robustlab.data",
@@ -116,14 +137,16 @@ def test_importing_is_cheap(module: str) -> None:
 
 
 def test_runs_and_pages_are_read_without_torch() -> None:
-    names = [
-        "robustlab." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-        for path in sources()
-        if home(path) in FILES
-    ]
-    code = f"import sys, importlib; [importlib.import_module(n) for n in {names}]; print('torch' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert out.split() == ["False"]
+    """Nothing that they import, at once or late, imports torch."""
+    known, after = modules(), arrows()
+    todo = [name for name, path in known.items() if home(path) in FILES]
+    seen = set(todo)
+    while todo:
+        name = todo.pop()
+        heavy = [other for _, other in imported(known[name]) if other.split(".")[0] in ("torch", "torchvision")]
+        assert not heavy, f"{name} imports {heavy[0]}"
+        todo += after[name] - seen
+        seen |= after[name]
 
 
 def test_version() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from robustlab.errors import UserError, did_you_mean
-from robustlab.lazy import exports, locate
+from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.lazy import exports, locate
 
 if TYPE_CHECKING:
     from robustlab.attacks.apgd import APGD as APGD

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from robustlab.attacks.base import Draw, RowAttack, Rows, Seen, State
 from robustlab.attacks.pgd import ball
-from robustlab.errors import UserError
-from robustlab.threat import column, distance, project, random_start, steepest
+from robustlab.base.errors import UserError
+from robustlab.threat.geometry import column, distance, project, random_start, steepest
 
 MOMENTUM = 0.25  # weight of the last move; none on the first step
 RISES = 0.75  # share of the steps since the last check on which the loss has to have risen

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from robustlab.attacks.losses import LOSSES
 from robustlab.attacks.returned import as_given
-from robustlab.draws import keys, pixel_ids
-from robustlab.errors import RunError, UserError, did_you_mean
-from robustlab.given import check_classes, check_module, images_of, labels_of, of_other_type
-from robustlab.memory import of_the_machine
+from robustlab.base.draws import keys, pixel_ids
+from robustlab.base.errors import RunError, UserError, did_you_mean
+from robustlab.base.given import check_classes, check_module, images_of, labels_of, of_other_type
+from robustlab.base.memory import of_the_machine
+from robustlab.base.typed import check_whole
 from robustlab.oracle import Access, Oracle, most, undisturbed
-from robustlab.threat import BUDGET_NORMS, Norm, check_eps, distance, parse_eps
-from robustlab.tolerance import allowed
-from robustlab.typed import check_whole
+from robustlab.threat.geometry import distance
+from robustlab.threat.model import BUDGET_NORMS, Norm, allowed, check_eps, parse_eps
 
 INVALID = (
     "The model returned NaN or infinite values or gradients under attack, so its robustness cannot be judged."

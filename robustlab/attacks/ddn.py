@@ -8,9 +8,9 @@ import torch
 
 from robustlab.attacks.base import Draw, MinimumAttack, Rows, Seen, State
 from robustlab.attacks.fmn import cosine
-from robustlab.draws import normal
-from robustlab.errors import UserError
-from robustlab.threat import column, steepest
+from robustlab.base.draws import normal
+from robustlab.base.errors import UserError
+from robustlab.threat.geometry import column, steepest
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from torch import Tensor
 from robustlab.attacks.base import Draw, Keep, Model, Outcome, RowAttack, Rows, SearchAttack, Seen, State
 from robustlab.attacks.leap import Leap
 from robustlab.oracle import Oracle, most, undisturbed
-from robustlab.threat import distance
-from robustlab.tolerance import allowed
+from robustlab.threat.geometry import distance
+from robustlab.threat.model import allowed
 
 CLEAR = 0.75  # of the looks at a hit of the search
 

@@ -10,8 +10,9 @@ from torch import Tensor
 from robustlab.attacks.apgd import likeliest
 from robustlab.attacks.base import Draw, MinimumAttack, Rows, Seen, State
 from robustlab.attacks.losses import chosen
-from robustlab.errors import UserError
-from robustlab.threat import BUDGET_NORMS, column, distance, random_start
+from robustlab.base.errors import UserError
+from robustlab.threat.geometry import column, distance, random_start
+from robustlab.threat.model import BUDGET_NORMS
 
 NEAREST = 0.1  # at most this share of a step comes from the projection of the clean image
 OVERSHOOT = 1.05

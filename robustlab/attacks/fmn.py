@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.base import Draw, MinimumAttack, Rows, Seen, State
-from robustlab.errors import UserError
-from robustlab.threat import NORMS, column, distance
+from robustlab.base.errors import UserError
+from robustlab.threat.geometry import column, distance
+from robustlab.threat.model import NORMS
 
 BEYOND = 1.001  # exactly on the boundary nothing is decided
 DUAL = {"linf": "l1", "l2": "l2", "l1": "linf", "l0": "linf"}

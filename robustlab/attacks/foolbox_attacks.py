@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from robustlab.attacks.base import Attack, Outcome
 from robustlab.attacks.fmn import BEYOND, FMN
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.oracle import NO_GRADIENT, NoGradientError, Oracle, most, raised_by_the_model, undisturbed
-from robustlab.threat import NORMS, distance
-from robustlab.tolerance import allowed
+from robustlab.threat.geometry import distance
+from robustlab.threat.model import NORMS, allowed
 
 SAME = 1e-4  # foolbox's Brendel-Bethge takes a smaller change of a value for none in l0
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from robustlab.attacks.base import Draw, Rows, Seen, State
 from robustlab.attacks.pgd import PGD, step
-from robustlab.draws import uniform
-from robustlab.errors import UserError
-from robustlab.threat import column
+from robustlab.base.draws import uniform
+from robustlab.base.errors import UserError
+from robustlab.threat.geometry import column
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from itertools import count
 from typing import Any
 
 from robustlab.attacks.parameters import THREAT, Parameter, parameters, typed, wrong
-from robustlab.cards import convert
-from robustlab.errors import UserError, did_you_mean
+from robustlab.base.cards import convert
+from robustlab.base.errors import UserError, did_you_mean
 
 _SHOWN = 24  # of a value in a name
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.attacks import registered
-from robustlab.errors import did_you_mean
-from robustlab.threat_model import parse_eps
+from robustlab.base.errors import did_you_mean
+from robustlab.threat.model import parse_eps
 
 THREAT = ("norm", "eps", "targeted", "target")  # said once for the whole suite
 _TYPES: dict[str, Any] = {"int": int, "float": float, "bool": bool, "str": str, "float | None": float | None}

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.base import Draw, RowAttack, Rows, Seen, State
-from robustlab.errors import UserError
-from robustlab.threat import parse_eps, project, random_start, steepest
+from robustlab.base.errors import UserError
+from robustlab.threat.geometry import project, random_start, steepest
+from robustlab.threat.model import parse_eps
 
 
 def ball(rows: Rows, norm: str, eps: float) -> State:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustlab.threat import column, distance
-from robustlab.tolerance import allowed
+from robustlab.threat.geometry import column, distance
+from robustlab.threat.model import allowed
 
 
 def as_given(points: Tensor, x: Tensor, images: Tensor, norm: str, eps: float) -> Tensor:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.base import Draw, Rows, SearchAttack, Seen, State
-from robustlab.draws import uniform
-from robustlab.errors import UserError
-from robustlab.threat import column, project
+from robustlab.base.draws import uniform
+from robustlab.base.errors import UserError
+from robustlab.threat.geometry import column, project
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # the iterations after which the share p of pixels halves
 TRIES = 8  # draws of signs a proposal, of which the first that changes something is taken

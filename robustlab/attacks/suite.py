@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from robustlab.attacks import attack_class
 from robustlab.attacks.naming import Table, named
 from robustlab.attacks.parameters import typed
-from robustlab.cards import convert, find_card, read_card
-from robustlab.errors import UserError
-from robustlab.threat_model import NORMS, ThreatModel, parse_eps
+from robustlab.base.cards import convert, find_card, read_card
+from robustlab.base.errors import UserError
+from robustlab.threat.model import NORMS, ThreatModel, parse_eps
 
 if TYPE_CHECKING:
     from robustlab.attacks.base import Attack

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
+from robustlab.base.errors import RunError, UserError
+from robustlab.base.words import visible
 from robustlab.cli import attack, look, reports, train, verify  # noqa: F401, each adds its commands, in this order
 from robustlab.cli.app import app, check_words, of_the_user
 from robustlab.cli.streams import guarded
-from robustlab.errors import RunError, UserError
-from robustlab.words import visible
 
 REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE)  # by the machine, whoever named the file
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, get_args
 from cyclopts import UNSET, App, Parameter, Token, convert
 
 from robustlab import __version__
-from robustlab.errors import UserError
-from robustlab.typed import check_path
+from robustlab.base.errors import UserError
+from robustlab.base.typed import check_path
 
 
 def _checked(kind: Any, tokens: Sequence[Token]) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from robustlab.cli.app import Flag, Words, app, command_line
-from robustlab.options import Options
+from robustlab.evaluation.options import Options
 
 
 @app.command
@@ -104,7 +104,7 @@ def attack(
     fail_under
         Exit with 1 if a model's robust accuracy is below this fraction.
     """
-    from robustlab.asked import Request
+    from robustlab.cli.asked import Request
 
     request = Request(
         models=models,
@@ -133,6 +133,6 @@ def attack(
     )
     request.check(options)  # before torch is imported, which takes seconds
 
-    from robustlab import main_job
+    from robustlab.cli import attack_job as main_job
 
     return main_job.attack(request, options, command_line())

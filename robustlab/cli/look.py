@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from robustlab.base.words import visible
 from robustlab.cli.app import Flag, app
-from robustlab.words import visible
 
 
 @app.command
@@ -69,9 +69,9 @@ def data(
     skip_bad
         Leave out files of folder:PATH that are no images, and say which.
     """
-    from robustlab.asked import check_data_flags
+    from robustlab.base.typed import check_whole
+    from robustlab.cli.asked import check_data_flags
     from robustlab.data import load_data, parse_size
-    from robustlab.typed import check_whole
 
     check_data_flags(
         name, data_root=data_root, download=download, size=size, workers=workers, skip_bad=skip_bad, seed=seed
@@ -79,8 +79,8 @@ def data(
     check_whole("--count", count, 1)
     check_whole("--seed", seed, 0)
 
+    from robustlab.base.files import default_folder, give_back
     from robustlab.data.sheet import write_sheet
-    from robustlab.files import default_folder, give_back
 
     chosen = load_data(
         name,

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.words import visible
 from robustlab.cli.app import Flag, app
-from robustlab.errors import UserError, did_you_mean
-from robustlab.words import visible
 
 if TYPE_CHECKING:
     from robustlab.reporting.source import PageRun
@@ -63,7 +63,7 @@ def plot(
     overwrite
         Replace a file that is there.
     """
-    from robustlab.files import check_output, write_output
+    from robustlab.base.files import check_output, write_output
     from robustlab.reporting.plots import FIGURES, draw
 
     folders, name = _runs_and_name(words, FIGURES, "figure", "plot")
@@ -97,7 +97,7 @@ def table(
     overwrite
         Replace a file that is there.
     """
-    from robustlab.files import check_output, write_output
+    from robustlab.base.files import check_output, write_output
     from robustlab.reporting.tables import TABLES, written
 
     folders, name = _runs_and_name(words, TABLES, "table", "table")

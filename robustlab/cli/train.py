@@ -76,7 +76,7 @@ def train(
     overwrite
         Replace the training in --output.
     """
-    from robustlab import train_job
+    from robustlab.cli import train_job
 
     return train_job.train_command(
         model,

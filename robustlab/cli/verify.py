@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robustlab.asked import check_data_flags
+from robustlab.base.errors import RunError, UserError
+from robustlab.base.typed import check_device, check_once, check_whole
 from robustlab.cli.app import Flag, Words, app
-from robustlab.errors import RunError, UserError
-from robustlab.typed import check_device, check_once, check_whole
+from robustlab.cli.asked import check_data_flags
 
 
 @app.command

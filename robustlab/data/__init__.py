@@ -12,15 +12,15 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from robustlab.errors import UserError, did_you_mean
-from robustlab.lazy import locate
-from robustlab.typed import check_whole
+from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.lazy import locate
+from robustlab.base.typed import check_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from robustlab.data.streamed import LazyImages
-    from robustlab.threat import ThreatModel
+    from robustlab.threat.model import ThreatModel
 
 DATA: dict[str, str] = {
     "road-signs": "robustlab.data.road_signs:load",

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from robustlab.base.draws import keys
+from robustlab.base.errors import UserError
 from robustlab.data import Data
-from robustlab.draws import keys
-from robustlab.errors import UserError
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from robustlab.base.errors import UserError
 from robustlab.data.arrays import Integers, content_hash
-from robustlab.errors import UserError
 
 RULE = "80/10/10"
 _TEST, _VAL = 0.1, 0.2  # keys below the first are for the test, those up to the second for the validation

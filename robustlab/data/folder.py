@@ -24,15 +24,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from robustlab.base.errors import UserError
+from robustlab.base.reading import read_bounded
 from robustlab.data import Data
 from robustlab.data.arrays import Integers, content_hash
 from robustlab.data.decoding import FILE_BYTES, decode
 from robustlab.data.layout import Split, counted, find_split, root_of, shown, some
 from robustlab.data.selection import class_index
 from robustlab.data.streamed import LazyImages, default_workers
-from robustlab.errors import UserError
-from robustlab.reading import read_bounded
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 
 
 def load(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from robustlab.base.errors import UserError
 from robustlab.data.arrays import Integers, holdout, keyed_order
 from robustlab.data.decoding import ENDINGS
 from robustlab.data.division import listing, part
-from robustlab.errors import UserError
 
 SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _SHOWN = 3  # files that a message names

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import torch
 
+from robustlab.base.errors import UserError
+from robustlab.base.given import check_classes
 from robustlab.data import Data
 from robustlab.data.selection import composed
-from robustlab.errors import UserError
-from robustlab.given import check_classes
 
 
 def matched(data: Data, models: Sequence[tuple[str, Sequence[str] | None, int]]) -> Data:

@@ -20,10 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.npyio import NpzFile
 
+from robustlab.base.errors import UserError, did_you_mean
 from robustlab.data import SPLITS, Data
 from robustlab.data.arrays import Bytes, Integers, from_arrays, holdout
-from robustlab.errors import UserError, did_you_mean
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 
 Array = npt.NDArray[Any]
 _CONVENTION = {f"{split}_{what}" for split in SPLITS for what in ("images", "labels", "tracks")}

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
+from robustlab.base.errors import UserError, did_you_mean
 from robustlab.data import Data
-from robustlab.errors import UserError, did_you_mean
 
 
 def composed(name: str) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from robustlab.base.errors import UserError
+from robustlab.base.files import new_folder
+from robustlab.base.pictures import to_picture
+from robustlab.base.words import cell, visible
 from robustlab.data import Data
-from robustlab.errors import UserError
-from robustlab.files import new_folder
-from robustlab.pictures import to_picture
-from robustlab.words import cell, visible
 
 _COLUMNS = 12
 _CELL = 80  # pixels of the sheet for one image, about

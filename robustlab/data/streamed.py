@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from robustlab.base.errors import RunError
+from robustlab.base.reading import read_bounded
 from robustlab.data.decoding import FILE_BYTES, decode, fit, to_tensor
-from robustlab.errors import RunError
-from robustlab.reading import read_bounded
 
 
 def default_workers() -> int:

@@ -18,10 +18,10 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
+from robustlab.base.errors import RunError, UserError
 from robustlab.data import Data
 from robustlab.data.arrays import Bytes, Integers, content_hash, first, from_arrays, holdout
-from robustlab.errors import RunError, UserError
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 
 DIGITS = tuple("0123456789")
 GTSRB_CLASSES = (

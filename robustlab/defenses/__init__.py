@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from robustlab.cards import convert
-from robustlab.errors import UserError, did_you_mean
-from robustlab.lazy import exports, locate
-from robustlab.threat_model import parse_eps
+from robustlab.base.cards import convert
+from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.lazy import exports, locate
+from robustlab.threat.model import parse_eps
 
 if TYPE_CHECKING:
     from robustlab.defenses.n_fgsm import NFGSM as NFGSM

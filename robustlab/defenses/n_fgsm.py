@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.draws import uniform
-from robustlab.errors import UserError
+from robustlab.base.draws import uniform
+from robustlab.base.errors import UserError
 from robustlab.oracle import ask, undisturbed
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 
 
 @dataclass(frozen=True)

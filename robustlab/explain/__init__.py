@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustlab.lazy import exports
+from robustlab.base.lazy import exports
 
 if TYPE_CHECKING:
     from robustlab.explain.heatmaps import Heatmaps, activation_map, grad_cam

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import RunError, UserError
+from robustlab.base.errors import RunError, UserError
 from robustlab.explain.layers import Layer, find_layer
 from robustlab.oracle import ask, undisturbed
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import UserError, did_you_mean
+from robustlab.base.errors import UserError, did_you_mean
 from robustlab.models.classifier import Classifier
 from robustlab.oracle import ask, undisturbed
 

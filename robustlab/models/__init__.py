@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustlab.lazy import exports
+from robustlab.base.lazy import exports
 
 if TYPE_CHECKING:
     from robustlab.models.classifier import Classifier, check

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustlab.draws import keys, uniform
-from robustlab.memory import of_the_machine
+from robustlab.base.draws import keys, uniform
+from robustlab.base.memory import of_the_machine
 from robustlab.oracle import ask, undisturbed
 
 AROUND = 0.05  # how far from the images the other points lie, value by value

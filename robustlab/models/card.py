@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustlab.cards import read_card
-from robustlab.errors import UserError
-from robustlab.files import write_file
+from robustlab.base.cards import read_card
+from robustlab.base.errors import UserError
+from robustlab.base.files import write_file
 
 MOST_CLASSES = 100_000
 MOST_PIXELS = 65_536  # of a side

@@ -9,13 +9,10 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
-from robustlab.given import of_other_type
-from robustlab.memory import of_the_machine
-from robustlab.models.hashing import pieces
-from robustlab.models.repeats import repeats
-from robustlab.oracle import ask
-from robustlab.outputs import (
+from robustlab.base.errors import UserError
+from robustlab.base.given import check_floats, check_range, of_other_type
+from robustlab.base.memory import of_the_machine
+from robustlab.base.outputs import (
     ROUNDED,
     UNROUNDED,
     Form,
@@ -26,7 +23,9 @@ from robustlab.outputs import (
     unlike_logits,
     unpacked,
 )
-from robustlab.threat import check_floats, check_range
+from robustlab.models.hashing import pieces
+from robustlab.models.repeats import repeats
+from robustlab.oracle import ask
 
 RANDOMISED = (  # a warning of `check`
     "Two evaluations of the same images differ: the model is randomised. One gradient is then one draw of many, and one"
@@ -50,7 +49,7 @@ class Classifier(nn.Module):
     mean, std: one value, or one a channel, in the units of the images; left out: none. classes: the names of the K
     outputs. shape: (C, H, W) that the module expects, where known. data: the name of the data set it was trained on.
     outputs: what the module returns, logits, or the probabilities of a softmax or of one sigmoid a class, of which the
-    classifier then returns the logits. For other forms that are taken see `robustlab.outputs.rows`.
+    classifier then returns the logits. For other forms that are taken see `robustlab.base.outputs.rows`.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     >>> model = Classifier(net, mean=[0.5], std=[0.25], classes=["a", "b", "c"], shape=(3, 2, 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 
 
 def block(inputs: int, outputs: int) -> list[nn.Module]:

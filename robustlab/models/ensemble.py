@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.oracle import ask
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.models.classifier import Classifier
 
 _AGAIN = "Export the model again: torch.export.save(torch.export.export(model.eval(), (images,)), FILE)."

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustlab.errors import UserError, did_you_mean
+from robustlab.base.errors import UserError, did_you_mean
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from robustlab.errors import UserError, did_you_mean
-from robustlab.lazy import locate
+from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.lazy import locate
 from robustlab.models import ARCHITECTURES
 from robustlab.models.card import read_model_card
 from robustlab.models.classifier import Classifier

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
-from robustlab.module_state import Buffers
+from robustlab.base.errors import UserError
+from robustlab.base.module_state import Buffers
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 
 
 class Block(nn.Module):

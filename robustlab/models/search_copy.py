@@ -16,8 +16,8 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
-from robustlab.memory import of_the_machine
+from robustlab.base.errors import UserError
+from robustlab.base.memory import of_the_machine
 from robustlab.models.agreement import Agreement, Answer, agreement, answers
 
 Precision = Literal["float32", "bfloat16"]

@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from robustlab.errors import UserError, did_you_mean
+from robustlab.base.errors import UserError, did_you_mean
 from robustlab.models.card import MOST_CLASSES
 from robustlab.models.classifier import Classifier
 from robustlab.models.weights import load_state, read_weights

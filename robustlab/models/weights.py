@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from robustlab.errors import UserError
-from robustlab.files import write_file
-from robustlab.reading import check_safetensors, open_regular
+from robustlab.base.errors import UserError
+from robustlab.base.files import write_file
+from robustlab.base.reading import check_safetensors, open_regular
 
 # under which keys training scripts keep a state_dict; and the moving average of the weights beside it
 _PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "params", "weights")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from robustlab.errors import UserError, did_you_mean
+from robustlab.base.errors import UserError, did_you_mean
 from robustlab.models.card import ModelCard, read_model_card
 
 ZOO = Path(__file__).resolve().parent / "zoo"

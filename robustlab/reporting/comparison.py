@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.reporting.source import Json, PageRun, with_models
 from robustlab.reporting.text import distinct, listed
 from robustlab.runs.aggregates import Line, Seen, by_unit, pairs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from robustlab.files import check_output, place_of, write_output
+from robustlab.base.files import check_output, place_of, write_output
 from robustlab.reporting.comparison import compare, read_runs
 from robustlab.reporting.sections import OF_EACH_RUN, SECTIONS
 from robustlab.reporting.source import PageRun

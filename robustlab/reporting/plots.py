@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, filterwarnings
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
+from robustlab.base.words import visible
 from robustlab.reporting.figures import apart
 from robustlab.reporting.source import PageRun
-from robustlab.words import visible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

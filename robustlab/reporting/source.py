@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.reporting.text import NORMS, budget, listed, shown_names, without_paths
 from robustlab.runs import StoredRun, read_run
 from robustlab.runs.aggregates import Line, Table, by_unit

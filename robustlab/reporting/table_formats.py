@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
+from robustlab.base.words import cell, visible
 from robustlab.reporting.text import interval, percent, quantity
-from robustlab.words import cell, visible
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$&])")
 _LATEX = {
@@ -130,7 +130,7 @@ def latex(table: Table) -> str:
 def as_csv(table: Table) -> str:
     """Comma-separated values with a header: fractions as computed, a share as KEY, KEY_low, KEY_high and KEY_n.
 
-    >>> from robustlab.intervals import share
+    >>> from robustlab.base.intervals import share
     >>> print(as_csv(Table("t", "", [Column("a", "A", "share")], [{"a": share(1, 4)}, {"a": None}])).splitlines()[0])
     a,a_low,a_high,a_n
     """

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.table_formats import Column, Table, as_csv, latex, markdown
 from robustlab.reporting.text import MINUS, duration, p_value, points, quantity

@@ -12,8 +12,8 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from robustlab.base.words import visible, visible_json
 from robustlab.reporting import text
-from robustlab.words import visible, visible_json
 
 
 @cache

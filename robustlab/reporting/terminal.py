@@ -13,9 +13,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from robustlab.base.words import visible
 from robustlab.reporting.text import NORMS, budget, duration, interval, percent, quantity, shown_names
 from robustlab.runs.audits import in_one_line
-from robustlab.words import visible
 
 WIDTH = 100  # columns where there is no terminal
 # what a narrow terminal does without, first to last

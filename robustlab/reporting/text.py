@@ -10,7 +10,7 @@ from typing import Any
 import markupsafe
 from markupsafe import Markup
 
-from robustlab.words import visible
+from robustlab.base.words import visible
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 MINUS = "\u2212"

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from robustlab.intervals import paired_difference, share
+from robustlab.base.intervals import paired_difference, share
 from robustlab.runs.schema import Eps, Fraction, Label, Name, Size, Whole
-from robustlab.tolerance import allowed
+from robustlab.threat.model import allowed
 
 CLEAN = "clean"
 Json = dict[str, Any]

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from robustlab.intervals import share
+from robustlab.base.intervals import share
 from robustlab.runs.aggregates import CLEAN, Line, Seen, Table
-from robustlab.tolerance import allowed
+from robustlab.threat.model import allowed
 
 Json = dict[str, Any]
 BINS = 10  # of the reliability diagram

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import quantiles
 from typing import Any, NamedTuple
 
-from robustlab.intervals import share
+from robustlab.base.intervals import share
 from robustlab.runs.breakdowns import Answer
 
 Json = dict[str, Any]

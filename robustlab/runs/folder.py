@@ -23,8 +23,8 @@ from typing import Any, Self
 
 import msgspec
 
-from robustlab.files import INFO, SCHEMA_VERSION, OutputFolder, slug
-from robustlab.reading import decoded
+from robustlab.base.files import INFO, SCHEMA_VERSION, OutputFolder, slug
+from robustlab.base.reading import decoded
 from robustlab.runs.aggregates import Line, aggregate
 from robustlab.runs.kept import chosen_images, with_files
 from robustlab.runs.manifest import PAGE, RUN

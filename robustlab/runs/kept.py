@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from robustlab.files import slug
+from robustlab.base.files import slug
 from robustlab.runs.aggregates import CLEAN, Line, Seen, by_unit
 
 MOST = 64

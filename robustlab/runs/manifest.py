@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from robustlab.files import Kind, slug
-from robustlab.files.directory import Directory
+from robustlab.base.files import Kind, slug
+from robustlab.base.files.directory import Directory
 from robustlab.runs.aggregates import CLEAN
 from robustlab.runs.kept import HEATMAPS
 from robustlab.runs.transfer import TRANSFER_MATRIX

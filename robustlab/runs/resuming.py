@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 
 Json = dict[str, Any]
 

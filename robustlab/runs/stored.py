@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from robustlab.errors import UserError
-from robustlab.files import SCHEMA_VERSION
-from robustlab.reading import decoded, open_regular, read_bounded, read_json
+from robustlab.base.errors import UserError
+from robustlab.base.files import SCHEMA_VERSION
+from robustlab.base.reading import decoded, open_regular, read_bounded, read_json
 from robustlab.runs.aggregates import Line
 from robustlab.runs.checking import check_info, check_sample
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from robustlab.errors import UserError
-from robustlab.files import slug
-from robustlab.reading import decoded
+from robustlab.base.errors import UserError
+from robustlab.base.files import slug
+from robustlab.base.reading import decoded
 from robustlab.runs.aggregates import CLEAN, Line
 from robustlab.runs.schema import Count, Eps, Name
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from robustlab.lazy import exports
+from robustlab.base.lazy import exports
 from robustlab.training.recipe import DefenseCard, Plan, Recipe, read_recipe, recipe_for
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab.draws import keys, uniform
+from robustlab.base.draws import keys, uniform
 
 
 def shuffled(ids: Tensor, seed: int, epoch: int, batch_size: int) -> tuple[Tensor, ...]:

@@ -17,18 +17,18 @@ from typing import Any, Self, cast
 import msgspec
 import torch
 
+from robustlab.base.environment import describe_device, git_state, versions
+from robustlab.base.errors import UserError
+from robustlab.base.files import SCHEMA_VERSION, Json, Kind, OutputFolder
+from robustlab.base.files.directory import Directory
+from robustlab.base.intervals import wilson
+from robustlab.base.reading import read_json
 from robustlab.data import Data
 from robustlab.data.division import RULE
 from robustlab.data.layout import files_hash
-from robustlab.environment import describe_device, git_state, versions
-from robustlab.errors import UserError
-from robustlab.files import SCHEMA_VERSION, Json, Kind, OutputFolder
-from robustlab.files.directory import Directory
-from robustlab.intervals import wilson
 from robustlab.models.card import Measured, ModelCard, card_text, read_model_card
 from robustlab.models.classifier import Classifier
 from robustlab.models.weights import packed_weights
-from robustlab.reading import read_json
 from robustlab.runs import config_hash
 from robustlab.runs.resuming import check_same
 from robustlab.training.checks import PGD_STEPS

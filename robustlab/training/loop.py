@@ -9,19 +9,19 @@ from typing import Any
 
 from torch import Tensor
 
+from robustlab.base.environment import resolve_device
+from robustlab.base.errors import RunError, UserError
+from robustlab.base.typed import check_whole
 from robustlab.data import Data, load_data
 from robustlab.defenses import make_defense
-from robustlab.environment import resolve_device
-from robustlab.errors import RunError, UserError
 from robustlab.models.card import ModelCard
 from robustlab.models.classifier import check
+from robustlab.models.suitable import size_for
 from robustlab.models.zoo import card_path
-from robustlab.suitable import size_for
 from robustlab.training.folder import TrainFolder, divided, finish, keep_model, model_card
 from robustlab.training.recipe import Recipe
 from robustlab.training.session import Diverged, Entry, Session, Told, first_of
 from robustlab.training.start import begin, card_of
-from robustlab.typed import check_whole
 
 DEFAULT_EPS = 8 / 255
 

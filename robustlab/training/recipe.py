@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from robustlab.cards import convert, find_card, read_card
+from robustlab.base.cards import convert, find_card, read_card
+from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.typed import check_whole
 from robustlab.defenses import defense_class
-from robustlab.errors import UserError, did_you_mean
 from robustlab.models import ARCHITECTURES
 from robustlab.models.card import ModelCard, read_model_card
 from robustlab.models.zoo import card_path, zoo_card, zoo_names
-from robustlab.typed import check_whole
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustlab.base.draws import keys
+from robustlab.base.errors import RunError, UserError
+from robustlab.base.memory import of_the_machine
 from robustlab.data import Data
-from robustlab.draws import keys
-from robustlab.errors import RunError, UserError
-from robustlab.memory import of_the_machine
 from robustlab.training.batches import augmented, learning_rate, shuffled
 from robustlab.training.checks import collapse, loss_and_accuracy, trouble, under_attack
 from robustlab.training.folder import TrainFolder

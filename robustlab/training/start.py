@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustlab.base.errors import UserError
 from robustlab.data import Data
-from robustlab.errors import UserError
 from robustlab.models import ARCHITECTURES, load_model
 from robustlab.models.card import ModelCard, read_model_card
 from robustlab.models.classifier import RANDOMISED, Classifier, check

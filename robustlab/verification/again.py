@@ -12,12 +12,12 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.outputs import Form
 from robustlab.data import Data, load_data
-from robustlab.errors import UserError, did_you_mean
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier
 from robustlab.models.loading import CodeError
-from robustlab.outputs import Form
 from robustlab.runs import StoredRun
 
 T = TypeVar("T")

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast, get_args
 
 from robustlab import __version__
-from robustlab.audit.choosing import which
-from robustlab.audit.comparisons import COVERED
-from robustlab.audit.finding import TOLERATED, Check, Finding, Status, judged, mostly, worst
-from robustlab.audit.rows import with_rows
-from robustlab.audit.subject import Subject
-from robustlab.audit.work import CHECKS, FAILED, not_asked, record_of
-from robustlab.intervals import share
+from robustlab.base.intervals import share
+from robustlab.evaluation.studies.audit.choosing import which
+from robustlab.evaluation.studies.audit.comparisons import COVERED
+from robustlab.evaluation.studies.audit.finding import TOLERATED, Check, Finding, Status, judged, mostly, worst
+from robustlab.evaluation.studies.audit.rows import with_rows
+from robustlab.evaluation.studies.audit.subject import Subject
+from robustlab.evaluation.studies.audit.work import CHECKS, FAILED, not_asked, record_of
 from robustlab.runs.resuming import changes
 from robustlab.verification.checks import Check as Compared
 from robustlab.verification.checks import shown

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from robustlab import __version__
-from robustlab.cascade import perturbation_scale
+from robustlab.base.errors import UserError
+from robustlab.base.reading import read_bounded
 from robustlab.data import Data
-from robustlab.errors import UserError
+from robustlab.evaluation.cascade import perturbation_scale
 from robustlab.models.classifier import Classifier
-from robustlab.reading import read_bounded
 from robustlab.reporting.comparison import read_runs
 from robustlab.reporting.page import page
 from robustlab.runs import StoredRun
-from robustlab.threat import ThreatModel, parse_eps
+from robustlab.threat.model import ThreatModel, parse_eps
 from robustlab.verification.checks import Check, differences, leaves
 
 PAGE_BYTES = 64 << 20  # of a page: six times what ours may have

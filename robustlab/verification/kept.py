@@ -11,10 +11,10 @@ from warnings import catch_warnings
 from PIL import Image
 from torch import Tensor
 
+from robustlab.base.errors import UserError
+from robustlab.base.pictures import to_picture
+from robustlab.base.reading import read_bounded
 from robustlab.data import Loaded
-from robustlab.errors import UserError
-from robustlab.pictures import to_picture
-from robustlab.reading import read_bounded
 from robustlab.runs.stored import PICTURE_BYTES
 from robustlab.verification.checks import Check, differences
 

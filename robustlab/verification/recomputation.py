@@ -14,25 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks.suite import suite_again
-from robustlab.audit.choosing import rows_of, subject_of
-from robustlab.cascade import CLEAN, class_names, targets_of
+from robustlab.base.errors import UserError
+from robustlab.base.memory import Batches, machine_failures
 from robustlab.data import Data, Loaded
 from robustlab.data.matching import matched
-from robustlab.errors import UserError
-from robustlab.intake import CHECKED, answer_names, default_batch_size
-from robustlab.judging import answers, logits_of, looks_of, own_answers
-from robustlab.memory import Batches, machine_failures
+from robustlab.evaluation.cascade import CLEAN, class_names, targets_of
+from robustlab.evaluation.inputs import CHECKED, answer_names, default_batch_size
+from robustlab.evaluation.judging import answers, logits_of, looks_of, own_answers
+from robustlab.evaluation.record import data_lines
+from robustlab.evaluation.studies.audit.choosing import rows_of, subject_of
 from robustlab.models.classifier import Classifier, check
 from robustlab.models.search_copy import make_search_copy
 from robustlab.oracle import forked, full_float32, undisturbed
-from robustlab.provenance import data_lines
 from robustlab.reporting.text import budget
 from robustlab.runs import StoredRun, config_hash
 from robustlab.runs.aggregates import Line, aggregate
 from robustlab.runs.kept import chosen_images
 from robustlab.runs.transfer import surrogates
 from robustlab.runs.units import unit_name
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 from robustlab.verification.again import positions
 from robustlab.verification.audited import AuditAgain
 from robustlab.verification.checks import Check, Verification, differences, leaves, taken_as_stored

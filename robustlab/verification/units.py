@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from robustlab.base.reading import check_safetensors
 from robustlab.data import Loaded
-from robustlab.judging import judge, logits_of
-from robustlab.reading import check_safetensors
+from robustlab.evaluation.judging import judge, logits_of
 from robustlab.runs.aggregates import Line
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 
 _TIE = 1e-4  # of 1 + the highest logit: closer than this, the two highest logits may change places by rounding
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
+from robustlab.base.environment import resolve_device
+from robustlab.base.errors import UserError
 from robustlab.data import Data
-from robustlab.environment import resolve_device
-from robustlab.errors import UserError
-from robustlab.intake import as_data
+from robustlab.evaluation.inputs import as_data
 from robustlab.runs import read_run
 from robustlab.verification.again import data_again, models_again
 from robustlab.verification.checks import Verification
@@ -50,7 +50,7 @@ def verify(
     where the folder cannot be read, or where model or data are not those that were attacked.
 
     >>> import tempfile, torch
-    >>> from robustlab.evaluation import Listener, evaluate
+    >>> from robustlab.evaluation.evaluate import Listener, evaluate
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     >>> pair = torch.rand(8, 3, 2, 2), torch.zeros(8, dtype=torch.long)
     >>> folder, quiet = tempfile.mkdtemp() + "/run", Listener(say=lambda text: None)

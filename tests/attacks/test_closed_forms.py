@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from robustlab.attacks import APGD, FGSM, FMN, MIFGSM, PGD, attack_class
 from robustlab.attacks.fab import to_boundary
 from robustlab.attacks.losses import LOSSES
-from robustlab.draws import keys
-from robustlab.threat import distance, random_start
+from robustlab.base.draws import keys
+from robustlab.threat.geometry import distance, random_start
 
 from .conftest import answered, small_net
 

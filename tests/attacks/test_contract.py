@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from robustlab.attacks import ATTACKS, attack_class
 from robustlab.attacks.base import RowAttack
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.oracle import Oracle
-from robustlab.threat import distance
+from robustlab.threat.geometry import distance
 
 from .conftest import answered, quick, small_net
 

@@ -15,10 +15,10 @@ from robustlab.attacks import ATTACKS, PGD, attack_class
 from robustlab.attacks.base import Draw, Outcome, RowAttack, Rows, Seen, State
 from robustlab.attacks.driver import drive
 from robustlab.attacks.losses import margin
-from robustlab.draws import uniform
-from robustlab.errors import RunError
+from robustlab.base.draws import uniform
+from robustlab.base.errors import RunError
 from robustlab.oracle import Oracle
-from robustlab.threat import column, distance
+from robustlab.threat.geometry import column, distance
 
 from .conftest import answered, quick, small_net
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.attacks import MIFGSM, PGD
-from robustlab.errors import UserError
-from robustlab.judging import answers, judge, own_answers
+from robustlab.base.errors import UserError
+from robustlab.evaluation.judging import answers, judge, own_answers
 from robustlab.oracle import EVALUATIONS, Oracle, forked, most
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 
 from .conftest import answered, quick, small_net
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from robustlab.attacks.driver import drive
 from robustlab.attacks.fab import FABT, to_boundary
 from robustlab.oracle import Oracle
-from robustlab.threat import BUDGET_NORMS, distance
+from robustlab.threat.geometry import distance
+from robustlab.threat.model import BUDGET_NORMS
 
 from .conftest import answered, small_net
 

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from robustlab.attacks import ATTACKS, CW, FMN, BrendelBethge, DeepFool, attack_class
 from robustlab.attacks.base import RowAttack
 from robustlab.attacks.suite import load_suite
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.oracle import Oracle
 from robustlab.reporting.source import FOOLBOX
-from robustlab.threat import distance
+from robustlab.threat.geometry import distance
 
 from .conftest import answered, quick, small_net
 from .test_contract import COMPILED
@@ -165,7 +165,7 @@ def test_bad_parameters_are_said(net: nn.Module) -> None:
 LATE = """
 import sys, torch
 from robustlab.attacks import DeepFool
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 assert "foolbox" not in sys.modules
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 3))
 x = torch.rand(2, 1, 2, 2)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks import APGD
-from robustlab.draws import keys
-from robustlab.threat import distance, random_start
+from robustlab.base.draws import keys
+from robustlab.threat.geometry import distance, random_start
 
 KEYS = keys(0, torch.arange(40), "start")
 

@@ -15,8 +15,8 @@ from robustlab.attacks import ATTACKS, PGD, attack_class
 from robustlab.attacks.naming import named
 from robustlab.attacks.parameters import THREAT, parameters
 from robustlab.attacks.suite import Member, Suite, load_suite, suite_again
-from robustlab.cards import card_names
-from robustlab.provenance import _parameters
+from robustlab.base.cards import card_names
+from robustlab.evaluation.record import _parameters
 from robustlab.runs.kept import slug
 
 NAMES = {

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from robustlab.attacks import Square
 from robustlab.attacks.base import Draw, Rows, Seen
 from robustlab.attacks.square import bump, sides
-from robustlab.errors import UserError
-from robustlab.threat import distance
+from robustlab.base.errors import UserError
+from robustlab.threat.geometry import distance
 
 from .conftest import answered, small_net
 

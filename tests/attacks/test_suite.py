@@ -9,9 +9,9 @@ import pytest
 
 from robustlab.attacks import APGD, APGDT, FABT, Square
 from robustlab.attacks.suite import load_suite, parse_attack
-from robustlab.cards import card_names
-from robustlab.errors import UserError
-from robustlab.threat import ThreatModel
+from robustlab.base.cards import card_names
+from robustlab.base.errors import UserError
+from robustlab.threat.model import ThreatModel
 
 
 @pytest.mark.parametrize("name", card_names("attacks"))

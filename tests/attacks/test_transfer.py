@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from robustlab.attacks import APGD, APGDT, DIFGSM, FGSM, MIFGSM, NIFGSM, PGD, SINIFGSM, TIFGSM, Square
 from robustlab.attacks.losses import margin
 from robustlab.attacks.mi_fgsm import diverse, smooth
-from robustlab.draws import keys
-from robustlab.errors import UserError
+from robustlab.base.draws import keys
+from robustlab.base.errors import UserError
 from robustlab.models.ensemble import Ensemble
 from robustlab.oracle import Oracle
-from robustlab.threat import distance
+from robustlab.threat.geometry import distance
 
 from .conftest import answered, small_net
 

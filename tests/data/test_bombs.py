@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from robustlab.base.errors import UserError
 from robustlab.data import load_data
 from robustlab.data.decoding import decode
-from robustlab.errors import UserError
 
 
 def _png(width: int, height: int, pixels: bytes = b"") -> bytes:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustlab.base.errors import UserError
 from robustlab.data import DATA, Data, load_data
-from robustlab.errors import UserError
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from robustlab.base.errors import UserError
 from robustlab.data import Data, load_data
 from robustlab.data.division import divided
-from robustlab.errors import UserError
 
 SPLITS = ("train", "val", "test")
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
+from robustlab.base.errors import RunError, UserError
 from robustlab.data import Data, Loaded, load_data, parse_size
 from robustlab.data.sheet import write_sheet
 from robustlab.data.streamed import LazyImages
-from robustlab.errors import RunError, UserError
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 
 
 def picture(path: Path, number: int, size: tuple[int, int] = (6, 4), mode: str = "RGB") -> None:

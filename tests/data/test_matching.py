@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import pytest
 import torch
 
+from robustlab.base.errors import UserError
 from robustlab.data import Data
 from robustlab.data.matching import matched
 from robustlab.data.selection import class_index
-from robustlab.errors import UserError
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 
 
 def made(classes: Sequence[str], labels: Sequence[int] | None = None) -> Data:

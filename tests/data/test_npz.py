@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from robustlab.base.errors import UserError
 from robustlab.data import load_data
-from robustlab.errors import UserError
 
 RNG = np.random.default_rng(0)
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from robustlab.data.road_signs import CLASSES, Ranges, Scenes, _images, draw, faces, load, prepare, render
-from robustlab.data.road_signs.camera import centres, on_sign
-from robustlab.data.road_signs.scenes import FOCAL, WIDTH
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
+from robustlab.data.road_signs import _images, load
+from robustlab.worlds.road_signs import CLASSES, Ranges, Scenes, draw, faces, prepare, render
+from robustlab.worlds.road_signs.camera import centres, on_sign
+from robustlab.worlds.road_signs.scenes import FOCAL, WIDTH
 
 
 def _scenes(count: int = 64, split: str = "test", **values: float) -> Scenes:

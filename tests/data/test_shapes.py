@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import robustlab
 from robustlab.cli import main
 from robustlab.data import load_data
-from robustlab.evaluation import Listener
-from robustlab.intake import default_batch_size, default_chunk_size
+from robustlab.evaluation.evaluate import Listener
+from robustlab.evaluation.inputs import default_batch_size, default_chunk_size
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier
 from robustlab.training import Recipe, train
@@ -91,7 +91,7 @@ def test_one_image_of_one_class(tmp_path: Path) -> None:
 
 
 def _share(n: int) -> dict[str, float]:
-    from robustlab.intervals import wilson
+    from robustlab.base.intervals import wilson
 
     low, high = wilson(n, n)
     return {"value": 1.0, "low": low, "high": high}

@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from robustlab.base.errors import UserError
 from robustlab.data import Data, load_data
 from robustlab.data.sheet import write_sheet
-from robustlab.errors import UserError
-from robustlab.threat import ThreatModel
+from robustlab.threat.model import ThreatModel
 
 
 def _read(path: Path) -> np.ndarray[Any, Any]:

@@ -13,9 +13,9 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
+from robustlab.base.errors import RunError, UserError
 from robustlab.data import load_data
 from robustlab.data.torchvision_sets import GTSRB_CLASSES
-from robustlab.errors import RunError, UserError
 
 RNG = np.random.default_rng(0)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from robustlab.base.draws import keys, uniform
+from robustlab.base.errors import UserError
 from robustlab.defenses import DEFENSES, make_defense
 from robustlab.defenses.n_fgsm import NFGSM
-from robustlab.draws import keys, uniform
-from robustlab.errors import UserError
 
 EPS = 8 / 255
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.errors import RunError, UserError
+from robustlab.base.errors import RunError, UserError
 from robustlab.explain import activation_map, grad_cam
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier

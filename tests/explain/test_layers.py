@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.explain import Layer, find_layer
 from robustlab.models.classifier import Classifier
 

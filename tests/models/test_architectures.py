@@ -7,8 +7,8 @@ import torch
 import torchvision
 from torch import fx, nn
 
-from robustlab.errors import UserError
-from robustlab.evaluation import Listener, evaluate
+from robustlab.base.errors import UserError
+from robustlab.evaluation.evaluate import Listener, evaluate
 from robustlab.models import ARCHITECTURES
 from robustlab.models.classifier import Classifier
 from robustlab.models.loading import build

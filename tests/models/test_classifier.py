@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.models.classifier import Classifier, check
 
 

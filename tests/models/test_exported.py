@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from robustlab.errors import UserError
-from robustlab.evaluation import Listener, evaluate
+from robustlab.base.errors import UserError
+from robustlab.evaluation.evaluate import Listener, evaluate
 from robustlab.models import load_model
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from robustlab.base.errors import UserError
 from robustlab.cli import main
-from robustlab.errors import UserError
 from robustlab.models import load_model
 from robustlab.models.zoo import zoo_card, zoo_path
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.models import load_model
 from robustlab.models.card import ModelCard, read_model_card, write_model_card
 from robustlab.models.loading import build

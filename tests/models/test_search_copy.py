@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks import PGD
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.models.cnn import cnn
 from robustlab.models.resnet import resnet20
 from robustlab.models.search_copy import make_search_copy

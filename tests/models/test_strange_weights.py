@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.models import load_model
 from robustlab.models.weights import load_weights, read_weights
 

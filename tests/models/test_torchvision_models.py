@@ -10,8 +10,8 @@ import torch
 import torchvision
 from torch import nn
 
-from robustlab.errors import UserError
-from robustlab.evaluation import Listener, evaluate
+from robustlab.base.errors import UserError
+from robustlab.evaluation.evaluate import Listener, evaluate
 from robustlab.models import load_model
 from robustlab.models.torchvision_models import modern, torchvision_names
 

@@ -9,7 +9,7 @@ import torch
 import torchvision
 from torch import nn
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.models.weights import load_state, load_weights, read_weights, save_weights
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from robustlab.base.errors import UserError
 from robustlab.data import load_data
-from robustlab.errors import UserError
 from robustlab.models import load_model
 from robustlab.models.card import Measured
 from robustlab.models.classifier import check

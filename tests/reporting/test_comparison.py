@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from robustlab.base.errors import UserError
 from robustlab.cli import main
-from robustlab.errors import UserError
 from robustlab.reporting import report
 from robustlab.reporting.comparison import compare, one_group, read_runs
 from robustlab.reporting.source import PageRun

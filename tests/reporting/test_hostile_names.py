@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from robustlab.base.words import visible
 from robustlab.reporting import report, terminal_table
 from robustlab.reporting.comparison import one_group
 from robustlab.reporting.plots import draw
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.tables import TABLES, written
 from robustlab.runs import read_run, results
-from robustlab.words import visible
 
 MODELS = {
     '=HYPERLINK("http://x")\u202e\x1b[31m[red]net[/red]': (0.97, 1.2),

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from robustlab.errors import UserError
+from robustlab.base.errors import UserError
 from robustlab.reporting import report
 from robustlab.reporting.sections import curve, data, gallery
 from robustlab.reporting.sections.gallery import in_turns

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab.intervals import share
+from robustlab.base.intervals import share
 from robustlab.reporting import terminal_table
 from robustlab.reporting.figures import Line, Point, security_curve, share_bar
 from robustlab.reporting.sections import verdict

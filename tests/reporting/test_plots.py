@@ -13,8 +13,8 @@ import matplotlib
 import numpy as np
 import pytest
 
+from robustlab.base.errors import UserError
 from robustlab.cli import main
-from robustlab.errors import UserError
 from robustlab.reporting.plots import FIGURES, draw, security_curve
 from robustlab.reporting.source import PageRun
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from robustlab.intervals import share
+from robustlab.base.intervals import share
 from robustlab.reporting.panels import Profile, factor_panel, reliability_panel
 from robustlab.reporting.sections import confidence, confusion, factors, verification
 from robustlab.reporting.source import PageRun

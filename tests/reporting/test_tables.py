@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from robustlab import intervals
+from robustlab.base import intervals
+from robustlab.base.errors import UserError
+from robustlab.base.words import visible
 from robustlab.cli import main
-from robustlab.errors import UserError
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.tables import FORMATS, TABLES, written
-from robustlab.words import visible
 
 EVIL = "a_b & 50% #1 {x} \\ ^ ~ $y$ | <script>\n*z*"
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab import judging
+from robustlab.evaluation import judging
 from robustlab.runs import breakdowns
 from robustlab.runs.aggregates import Line, aggregate, by_unit
 from robustlab.runs.breakdowns import Answer, answers, confidence, confusion, verification

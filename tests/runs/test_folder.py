@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from robustlab.errors import RunError, UserError
+from robustlab.base.errors import RunError, UserError
 from robustlab.runs import Run, config_hash, read_run
 
 CONFIG: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab.files import slug
+from robustlab.base.files import slug
 from robustlab.runs.aggregates import Line
 from robustlab.runs.kept import MOST, chosen_images, image_name, keep_candidates
 

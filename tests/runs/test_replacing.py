@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from robustlab.errors import RunError, UserError
+from robustlab.base.errors import RunError, UserError
 from robustlab.runs import Run, read_run
 
 TESTS = Path(__file__).parents[1]

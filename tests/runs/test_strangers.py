@@ -19,8 +19,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustlab.errors import UserError
-from robustlab.evaluation import Listener, evaluate
+from robustlab.base.errors import UserError
+from robustlab.evaluation.evaluate import Listener, evaluate
 from robustlab.reporting.comparison import one_group, read_runs
 from robustlab.reporting.page import page
 from robustlab.reporting.plots import draw

@@ -1,0 +1,94 @@
+"""Cards: the TOML files in `attacks/` and `defenses/` that say what to run and how to defend. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.reading import read_bounded
+
+CARD_BYTES = 4 << 20  # of a card; the names of 20,000 classes take a tenth of that
+
+T = TypeVar("T")
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def card_folder(kind: str) -> Path:
+    """The folder that holds the cards of a kind (`attacks` or `defenses`), in a wheel or in a checkout."""
+    shipped = _PACKAGE / "recipes" / kind
+    return shipped if shipped.is_dir() else _PACKAGE.parent / kind
+
+
+def card_names(kind: str) -> list[str]:
+    """The names of all cards of a kind, sorted."""
+    return sorted(path.stem for path in card_folder(kind).glob("*.toml"))
+
+
+def find_card(kind: str, name: str) -> Path:
+    """The file of a card, found by name (`linf-standard`) or by path (`my/suite.toml`)."""
+    if name.endswith(".toml") or "/" in name or "\\" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"There is no card {name!r}. Give the path of a .toml file, or one of: {_listed(kind)}.")
+        return path
+    if name not in card_names(kind):
+        raise UserError(
+            f"There is no card {name!r} in {kind}.{did_you_mean(name, card_names(kind))} Known: {_listed(kind)};"
+            " a path that ends in .toml works too."
+        )
+    return card_folder(kind) / f"{name}.toml"
+
+
+def _listed(kind: str) -> str:
+    return ", ".join(card_names(kind)) or "none"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file; a file that cannot be read or parsed is a `UserError` that names it."""
+    try:
+        return tomllib.loads(read_bounded(path, CARD_BYTES).decode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}.") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # RecursionError: brackets without end
+        raise UserError(f"{path} is not valid TOML: {error}.") from error
+
+
+def convert(content: Any, kind: type[T], where: str) -> T:
+    """Content (from TOML or flags) as a checked dataclass; unknown keys and wrong types are a `UserError`.
+
+    >>> from robustlab.threat.model import ThreatModel
+    >>> convert({"norm": "l2", "eps": 0.5}, ThreatModel, "the card").eps
+    0.5
+    """
+    if isinstance(content, dict) and is_dataclass(kind):
+        known = [f.name for f in fields(kind) if f.init]
+        for key in content:
+            if key not in known:
+                raise UserError(
+                    f"{where} has the unknown key {key!r}.{did_you_mean(key, known)} Known keys: {', '.join(known)}."
+                )
+    try:
+        return msgspec.convert(content, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where}: {_mistake(str(error))}") from error
+
+
+def _mistake(text: str) -> str:
+    """msgspec's message as a sentence about the key."""
+    if found := re.fullmatch(r"Expected `(.+)`, got `(.+)` - at `\$\.(.+)`", text):
+        return f"{found[3]} must be of the type {found[1]}, got {found[2]}."
+    if found := re.fullmatch(r"Object missing required field `(.+)`", text):
+        return f"the key '{found[1]}' is missing."
+    return text if text.endswith(("?", ".")) else f"{text}."
+
+
+def read_card(path: Path, kind: type[T]) -> T:
+    """A card as a checked dataclass; see `convert`."""
+    return convert(read_toml(path), kind, str(path))

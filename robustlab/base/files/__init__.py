@@ -1,0 +1,24 @@
+"""Everything that is written to the disk: single files, and folders that only ever lose what we wrote there."""
+
+from robustlab.base.files.manifest import INFO, SCHEMA_VERSION, Json, Kind
+from robustlab.base.files.names import default_folder, give_back, resumable, settled, slug
+from robustlab.base.files.output import OutputFolder
+from robustlab.base.files.single import check_output, new_folder, place_of, write_file, write_output
+
+__all__ = [
+    "INFO",
+    "SCHEMA_VERSION",
+    "Json",
+    "Kind",
+    "OutputFolder",
+    "check_output",
+    "default_folder",
+    "give_back",
+    "new_folder",
+    "place_of",
+    "resumable",
+    "settled",
+    "slug",
+    "write_file",
+    "write_output",
+]

@@ -1,0 +1,180 @@
+"""How far long work is, and until when it takes: a line a minute, or a bar where there is a terminal. No torch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from robustlab.base.words import visible
+
+if TYPE_CHECKING:
+    from rich.progress import Task
+
+MINUTE = 60.0
+ENOUGH = 0.1  # of the whole work: what has to be measured before what is left is more than a guess
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of the work. kind: pieces that take alike for what is guessed of each. seconds: the guess.
+
+    key: what `Clock.finish` calls it. name: what people are told.
+    """
+
+    key: Hashable
+    name: str
+    kind: Hashable
+    seconds: float
+
+
+class Clock:
+    """What is done of several pieces, one after another, and how long the rest takes by what was measured so far.
+
+    before: pieces that were done already. unit: what people call a piece. now: the seconds since any moment.
+
+    >>> times = iter([0.0, 30.0, 30.0])
+    >>> clock = Clock([Piece(n, f"epoch {n}", "epoch", 10) for n in (1, 2, 3)], "epoch", now=lambda: next(times))
+    >>> clock.finish(1)
+    >>> clock.left(), clock.is_guess
+    (60.0, False)
+    """
+
+    def __init__(
+        self,
+        pieces: Sequence[Piece],
+        unit: str = "unit",
+        before: int = 0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.unit, self._now = unit, now
+        self.changed: Callable[[], None] = lambda: None  # called when a piece is done
+        self._open = {piece.key: piece for piece in pieces}
+        self._guessed: dict[Hashable, float] = {}  # of what is done, by kind
+        self._measured: dict[Hashable, float] = {}
+        self._share = 0.0  # of the piece at work
+        self.total, self._whole = before + len(self._open), sum(piece.seconds for piece in pieces)
+        self._since = now()
+
+    @property
+    def done(self) -> int:
+        return self.total - len(self._open)
+
+    @property
+    def current(self) -> str:
+        """The piece at work."""
+        left = list(self._open.values())
+        return left[0].name if left else ""
+
+    def part(self, share: float) -> None:
+        """So much of the piece at work is done, from 0 to 1."""
+        self._share = share
+
+    def finish(self, key: Hashable) -> None:
+        """A piece is done, and the next begins; one that was done before the clock was made is no piece of it."""
+        now = self._now()
+        passed, self._since, self._share = now - self._since, now, 0.0
+        if (piece := self._open.pop(key, None)) is not None:
+            self._guessed[piece.kind] = self._guessed.get(piece.kind, 0.0) + piece.seconds
+            self._measured[piece.kind] = self._measured.get(piece.kind, 0.0) + passed
+        self.changed()
+
+    @property
+    def is_guess(self) -> bool:
+        """Is too little measured to know better than what was guessed?"""
+        return sum(self._guessed.values()) < ENOUGH * self._whole
+
+    def left(self) -> float:
+        """Seconds: what was guessed of the open pieces, times what the pieces done took of their guesses."""
+        passed, seconds = self._now() - self._since, 0.0
+        guessed = sum(self._guessed.values())
+        overall = sum(self._measured.values()) / guessed if guessed and not self.is_guess else 1.0
+        for at, piece in enumerate(list(self._open.values())):
+            own = self._guessed.get(piece.kind)
+            takes = piece.seconds * (self._measured[piece.kind] / own if own else overall)
+            if at == 0:  # at work: it takes at least what has passed, and where its share is known what that says
+                takes = passed / self._share if self._share > 0 else max(takes, 1.25 * passed)
+                takes -= passed
+            seconds += takes
+        return seconds
+
+    def line(self) -> str:
+        """What is done, what is left, and until when."""
+        seconds = self.left()
+        about = f"{'a guess: ' if self.is_guess else ''}about {in_words(seconds)} left, until {until(seconds)}"
+        units = f"{self.done} of {self.total} {self.unit}{'s' * (self.total != 1)}"
+        return f"{units}, now {self.current}; {about}" if self.current else units
+
+
+def in_words(seconds: float) -> str:
+    """A time for people.
+
+    >>> in_words(0.2), in_words(89), in_words(600), in_words(8000), in_words(300_000)
+    ('1 s', '89 s', '10 min', '2 h 13 min', '3 days 11 h')
+    """
+    whole = max(1, round(seconds))
+    if whole < 90:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    if (hours := round(minutes / 60)) < 48:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} days {hours % 24} h"
+
+
+def until(seconds: float, start: datetime | None = None) -> str:
+    """The time of day, with the day where that is another.
+
+    >>> until(3600, datetime(2026, 1, 30, 14, 5)), until(86400, datetime(2026, 1, 31, 14, 5))
+    ('15:05', '14:05 on 1 February')
+    """
+    start = start or datetime.now()
+    try:
+        end = start + timedelta(seconds=seconds)
+    except OverflowError:
+        return "long after all of us"
+    return f"{end:%H:%M}" + (f" on {end.day} {end:%B}" if end.date() != start.date() else "")
+
+
+@contextmanager
+def every_minute(clock: Clock, say: Callable[[str], None], seconds: float = MINUTE) -> Iterator[None]:
+    """A line now and then while the work goes on in this thread."""
+    over = threading.Event()
+
+    def tell() -> None:
+        while not over.wait(seconds):
+            say(clock.line())
+
+    teller = threading.Thread(target=tell, name="progress", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        over.set()
+        teller.join()
+
+
+@contextmanager
+def bar(clock: Clock) -> Iterator[None]:
+    """A bar on stderr, which must be a terminal; what is printed there meanwhile appears above it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.text import Text
+
+    class Left(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            seconds = clock.left()
+            return Text(f"{'a guess: ' if clock.is_guess else ''}{in_words(seconds)} left, until {until(seconds)}")
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn())
+    own = Console(stderr=True)
+    progress = Progress(*columns, TimeElapsedColumn(), Left(), console=own, transient=True, redirect_stdout=False)
+    row = progress.add_task(visible(clock.current), total=clock.total, completed=clock.done)
+    clock.changed = lambda: progress.update(row, completed=clock.done, description=visible(clock.current))
+    with progress:
+        yield

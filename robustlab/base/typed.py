@@ -1,0 +1,59 @@
+"""Values as somebody typed them, checked before anything is loaded. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+
+from robustlab.base.errors import UserError, did_you_mean
+
+LARGEST = 2**63 - 1  # what torch can count with
+LONGEST = 255  # bytes in a name: what file systems take
+
+
+def check_device(name: str) -> str:
+    """The name of a device that robustlab can compute on, whether or not it is here.
+
+    >>> check_device("cuda:1")
+    'cuda:1'
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(name), re.ASCII):
+        raise UserError(f"--device is one of auto, cpu, cuda or cuda:N, got {str(name)!r}. Leave it out for the best.")
+    return str(name)
+
+
+def check_whole(name: str, value: int | None, least: int) -> None:
+    """A whole number from `least` on that fits into 64 bits; None is left alone."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+    if value is not None and value < least:
+        raise UserError(f"{name} must be at least {least}, got {value}.")
+    if value is not None and value > LARGEST:
+        raise UserError(f"{name} must be at most 2^63 - 1 = {LARGEST}, got {value}.")
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """One of a few values, also in type: 1 is not True.
+
+    >>> check_choice("labels", "given", ["given", "predicted"])
+    """
+    if not any(value is each or (value == each and type(value) is type(each)) for each in choices):
+        words = ", ".join(map(str, choices))
+        raise UserError(f"{name} must be one of {words}; got {value!r}.{did_you_mean(str(value), map(str, choices))}")
+
+
+def check_once(flag: str, values: Iterable[object] | None) -> None:
+    """No value is given twice."""
+    seen: set[object] = set()
+    for value in values or ():
+        if value in seen:
+            raise UserError(f"{flag} was given {value} twice. Give each once.")
+        seen.add(value)
+
+
+def check_path(text: str) -> None:
+    """No name in a path is longer than file systems take."""
+    for part in text.split("/"):
+        if (size := len(os.fsencode(part))) > LONGEST:
+            raise UserError(f"The name {part[:20]}...{part[-10:]} has {size} bytes; file systems take {LONGEST}.")

@@ -1,0 +1,322 @@
+"""The work of a run, unit by unit: the clean pass, the suite as a cascade, and the sweep for the security curve."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from robustlab.attacks.base import INVALID, Outcome
+from robustlab.attacks.suite import Member, Suite
+from robustlab.base.draws import keys, uniform
+from robustlab.base.errors import RunError, UserError
+from robustlab.base.memory import Batches, of_the_machine
+from robustlab.base.pictures import png
+from robustlab.data import Data, Loaded
+from robustlab.data.selection import class_index
+from robustlab.evaluation.judging import Verdict, answers, judge, logits_of, looks_of, own_answers
+from robustlab.evaluation.options import Options
+from robustlab.oracle import Oracle, forked, of_the_model
+from robustlab.runs import Run
+from robustlab.runs.kept import image_name, keep_candidates
+from robustlab.threat.model import ThreatModel, allowed
+
+CLEAN = "clean"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is the same for all units of one model."""
+
+    run: Run
+    name: str
+    model: nn.Module
+    search: Callable[[Tensor], Tensor] | None
+    outputs: int  # classes that the model knows
+    data: Data
+    suite: Suite
+    curve: tuple[float, ...]
+    options: Options
+    chunk_size: int
+    batches: Batches
+    device: torch.device
+    told: Callable[[str], None]
+    surrogate: nn.Module | None = None  # what images are crafted on, where not on the model itself
+    evaluations: int = 1  # of an image, whose majority is the answer of a randomised model
+    distances: bool = False  # the curve comes from those of `suite.nearest`, not from a sweep
+
+    @property
+    def crafted_on(self) -> nn.Module:
+        """The model that attacks see; with a surrogate, the attacked one is shown finished images only."""
+        return self.model if self.surrogate is None else self.surrogate
+
+    def chunks(self) -> list[tuple[int, Tensor]]:
+        """(number, positions) of the chunks: `chunk_size` consecutive samples, whatever the batch size."""
+        return list(enumerate(torch.arange(len(self.data)).split(self.chunk_size)))
+
+    def unit_count(self) -> int:
+        """Units of one chunk."""
+        return 1 + len(self.suite.members) + len(self.sweep)
+
+    @property
+    def sweep(self) -> list[float]:
+        """The budgets at which the curve's attack is run beside the suite."""
+        return [] if self.distances else [eps for eps in self.curve if eps != self.suite.threat.eps]
+
+    def unbounded(self, member: Member) -> bool:
+        """Does it look for the distance of every sample, whatever the budget?"""
+        return self.distances and member is self.suite.nearest
+
+
+def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
+    """Do the units of one chunk that are not done yet, in order; yields the name of each when it is finished."""
+    run, suite, eps = task.run, task.suite, task.suite.threat.eps
+    chunk = task.data.take(where).loaded()
+    if not run.has_unit(task.name, CLEAN, 0.0, number):
+        _clean_unit(task, number, chunk)
+    yield CLEAN
+    lines = run.unit_lines(task.name, CLEAN, 0.0, number)
+    right = {line.id for line in lines if line.error is None and line.clean == line.label}
+    if task.options.labels == "predicted":  # as they were written: a resumed run attacks the same answers
+        label = {line.id: line.label for line in lines}
+        chunk = replace(chunk, labels=torch.tensor([label[id] for id in chunk.ids.tolist()]))
+
+    standing, on_curve = set(right), set(right)
+    before_curve_ends = True
+    for member in suite.members:
+        everyone = task.options.full or task.unbounded(member)
+        fallen = _attack_unit(task, member, eps, number, chunk, right if everyone else standing)
+        standing -= fallen
+        if before_curve_ends:
+            on_curve -= fallen
+        before_curve_ends &= member is not suite.curve_member
+        yield member.name
+
+    # the sweep: what falls at one eps counts as fallen at every larger one, and at eps what the suite broke so far
+    standing = set(right)
+    for e in task.curve if task.sweep else ():
+        if e == eps:
+            standing &= on_curve
+            continue
+        standing -= _attack_unit(task, suite.curve_member, e, number, chunk, standing)
+        yield f"{suite.curve_member.name} at {e:.4g}"
+
+
+def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Loaded, ids: set[int]) -> set[int]:
+    """Do one unit if it is not done; returns the ids that no longer stand: broken, or failed with an error."""
+    name = (task.name, member.name, eps, number)
+    done = task.run.unit_lines(*name) if task.run.has_unit(*name) else None
+    if done is None or any(line.error for line in done):  # what ended in an error is tried again
+        index = torch.tensor([i for i, id in enumerate(chunk.ids.tolist()) if id in ids], dtype=torch.long)
+        attempted = chunk.take(index)
+        start = time.perf_counter()
+        try:
+            lines, info = _attack(task, member, eps, number, attempted)
+        except Exception as error:  # a model raises what it likes
+            if isinstance(error, UserError | RunError) or of_the_machine(error):
+                raise
+            if not of_the_model(error):  # whoever else failed, it says nothing about the model's robustness
+                raise RunError(ours(error, f"{member.name} on {task.name}, chunk {number}")) from error
+            text = in_words(error)
+            task.told(f"{task.name}, {member.name}, chunk {number}: {text}")
+            lines = [{**_line(task, member.name, eps, id, label), "error": text} for id, label in _pairs(attempted)]
+            info = {"errors": len(lines)}
+        info["seconds"] = time.perf_counter() - start
+        task.run.write_unit(*name, lines, info)
+        done = task.run.unit_lines(*name)
+    return {line.id for line in done if line.broken or line.error is not None}
+
+
+def _clean_unit(task: Task, number: int, chunk: Loaded) -> None:
+    start = time.perf_counter()
+
+    def look(size: int) -> Tensor:
+        with forked(task.device, task.options.seed, task.name, CLEAN, number):
+            return looks_of(task.model, chunk.images.to(task.device), size, task.evaluations)
+
+    try:
+        logits = task.batches.fit(look).cpu()
+    except Exception as error:
+        if isinstance(error, UserError | RunError) or of_the_machine(error):
+            raise
+        raise RunError(
+            f"{task.name} failed on clean images (chunk {number}): {in_words(error)}. Nothing can be said about it"
+            " without them. What is finished is kept: mend the model and go on with --resume."
+        ) from error
+    if not bool(torch.isfinite(logits).all()):
+        raise RunError(
+            f"{task.name} returns NaN or infinite values on clean images (chunk {number}); nothing can be measured on"
+            " it. Check its weights, and its mean and std."
+        )
+    if task.options.labels == "predicted":
+        chunk = replace(chunk, labels=own_answers(logits))
+    prediction, confidence = answers(logits, chunk.labels)
+    lines = [
+        {**_line(task, CLEAN, 0.0, id, label), "clean": c, "adv": c, "confidence": p, "forwards": task.evaluations}
+        for (id, label), c, p in zip(_pairs(chunk), prediction.tolist(), confidence.tolist(), strict=True)
+    ]
+    task.run.write_unit(task.name, CLEAN, 0.0, number, lines, {"seconds": time.perf_counter() - start})
+
+
+def _attack(
+    task: Task, member: Member, eps: float, number: int, chunk: Loaded
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """One attack on the attempted samples of a chunk: its lines, and the numbers of the unit."""
+    if not len(chunk):
+        return [], {}
+    threat = replace(task.suite.threat, eps=eps)
+    x, y, ids = (each.to(task.device) for each in (chunk.images, chunk.labels, chunk.ids))
+    names = class_names(task.data, task.outputs)
+    attack = task.suite.at(member, math.inf if task.unbounded(member) else eps)
+
+    def attempt(size: int) -> tuple[Outcome, Verdict]:
+        unit = task.options.seed, task.name, member.name, eps, number
+        with forked(task.device, *unit):
+            targets = targets_of(task.crafted_on, threat, x, y, ids, names, seed=task.options.seed, batch_size=size)
+            outcome = attack.run(
+                task.model if task.evaluations == 1 else Oracle(task.model, evaluations=task.evaluations),
+                x,
+                y,
+                targets=targets,
+                ids=ids,
+                seed=task.options.seed,
+                batch_size=size,
+                search=task.search,
+                surrogate=task.surrogate,
+            )
+        with forked(task.device, "judge", *unit):  # apart, so that `verify` can draw the same
+            return outcome, judge(task.model, outcome.images, x, y, outcome.target, threat, size, task.evaluations)
+
+    outcome, verdict = task.batches.fit(attempt)
+    if task.unbounded(member):  # what lies outside the budget has a distance, and is no success
+        outcome.success &= verdict.sizes[threat.norm] <= allowed(eps)
+        outcome.rank[~outcome.success] = -1
+    # a model may return NaN to the judge alone
+    outcome.invalid = outcome.invalid | ~torch.isfinite(verdict.confidence)
+    verified = outcome.success & verdict.fooled & verdict.inside & ~outcome.invalid
+    lines = _lines(task, member.name, eps, chunk, outcome, verdict, verified)
+    if eps == task.suite.threat.eps:
+        _keep_images(task, member.name, number, chunk, outcome, verified)
+    if task.options.save_adversarial:
+        tensors = {"ids": chunk.ids.contiguous(), "images": outcome.images.cpu().contiguous()}
+        task.run.write_adversarial(task.name, member.name, eps, number, save_safetensors(tensors))
+    unverified = int((outcome.success & ~verified).sum())
+    left = int((verdict.leaves_8bit & verified).sum())
+    info = {"refused": outcome.refused, "unverified": unverified, "leaves_8bit": left}
+    errors = int(outcome.invalid.sum())
+    return lines, info | ({"errors": errors} if errors else {})
+
+
+def targets_of(
+    model: Callable[[Tensor], Tensor],
+    threat: ThreatModel,
+    x: Tensor,
+    y: Tensor,
+    ids: Tensor,
+    names: Sequence[str],
+    *,
+    seed: int,
+    batch_size: int,
+) -> Tensor | None:
+    """(n,) the class that each sample is to be taken for, None in an untargeted threat. names: of the outputs."""
+    if not threat.targeted:
+        return None
+    if threat.target == "least-likely":
+        logits = logits_of(model, x, batch_size)
+        return logits.scatter(1, y[:, None], torch.inf).argmin(1)  # where all logits tie, another class all the same
+    if threat.target == "random":
+        return random_targets(seed, ids, y, len(names))
+    return torch.full_like(y, class_index(threat.target, names))
+
+
+def class_names(data: Data, outputs: int) -> list[str]:
+    """The data's class names, then numbers for outputs that it has no class for."""
+    return [*data.classes[:outputs], *(str(i) for i in range(len(data.classes), outputs))]
+
+
+def random_targets(seed: int, ids: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(n,) a class other than the label, uniform, keyed by seed and id."""
+    shift = 1 + (uniform(keys(seed, ids, "target"), (1,))[:, 0] * (classes - 1)).long()
+    return (labels + shift) % classes
+
+
+def in_words(error: Exception) -> str:
+    """What a model raised: the kind and the first line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+def ours(error: Exception, where: str) -> str:
+    """The message on an error that no model raised."""
+    return (
+        f"{where}: {in_words(error)}. The model did not raise this: it is a fault of robustlab, or of what it uses."
+        " Please report it. What is finished is kept."
+    )
+
+
+def _pairs(chunk: Data) -> list[tuple[int, int]]:
+    return list(zip(chunk.ids.tolist(), chunk.labels.tolist(), strict=True))
+
+
+def _line(task: Task, attack: str, eps: float, id: int, label: int) -> dict[str, Any]:
+    """The fields that name a line; an attack only ever sees samples that were classified right."""
+    return {"model": task.name, "attack": attack, "eps": eps, "id": id, "label": label, "clean": label}
+
+
+def _lines(
+    task: Task, name: str, eps: float, chunk: Data, outcome: Outcome, verdict: Verdict, verified: Tensor
+) -> list[dict[str, Any]]:
+    columns: dict[str, list[Any]] = {
+        "adv": verdict.prediction.tolist(),
+        "confidence": verdict.confidence.tolist(),
+        "success": outcome.success.tolist(),
+        "verified": verified.tolist(),
+        "success_8bit": (verified & verdict.fooled_8bit).tolist(),
+        "rank": outcome.rank.tolist(),
+        "target": outcome.target.tolist(),
+        "forwards": outcome.forwards.tolist(),
+        "backwards": outcome.backwards.tolist(),
+        **{norm: size.tolist() for norm, size in verdict.sizes.items()},
+    }
+    lines, invalid = [], outcome.invalid.tolist()
+    for i, (id, label) in enumerate(_pairs(chunk)):
+        line = _line(task, name, eps, id, label) | {key: values[i] for key, values in columns.items()}
+        if invalid[i]:
+            line = _line(task, name, eps, id, label) | {"error": INVALID}
+        elif not line["success"]:
+            line["verified"] = line["success_8bit"] = None
+        lines.append(line)
+    return lines
+
+
+def perturbation_scale(threat: ThreatModel, values: int) -> float:
+    """The change of a value that a picture of the perturbation shows as full colour; one for the whole run.
+
+    linf: eps. l2: eight times the change of a value if all changed alike. l1: half the range, since few values change.
+    """
+    if threat.norm == "linf":
+        return max(threat.eps, 1 / 255)
+    return min(1.0, 8 * threat.eps / math.sqrt(values)) if threat.norm == "l2" and threat.eps > 0 else 0.5
+
+
+def _keep_images(task: Task, attack: str, number: int, chunk: Loaded, outcome: Outcome, verified: Tensor) -> None:
+    """Store the pictures of the unit's kept examples, and their adversarials as floats for the heatmaps."""
+    threat, adversarial = task.suite.threat, outcome.images.cpu()
+    ids, valid = chunk.ids.tolist(), (~outcome.invalid).cpu()
+    members = (each.cpu()[valid].tolist() for each in (chunk.ids, chunk.labels, verified))
+    kept = [ids.index(id) for id in keep_candidates(task.options.seed, task.options.keep, *members)]
+    if not kept:
+        return
+    scale = perturbation_scale(threat, chunk.images[0].numel())
+    for i in kept:
+        clean, adv = chunk.images[i], adversarial[i]
+        task.run.write_image(image_name("clean", ids[i]), png(clean))
+        task.run.write_image(image_name("adv", ids[i], task.name, attack), png(adv))
+        task.run.write_image(image_name("delta", ids[i], task.name, attack), png(0.5 + (adv - clean) / (2 * scale)))
+    tensors = {"ids": chunk.ids[kept], "images": adversarial[kept].contiguous()}
+    task.run.write_kept(task.name, attack, threat.eps, number, save_safetensors(tensors))

@@ -1,0 +1,1 @@
+"""What the attacker may do: norm, budget, target (`model`), and the geometry that follows (`geometry`)."""

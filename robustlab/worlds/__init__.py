@@ -1,0 +1,1 @@
+"""Rendered worlds, in which everything about an image is known."""
