@@ -12,6 +12,7 @@ from robustlab.attacks.naming import Table, named
 from robustlab.attacks.parameters import typed
 from robustlab.base.cards import convert, find_card, read_card
 from robustlab.base.errors import UserError
+from robustlab.base.words import as_fraction
 from robustlab.threat.model import NORMS, ThreatModel, parse_eps
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def suite_again(config: Mapping[str, Any]) -> Suite:
     threat = convert(dict(config["threat"]), ThreatModel, "the threat of run.json")
     tables = [{"method": each["method"], "name": each["name"], **each["parameters"]} for each in config["attacks"]]
     members = tuple(_member(table, threat, "run.json") for table in named(tables, "run.json"))
-    return Suite(str(config["suite"]), threat, _fraction(threat.eps), members, "transfer_matrix" in config)
+    return Suite(str(config["suite"]), threat, as_fraction(threat.eps), members, "transfer_matrix" in config)
 
 
 def _content(card: str | None, attacks: Sequence[str]) -> tuple[SuiteCard, str, str]:
@@ -175,15 +176,9 @@ def _threat(card: dict[str, Any], flags: dict[str, Any], default: ThreatModel, w
             )
         given["eps"] = default.eps
     eps = parse_eps(given["eps"])
-    typed = given["eps"] if isinstance(given["eps"], str) else _fraction(eps)
+    typed = given["eps"] if isinstance(given["eps"], str) else as_fraction(eps)
     given["eps"] = eps
     return convert(given, ThreatModel, f"the threat of {where}"), typed
-
-
-def _fraction(eps: float) -> str:
-    """`8/255` for 8 / 255, otherwise the number itself."""
-    k = eps * 255
-    return f"{round(k)}/255" if k >= 0.5 and abs(k - round(k)) < 1e-9 else f"{eps:g}"
 
 
 def _member(table: Table, threat: ThreatModel, where: str) -> Member:

@@ -36,17 +36,17 @@ def find_card(kind: str, name: str) -> Path:
     if name.endswith(".toml") or "/" in name or "\\" in name:
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"There is no card {name!r}. Give the path of a .toml file, or one of: {_listed(kind)}.")
+            raise UserError(f"There is no card {name!r}. Give the path of a .toml file, or one of: {_known(kind)}.")
         return path
     if name not in card_names(kind):
         raise UserError(
-            f"There is no card {name!r} in {kind}.{did_you_mean(name, card_names(kind))} Known: {_listed(kind)};"
+            f"There is no card {name!r} in {kind}.{did_you_mean(name, card_names(kind))} Known: {_known(kind)};"
             " a path that ends in .toml works too."
         )
     return card_folder(kind) / f"{name}.toml"
 
 
-def _listed(kind: str) -> str:
+def _known(kind: str) -> str:
     return ", ".join(card_names(kind)) or "none"
 
 

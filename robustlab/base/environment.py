@@ -11,6 +11,7 @@ import torch
 
 from robustlab.base.errors import UserError
 from robustlab.base.typed import check_device
+from robustlab.base.words import first_line
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -21,7 +22,7 @@ def resolve_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        what = str(error).splitlines()[0].rstrip(".")
+        what = first_line(error).rstrip(".")
         raise UserError(
             f"The device {name!r} cannot be used here: {what}. Use --device cpu, or leave it out."
         ) from error

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 
 from robustlab.base.errors import RunError
+from robustlab.base.words import first_line
 
 T = TypeVar("T")
 
@@ -73,8 +74,7 @@ def machine_failures() -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RunError) or not of_the_machine(error):
             raise
-        what = (str(error) or type(error).__name__).splitlines()[0]
         raise RunError(
-            f"The machine could not go on: {what}. What is finished is kept: go on with --resume, with a smaller"
-            " --batch-size or on another --device."
+            f"The machine could not go on: {first_line(error)}. What is finished is kept: go on with --resume, with"
+            " a smaller --batch-size or on another --device."
         ) from error

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from robustlab.base.words import visible
+from robustlab.base.words import counted, rough_duration, visible
 
 if TYPE_CHECKING:
     from rich.progress import Task
@@ -104,27 +104,13 @@ class Clock:
 
     def line(self) -> str:
         """What is done, what is left, and until when."""
+        units = f"{self.done} of {counted(self.total, self.unit)}"
+        return f"{units}, now {self.current}; {self.rest('about ')}" if self.current else units
+
+    def rest(self, about: str = "") -> str:
+        """What is left, and until when."""
         seconds = self.left()
-        about = f"{'a guess: ' if self.is_guess else ''}about {in_words(seconds)} left, until {until(seconds)}"
-        units = f"{self.done} of {self.total} {self.unit}{'s' * (self.total != 1)}"
-        return f"{units}, now {self.current}; {about}" if self.current else units
-
-
-def in_words(seconds: float) -> str:
-    """A time for people.
-
-    >>> in_words(0.2), in_words(89), in_words(600), in_words(8000), in_words(300_000)
-    ('1 s', '89 s', '10 min', '2 h 13 min', '3 days 11 h')
-    """
-    whole = max(1, round(seconds))
-    if whole < 90:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    if (hours := round(minutes / 60)) < 48:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{hours // 24} days {hours % 24} h"
+        return f"{'a guess: ' * self.is_guess}{about}{rough_duration(seconds)} left, until {until(seconds)}"
 
 
 def until(seconds: float, start: datetime | None = None) -> str:
@@ -168,8 +154,7 @@ def bar(clock: Clock) -> Iterator[None]:
 
     class Left(ProgressColumn):
         def render(self, task: Task) -> Text:
-            seconds = clock.left()
-            return Text(f"{'a guess: ' if clock.is_guess else ''}{in_words(seconds)} left, until {until(seconds)}")
+            return Text(clock.rest())
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn())
     own = Console(stderr=True)

@@ -26,10 +26,11 @@ import torch
 
 from robustlab.base.errors import UserError
 from robustlab.base.reading import read_bounded
+from robustlab.base.words import counted, first_line
 from robustlab.data import Data
 from robustlab.data.arrays import Integers, content_hash
 from robustlab.data.decoding import FILE_BYTES, decode
-from robustlab.data.layout import Split, counted, find_split, root_of, shown, some
+from robustlab.data.layout import Split, few, find_split, root_of, shown
 from robustlab.data.selection import class_index
 from robustlab.data.streamed import LazyImages, default_workers
 from robustlab.threat.model import ThreatModel
@@ -64,8 +65,8 @@ def load(
         bad = sorted(f"{shown(found.files[i])} ({k.problem})" for i, k in zip(order, looks, strict=True) if k.problem)
         if not skip_bad or not good:
             what = "Mend or remove them, or leave them out with --skip-bad." if good else "Nothing is left."
-            raise UserError(f"{name}: {counted(bad, 'file')} cannot be read as an image: {some(bad)}. {what}")
-        notes.append(f"{name}: left out {counted(bad, 'file')} that cannot be read as an image: {some(bad)}.")
+            raise UserError(f"{name}: {counted(len(bad), 'file')} cannot be read as an image: {few(bad)}. {what}")
+        notes.append(f"{name}: left out {counted(len(bad), 'file')} that cannot be read as an image: {few(bad)}.")
     order = order[np.array([not look.problem for look in looks])]
     files = [found.files[i] for i in order]
     shape = _shape(name, files, good, size, channels)
@@ -134,7 +135,7 @@ def _look(file: Path) -> _Look:
 
 
 def _short(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = first_line(error)
     return "no image" if text.startswith("cannot identify image file") else text
 
 

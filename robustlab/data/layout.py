@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from robustlab.base.errors import UserError
+from robustlab.base.words import counted, some
 from robustlab.data.arrays import Integers, holdout, keyed_order
 from robustlab.data.decoding import ENDINGS
 from robustlab.data.division import listing, part
@@ -50,7 +51,7 @@ def find_split(root: Path, split: str, name: str, divided: bool = False) -> Spli
     files, others = _files(root)
     if not files:
         kinds = ", ".join(sorted(ENDINGS))
-        saw = f"; it holds {counted(others, 'other file')} ({some(others)})" if others else ", and no other files"
+        saw = f"; it holds {counted(len(others), 'other file')} ({few(others)})" if others else ", and no other files"
         raise UserError(f"{name} holds no images ({kinds}){saw}.")
     tops = {file.partition("/")[0] for file in files if "/" in file}
     if not tops or not tops <= SPLIT_FOLDERS.keys():
@@ -95,7 +96,7 @@ def _whole(root: Path, files: list[str], others: list[str], split: str, name: st
     if divided and "train" in kinds and len(kinds) > 1:
         splits, rest = sorted(tops & SPLIT_FOLDERS.keys()), sorted(tops - SPLIT_FOLDERS.keys())
         raise UserError(
-            f"{name} has the folders {', '.join(splits)} and others beside them ({some(rest)}), so it is not plain"
+            f"{name} has the folders {', '.join(splits)} and others beside them ({few(rest)}), so it is not plain"
             " whether these are splits or classes. Move the ones away, or put the classes into folders train and test."
         )
     elsewhere = {file.partition("/")[0] for file in others if "/" in file}
@@ -140,9 +141,9 @@ def _without(files: list[str], labels: list[int], beside: list[str]) -> tuple[li
 def _notes(name: str, beside: list[str], others: list[str]) -> tuple[str, ...]:
     notes = []
     if beside:
-        notes.append(f"{name}: left out {counted(beside, 'image')} beside the class folders: {some(beside)}.")
+        notes.append(f"{name}: left out {counted(len(beside), 'image')} beside the class folders: {few(beside)}.")
     if others:
-        notes.append(f"{name}: left out {counted(others, 'file')} without the ending of an image: {some(others)}.")
+        notes.append(f"{name}: left out {counted(len(others), 'file')} without the ending of an image: {few(others)}.")
     return tuple(notes)
 
 
@@ -176,12 +177,8 @@ def _files(root: Path) -> tuple[list[str], list[str]]:
     return sorted(images), sorted(others)
 
 
-def counted(things: Sequence[str], what: str) -> str:
-    return f"{len(things):,} {what}{'s' * (len(things) != 1)}"
-
-
-def some(names: Sequence[str]) -> str:
-    return ", ".join(shown(name) for name in names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+def few(names: Sequence[str]) -> str:
+    return some([*map(shown, names)], _SHOWN)
 
 
 def shown(name: str) -> str:

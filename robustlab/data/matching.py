@@ -10,6 +10,7 @@ import torch
 
 from robustlab.base.errors import UserError
 from robustlab.base.given import check_classes
+from robustlab.base.words import some
 from robustlab.data import Data
 from robustlab.data.selection import composed
 
@@ -81,7 +82,7 @@ def _same_count(data: Data, model: str, names: Sequence[str]) -> list[int] | Non
     raise UserError(
         f"{data.name} and {model} both have {len(names)} classes, in another order: {data.classes[moved]!r} is class"
         f" {moved} of the data and output {places[moved]} of the model, which has no {stranger!r}. Call the data's"
-        f" classes as the model does: {_listed(names)}."
+        f" classes as the model does: {some([*map(repr, names)], 5)}."
     )
 
 
@@ -99,18 +100,22 @@ def _other_count(data: Data, model: str, names: Sequence[str] | None, outputs: i
     unknown = [data.classes[k] for k in occurring if places[k] is None]
     if unknown:
         number = f"number of an output, 0 to {outputs - 1}"
-        wanted = f"name ({_listed(names)}) or {number}" if names is not None else f"{number} (they have no names)"
+        wanted = (
+            f"name ({some([*map(repr, names)], 5)}) or {number}"
+            if names is not None
+            else f"{number} (they have no names)"
+        )
         raise UserError(
             f"{data.name} has {len(data.classes)} classes and {model} has {outputs}: each class must then bear the"
-            f" {wanted}, and {_listed(unknown, 3)} {'do' if unknown[1:] else 'does'} not."
+            f" {wanted}, and {some([*map(repr, unknown)], 3)} {'do' if unknown[1:] else 'does'} not."
             " Rename the classes of the data, choose another model, or attack the model's own answers: --labels"
             " predicted."
         )
     found = [places[k] for k in occurring]
     twice = next((place for place in found if found.count(place) > 1), None)
     if twice is not None:
-        same = [data.classes[k] for k in occurring if places[k] == twice]
-        raise UserError(f"{data.name}: the classes {_listed(same)} all stand for output {twice} of {model}. Keep one.")
+        same = [repr(data.classes[k]) for k in occurring if places[k] == twice]
+        raise UserError(f"{data.name}: the classes {some(same, 5)} all stand for output {twice} of {model}. Keep one.")
     if names is None and found == occurring:
         return None
     return [-1 if place is None else place for place in places]
@@ -133,7 +138,3 @@ def _outputs(names: Sequence[str]) -> dict[str, int | None]:
 def plain(name: str) -> str:
     """What a name is compared by."""
     return re.sub(r"[\s_-]+", " ", composed(composed(name).casefold())).strip()
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(repr(name) for name in names[:most]) + (", ..." if len(names) > most else "")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.words import some
 from robustlab.data import Data
 
 
@@ -35,8 +36,7 @@ def class_index(name: str, classes: Sequence[str]) -> int:
         return same[0]
     if name.isdecimal() and int(name) < len(classes):
         return int(name)
-    shown = ", ".join(classes[:20]) + (" ..." if len(classes) > 20 else "")
-    raise UserError(f"There is no class {name!r}.{did_you_mean(name, classes)} Classes: {shown}.")
+    raise UserError(f"There is no class {name!r}.{did_you_mean(name, classes)} Classes: {some(classes, 20)}.")
 
 
 def select(data: Data, *, ids: Sequence[int] = (), classes: Sequence[str] = (), limit: int | None = None) -> Data:

@@ -18,6 +18,7 @@ from robustlab.base.draws import keys, uniform
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.memory import Batches, of_the_machine
 from robustlab.base.pictures import png
+from robustlab.base.words import kind_and_line
 from robustlab.data import Data, Loaded
 from robustlab.data.selection import class_index
 from robustlab.evaluation.judging import Verdict, answers, judge, logits_of, looks_of, own_answers
@@ -123,7 +124,7 @@ def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Loa
                 raise
             if not of_the_model(error):  # whoever else failed, it says nothing about the model's robustness
                 raise RunError(ours(error, f"{member.name} on {task.name}, chunk {number}")) from error
-            text = in_words(error)
+            text = kind_and_line(error)
             task.told(f"{task.name}, {member.name}, chunk {number}: {text}")
             lines = [{**_line(task, member.name, eps, id, label), "error": text} for id, label in _pairs(attempted)]
             info = {"errors": len(lines)}
@@ -146,7 +147,7 @@ def _clean_unit(task: Task, number: int, chunk: Loaded) -> None:
         if isinstance(error, UserError | RunError) or of_the_machine(error):
             raise
         raise RunError(
-            f"{task.name} failed on clean images (chunk {number}): {in_words(error)}. Nothing can be said about it"
+            f"{task.name} failed on clean images (chunk {number}): {kind_and_line(error)}. Nothing can be said about it"
             " without them. What is finished is kept: mend the model and go on with --resume."
         ) from error
     if not bool(torch.isfinite(logits).all()):
@@ -246,16 +247,11 @@ def random_targets(seed: int, ids: Tensor, labels: Tensor, classes: int) -> Tens
     return (labels + shift) % classes
 
 
-def in_words(error: Exception) -> str:
-    """What a model raised: the kind and the first line."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-
-
 def ours(error: Exception, where: str) -> str:
     """The message on an error that no model raised."""
     return (
-        f"{where}: {in_words(error)}. The model did not raise this: it is a fault of robustlab, or of what it uses."
-        " Please report it. What is finished is kept."
+        f"{where}: {kind_and_line(error)}. The model did not raise this: it is a fault of robustlab, or of what it"
+        " uses. Please report it. What is finished is kept."
     )
 
 

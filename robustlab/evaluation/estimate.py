@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks import FGSM
-from robustlab.base.progress import Clock, Piece, in_words
+from robustlab.base.progress import Clock, Piece
+from robustlab.base.words import rough_duration
 from robustlab.data import Data
 from robustlab.evaluation.cascade import CLEAN, Task
 from robustlab.evaluation.judging import logits_of
@@ -59,7 +60,7 @@ def announced(tasks: Sequence[Task], data: Data, clock: Clock) -> str:
     return (
         f"{len(data)} images of {data.name}, {len(tasks)} model{'s' * (len(tasks) > 1)}, {suite.threat.norm} eps"
         f" {suite.eps_typed}: {', '.join(m.name for m in suite.members)}. A guess: up to about"
-        f" {in_words(clock.left())}, less where models fall early."
+        f" {rough_duration(clock.left())}, less where models fall early."
     )
 
 

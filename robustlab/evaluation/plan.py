@@ -36,7 +36,7 @@ from robustlab.evaluation.inputs import (
 )
 from robustlab.evaluation.judging import logits_of
 from robustlab.evaluation.options import Options
-from robustlab.evaluation.randomised import averaged, check_targets, draws_of, in_words
+from robustlab.evaluation.randomised import averaged, check_targets, draws_of, how_averaged
 from robustlab.evaluation.record import about, configuration
 from robustlab.evaluation.studies.transfer import Source, as_one, check_surrogates, surrogates_of
 from robustlab.models.classifier import RANDOMISED, Classifier
@@ -266,7 +266,7 @@ def _remarks(everyone: Sequence[Party], draws: Sequence[Mapping[str, int]], opti
             yield f"{name}: the search copy is a plain one (slower); of a rebuilt one {party.copy.unfolded}."
     for party, drawn in zip(everyone, draws, strict=False):  # those that are attacked come first
         if drawn:
-            yield f"{party.model.name}: {in_words(drawn)}"
+            yield f"{party.model.name}: {how_averaged(drawn)}"
     for party in everyone:
         if party.model.outputs != "logits":
             form = "a softmax" if party.model.outputs == "softmax" else "one sigmoid a class"

@@ -74,10 +74,10 @@ def long_run(suite: Suite, randomised: Collection[str], seconds: float) -> str |
     )
 
 
-def in_words(draws: Mapping[str, int]) -> str:
+def how_averaged(draws: Mapping[str, int]) -> str:
     """What is done about it, as a sentence.
 
-    >>> in_words({"eot": 20, "evaluations": 10})
+    >>> how_averaged({"eot": 20, "evaluations": 10})
     'gradients are averaged over 20 draws (--eot), and the majority of 10 evaluations is its answer.'
     """
     said = [f"gradients are averaged over {draws['eot']} draws (--eot)"] if "eot" in draws else []

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.words import interval, percent
 from robustlab.models.card import ModelCard, read_model_card
 
 ZOO = Path(__file__).resolve().parent / "zoo"
@@ -129,7 +130,7 @@ def describe(name: str | None = None) -> str:
 def _percent(share: dict[str, Any] | None) -> str:
     if share is None:
         return "not measured"
-    return f"{share['value']:.1%} ({share['low']:.1%}-{share['high']:.1%}, n={share['n']:,})"
+    return f"{percent(share)} ({interval(share)}, n = {share['n']:,})"
 
 
 def _aligned(rows: list[tuple[str, ...]]) -> str:

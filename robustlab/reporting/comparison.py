@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from robustlab.base.errors import UserError
+from robustlab.base.words import listed
 from robustlab.reporting.source import Json, PageRun, with_models
-from robustlab.reporting.text import distinct, listed
+from robustlab.reporting.text import distinct
 from robustlab.runs.aggregates import Line, Seen, by_unit, pairs
 
 
@@ -172,7 +173,7 @@ def _merged(group: Sequence[PageRun]) -> MergedRun:
         "attacks": [attacks[name] for name in order],
     }
     if curves := [config["curve"] for config in configs if "curve" in config]:
-        sources = " or ".join(dict.fromkeys(curve["attack"] for curve in curves))
+        sources = listed([*dict.fromkeys(curve["attack"] for curve in curves)], "or")
         config["curve"] = {"attack": sources, "eps": sorted({eps for curve in curves for eps in curve["eps"]})}
         if all(curve.get("from") == "distances" for curve in curves):
             config["curve"]["from"] = "distances"

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from robustlab.base.words import interval, percent
 from robustlab.reporting.figures import marker
-from robustlab.reporting.text import escape, interval, percent
+from robustlab.reporting.text import escape
 
 Json = Mapping[str, Any]
 WIDTH = 320

@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from robustlab.base.errors import UserError
-from robustlab.reporting.text import NORMS, budget, listed, shown_names, without_paths
+from robustlab.base.words import listed
+from robustlab.reporting.text import NORMS, budget, shown_names, without_paths
 from robustlab.runs import StoredRun, read_run
 from robustlab.runs.aggregates import Line, Table, by_unit
 from robustlab.runs.breakdowns import Answer, answers

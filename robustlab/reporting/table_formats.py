@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
-from robustlab.base.words import cell, visible
-from robustlab.reporting.text import interval, percent, quantity
+from robustlab.base.words import cell, interval, percent, visible
+from robustlab.reporting.text import quantity
 
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>|~$&])")
 _LATEX = {

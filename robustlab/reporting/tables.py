@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from robustlab.base.errors import UserError
+from robustlab.base.words import duration
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.table_formats import Column, Table, as_csv, latex, markdown
-from robustlab.reporting.text import MINUS, duration, p_value, points, quantity
+from robustlab.reporting.text import MINUS, p_value, points, quantity
 from robustlab.runs import breakdowns
 from robustlab.runs.factors import by_factor
 from robustlab.runs.transfer import matrix

@@ -12,6 +12,7 @@ import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from robustlab.base import words
 from robustlab.base.words import visible, visible_json
 from robustlab.reporting import text
 
@@ -27,7 +28,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
     )
-    for name in ("percent", "interval", "points", "p_value", "quantity", "duration"):
+    for name in ("percent", "interval", "duration", "counted"):
+        environment.filters[name] = getattr(words, name)
+    for name in ("points", "p_value", "quantity"):
         environment.filters[name] = getattr(text, name)
     environment.filters["bare"] = lambda value: "" if value is None else value  # for a cell's data-value
     environment.filters["pretty"] = lambda value: msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

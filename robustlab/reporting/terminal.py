@@ -13,8 +13,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from robustlab.base.words import visible
-from robustlab.reporting.text import NORMS, budget, duration, interval, percent, quantity, shown_names
+from robustlab.base.words import duration, interval, percent, visible
+from robustlab.reporting.text import NORMS, budget, quantity, shown_names
 from robustlab.runs.audits import in_one_line
 
 WIDTH = 100  # columns where there is no terminal

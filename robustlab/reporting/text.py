@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import markupsafe
 from markupsafe import Markup
 
-from robustlab.base.words import visible
+from robustlab.base.words import as_fraction, visible
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}
 MINUS = "\u2212"
-NOT_RUN = "not run"
-_SPACE = "\u00a0"  # a number and its unit stay on one line
 
 # an absolute path, unix or Windows: at least one folder, then a last component, which is what stays
 _PATH = re.compile(r"(?<![\w.~/\\-])(?:/|[A-Za-z]:\\)(?:[^\s/\\:'\"<>|,;()]+[/\\])+(?=[^\s/\\])")
@@ -28,29 +26,6 @@ def escape(text: object) -> Markup:
     &lt;b&gt;\\u202e
     """
     return text if isinstance(text, Markup) else markupsafe.escape(visible(text, "\n"))
-
-
-def percent(share: Mapping[str, Any] | None) -> str:
-    """A share's point estimate; two decimals from n = 5,000 on, where they mean something.
-
-    >>> percent({"value": 0.974, "low": 0.956, "high": 0.985, "n": 500})
-    '97.4\\xa0%'
-    """
-    if share is None or share["value"] is None:
-        return NOT_RUN
-    return f"{100 * share['value']:.{_digits(share)}f}{_SPACE}%"
-
-
-def interval(share: Mapping[str, Any] | None) -> str:
-    """Its 95 % interval, in per cent.
-
-    >>> interval({"value": 0.974, "low": 0.956, "high": 0.985, "n": 500})
-    '95.6–98.5'
-    """
-    if share is None or share["value"] is None:
-        return ""
-    digits = _digits(share)
-    return f"{100 * share['low']:.{digits}f}–{100 * share['high']:.{digits}f}"
 
 
 def points(value: float, digits: int = 1) -> str:
@@ -80,10 +55,7 @@ def budget(eps: float, norm: str) -> str:
     >>> budget(8 / 255, "linf"), budget(0.1, "linf"), budget(8 / 255, "l2")
     ('8/255', '0.1', '0.0314')
     """
-    steps = eps * 255
-    if norm == "linf" and eps and abs(steps - round(steps)) < 1e-6:
-        return f"{round(steps)}/255"
-    return f"{eps:.3g}"
+    return as_fraction(eps, 3) if norm == "linf" else f"{eps:.3g}"
 
 
 def quantity(value: float | None) -> str:
@@ -97,22 +69,6 @@ def quantity(value: float | None) -> str:
     if value == int(value) or abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds, or minutes and hours where they read better.
-
-    >>> duration(3.14159), duration(75), duration(4000)
-    ('3.1\\xa0s', '1\\xa0min 15\\xa0s', '1\\xa0h 7\\xa0min')
-    """
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.{1 if seconds >= 0.1 or not seconds else 2}f}{_SPACE}s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60}{_SPACE}min {whole % 60}{_SPACE}s"
-    return f"{whole // 3600}{_SPACE}h {round(whole % 3600 / 60)}{_SPACE}min"
 
 
 def bin_labels(bins: Sequence[tuple[float | None, float | None]]) -> list[str]:
@@ -131,15 +87,6 @@ def bin_labels(bins: Sequence[tuple[float | None, float | None]]) -> list[str]:
         else:
             labels.append(f"{start} and more" if high is None else f"{start} to {end}")
     return labels
-
-
-def listed(words: Sequence[str]) -> str:
-    """Words as one phrase.
-
-    >>> listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])
-    ('a', 'a and b', 'a, b and c')
-    """
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def without_paths(value: Any) -> Any:
@@ -196,7 +143,3 @@ def distinct(names: Sequence[str]) -> list[str]:
         taken.add(shown)
         found.append(shown)
     return found
-
-
-def _digits(share: Mapping[str, Any]) -> int:
-    return 2 if share["n"] >= 5000 else 1

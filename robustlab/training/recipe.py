@@ -10,6 +10,7 @@ from typing import Any
 from robustlab.base.cards import convert, find_card, read_card
 from robustlab.base.errors import UserError, did_you_mean
 from robustlab.base.typed import check_whole
+from robustlab.base.words import listed
 from robustlab.defenses import defense_class
 from robustlab.models import ARCHITECTURES
 from robustlab.models.card import ModelCard, read_model_card
@@ -68,7 +69,7 @@ class Recipe:
         tries = [f"Lower lr (--set lr={self.lr / 10:.3g})"]
         tries += ["raise warmup (--set warmup=0.5)"] if self.warmup < 0.5 else []
         tries += ["clip the gradients (--set clip=1)"] if not self.clip or self.clip > 1 else []
-        return " or ".join([", ".join(tries[:-1]), tries[-1]] if tries[1:] else tries) + "."
+        return listed(tries, "or") + "."
 
     def for_few(self, images: int, given: Collection[str]) -> Recipe:
         """The same for a folder of so few images that its batches would be steps too few; what is `given` stays.

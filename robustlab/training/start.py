@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.base.errors import UserError
+from robustlab.base.words import some
 from robustlab.data import Data
 from robustlab.models import ARCHITECTURES, load_model
 from robustlab.models.card import ModelCard, read_model_card
@@ -132,7 +133,7 @@ def _checked(model: Classifier, data: Data, seed: int) -> list[str]:
         found = check(model, few, None)
         outputs = model.eval()(few).shape[1]
     if outputs != len(data.classes):
-        names = ", ".join(data.classes[:5]) + (", ..." if len(data.classes) > 5 else "")
+        names = some(data.classes, 5)
         raise UserError(
             f"{model.name} gives {outputs} outputs, and {data.name} has {len(data.classes)} classes ({names}): one"
             " output a class is expected. A function of your own gets the number where it has a parameter named"

@@ -7,7 +7,8 @@ from datetime import datetime
 
 import pytest
 
-from robustlab.base.progress import Clock, Piece, every_minute, in_words, until
+from robustlab.base.progress import Clock, Piece, every_minute, until
+from robustlab.base.words import rough_duration
 
 
 class Now:
@@ -71,4 +72,4 @@ def test_a_line_now_and_then() -> None:
 
 @pytest.mark.parametrize("seconds", [0.0, 1.0, 89.6, 3600.0, 86400.0, 1e7, 1e30])
 def test_every_time_has_words(seconds: float) -> None:
-    assert in_words(seconds)[0].isdigit() and until(seconds, datetime(2026, 1, 1))
+    assert rough_duration(seconds)[0].isdigit() and until(seconds, datetime(2026, 1, 1))

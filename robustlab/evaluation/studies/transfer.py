@@ -19,9 +19,10 @@ from robustlab.attacks.suite import Suite
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.intervals import share
 from robustlab.base.memory import Batches, of_the_machine
+from robustlab.base.words import kind_and_line
 from robustlab.data import Loaded
 from robustlab.data.matching import plain
-from robustlab.evaluation.cascade import CLEAN, Task, class_names, in_words, ours, targets_of
+from robustlab.evaluation.cascade import CLEAN, Task, class_names, ours, targets_of
 from robustlab.evaluation.judging import logits_of, looks_of
 from robustlab.models.classifier import Classifier
 from robustlab.models.ensemble import Ensemble
@@ -122,7 +123,7 @@ def matrix_chunk(tasks: Sequence[Task], sources: Sequence[Source], number: int, 
                     raise
                 if not of_the_model(error):
                     raise RunError(ours(error, f"transfer matrix, {source.model.name}, chunk {number}")) from error
-                row = {"error": in_words(error)}
+                row = {"error": kind_and_line(error)}
                 tasks[0].told(f"Warning: no row of {source.model.name} in the transfer matrix: {row['error']}")
             run.write_part(name, row | {"seconds": time.perf_counter() - start})
         yield source.model.name

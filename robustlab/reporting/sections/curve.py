@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from robustlab.base.words import listed
 from robustlab.reporting.figures import Line, Point, security_curve
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
-from robustlab.reporting.text import listed
 
 NAME = "curve"
 TITLE = "Security curve"

@@ -9,9 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from robustlab.base.words import listed
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
-from robustlab.reporting.text import listed
 from robustlab.runs.aggregates import found_beyond
 
 NAME = "gallery"

@@ -7,9 +7,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from robustlab.base.words import interval, percent
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
-from robustlab.reporting.text import interval, percent, quantity
+from robustlab.reporting.text import quantity
 from robustlab.runs.transfer import TRANSFER_MATRIX
 
 NAME = "others"

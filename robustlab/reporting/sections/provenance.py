@@ -7,9 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from robustlab.base.words import duration
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
-from robustlab.reporting.text import duration
 
 NAME = "provenance"
 TITLE = "Provenance"

@@ -7,10 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from robustlab.base.words import interval, percent
 from robustlab.reporting.figures import share_bar
 from robustlab.reporting.source import OTHERS, PageRun
 from robustlab.reporting.templates import render as fill
-from robustlab.reporting.text import interval, p_value, percent, points
+from robustlab.reporting.text import p_value, points
 from robustlab.runs.audits import audit_of
 
 NAME = "verdict"

@@ -17,7 +17,7 @@ from robustlab.attacks.square import Square
 from robustlab.attacks.suite import Member
 from robustlab.base.draws import keys, normal
 from robustlab.base.intervals import mcnemar, share, wilson
-from robustlab.base.words import counted
+from robustlab.base.words import counted, listed
 from robustlab.evaluation.studies.audit.finding import CARLINI, PINTOR, Check, Finding, Status, judged, not_run, worst
 from robustlab.evaluation.studies.audit.noise import noise
 from robustlab.evaluation.studies.audit.subject import Attacked, Subject
@@ -54,7 +54,7 @@ def _covered(subject: Subject, finding: Finding, found: Tensor) -> Finding:
     for member in rivals:
         covered[where] |= subject.run(member.attack, where).success
     rest = int((found & ~covered).sum())
-    names = " and ".join(member.name for member in rivals)
+    names = listed([member.name for member in rivals])
     return replace(
         finding,
         status=worst("warn", judged(rest, len(subject))),

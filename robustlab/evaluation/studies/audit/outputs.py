@@ -6,14 +6,13 @@ import torch
 
 from robustlab.base.intervals import mcnemar, share, wilson
 from robustlab.base.outputs import ROUNDED, UNROUNDED, Form, rounded, unlike_logits
-from robustlab.base.words import counted
+from robustlab.base.words import counted, percent
 from robustlab.evaluation.judging import logits_of
 from robustlab.evaluation.studies.audit.finding import CARLINI, PINTOR, Check, Finding, Status, judged, mostly, not_run
 from robustlab.evaluation.studies.audit.subject import Subject
 from robustlab.models.classifier import Classifier
 from robustlab.models.repeats import repeats
 from robustlab.oracle import ask
-from robustlab.reporting.text import percent
 
 SURE = 0.999  # the confidence from which on a wrong answer is a very confident one
 UNDERFLOW = 87.0  # exp(-x) of float32 leaves the normal numbers: every other class has probability 0

@@ -16,8 +16,8 @@ from robustlab.attacks.pgd import PGD
 from robustlab.attacks.suite import Member, Suite
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.memory import Batches, of_the_machine
+from robustlab.base.words import kind_and_line
 from robustlab.data import Loaded
-from robustlab.evaluation.cascade import in_words
 from robustlab.evaluation.judging import Verdict, judge, logits_of, looks_of
 from robustlab.evaluation.studies.audit.rows import Ran
 from robustlab.oracle import NoGradientError, Oracle, most
@@ -175,7 +175,7 @@ class Subject:
             if fatal(error):
                 raise
             none = torch.zeros_like(self.y, dtype=torch.bool)
-            return Attacked(name, attack, None, None, none, in_words(error))
+            return Attacked(name, attack, None, None, none, kind_and_line(error))
         broken = outcome.success & verdict.fooled & verdict.inside & ~outcome.invalid
         return Attacked(name, attack, outcome, verdict, broken)
 

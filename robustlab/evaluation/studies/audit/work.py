@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from robustlab.attacks.suite import Suite
-from robustlab.evaluation.cascade import CLEAN, Task, in_words
+from robustlab.base.words import kind_and_line
+from robustlab.evaluation.cascade import CLEAN, Task
 from robustlab.evaluation.processes import World
 from robustlab.evaluation.studies.audit import comparisons, gradients, outputs, points
 from robustlab.evaluation.studies.audit.choosing import rows_of, subject_of, which
@@ -109,7 +110,7 @@ def _asked(check: Check, subject: Subject) -> Finding:
     except Exception as error:  # a model raises what it likes, and the run's numbers stand without this one
         if fatal(error):
             raise
-        return not_run(f"{FAILED}{in_words(error)}.")
+        return not_run(f"{FAILED}{kind_and_line(error)}.")
 
 
 def not_asked(check: Check, subject: Subject) -> str | None:
