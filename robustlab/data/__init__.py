@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from robustlab.data.streamed import LazyImages
     from robustlab.threat.model import ThreatModel
+    from robustlab.worlds import Factor
 
 DATA: dict[str, str] = {
     "road-signs": "robustlab.data.road_signs:load",
@@ -46,6 +47,7 @@ class Data:
     `loaded()` has them all in memory. labels, ids: (N,) int64; an id is the index in the split's own order and does not
     depend on what else was selected; a label is -1 where there are none. hash: hex, of the whole split, whatever the
     selection (of a folder: see there). factors: what is known of how each image came about, name -> (N,) float32.
+    meanings: labels, units and kinds of the factors, in the order in which they are shown, where they are known.
     notes: what was left out or is odd, for the run's warnings.
     """
 
@@ -58,6 +60,7 @@ class Data:
     hash: str
     threat: ThreatModel
     factors: dict[str, Tensor] = field(default_factory=dict)
+    meanings: Mapping[str, Factor] = field(default_factory=dict)
     source: dict[str, Any] | None = None  # how `load_data` can load it again; set there
     notes: tuple[str, ...] = ()
     relabelled: bool = False  # labels are no longer the set's own: see `robustlab.data.matching`

@@ -10,7 +10,7 @@ from torch import Tensor
 from robustlab.base.errors import UserError, did_you_mean
 from robustlab.data import SPLITS, Data
 from robustlab.threat.model import ThreatModel
-from robustlab.worlds.road_signs import CLASSES, VERSION, Scenes, draw, faces, prepare, render
+from robustlab.worlds.road_signs import CLASSES, FACTORS, VERSION, Scenes, draw, faces, prepare, render
 
 _DEFAULT_LIMIT = {"train": 20_000, "val": 2_000, "test": 4_000}
 _CHUNK = 128
@@ -47,6 +47,7 @@ def load(split: str, limit: int | None = None, size: int = 32, seed: int = 0) ->
         hash=hashlib.sha256(name.encode()).hexdigest()[:16],
         threat=ThreatModel(norm="linf", eps=8 / 255),
         factors=scenes.factors(),
+        meanings=FACTORS,
     )
 
 

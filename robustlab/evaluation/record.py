@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+import msgspec
 import torch
 
 from robustlab.attacks.parameters import THREAT
@@ -113,11 +114,17 @@ def about(
             "n": len(data),
             "shape": list(data.images.shape[1:]),
             "classes": list(data.classes),
+            **({"factors": meanings(data)} if data.meanings else {}),
             **({"source": data.source} if data.source else {}),
         },
         "models": [_described(*each) for each in zip(models, copies, strict=True)],
         **({"surrogates": [_described(*each) for each in surrogates]} if surrogates else {}),
     }
+
+
+def meanings(data: Data) -> dict[str, Any]:
+    """What the values of each factor mean: label, unit, kind and categories."""
+    return dict(msgspec.json.decode(msgspec.json.encode(data.meanings)))
 
 
 def _described(model: Classifier, copy: SearchCopy) -> dict[str, Any]:

@@ -124,6 +124,15 @@ class Model(Struct):
     source: Json | None = None
 
 
+class Factor(Struct):
+    """What the values of a factor mean; 0, 1, 2 ... are the categories."""
+
+    label: Text
+    unit: Text = ""
+    kind: Literal["number", "angle", "category"] = "number"
+    categories: Annotated[list[Text], Meta(max_length=1000)] = []
+
+
 class Data(Struct):
     name: Text = ""
     split: Text = ""
@@ -131,6 +140,7 @@ class Data(Struct):
     n: Count = 0
     shape: tuple[Some, Some, Some] = (1, 1, 1)
     classes: Annotated[list[Text], Meta(max_length=100_000)] = []
+    factors: Annotated[dict[str, Factor], Meta(max_length=1000)] = {}
     source: Json | None = None
 
 

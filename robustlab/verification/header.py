@@ -11,6 +11,7 @@ from robustlab.base.errors import UserError
 from robustlab.base.reading import read_bounded
 from robustlab.data import Data
 from robustlab.evaluation.cascade import perturbation_scale
+from robustlab.evaluation.record import meanings
 from robustlab.models.classifier import Classifier
 from robustlab.reporting.comparison import read_runs
 from robustlab.reporting.page import page
@@ -27,13 +28,15 @@ def compare_header(run: StoredRun, data: Data, name: str, models: Sequence[Class
     threat = ThreatModel(**config["threat"])
     shape = list(data.images.shape[1:])
     attacked = {"name": name, "split": data.split, "hash": data.hash, "n": len(run.data_lines)}
+    # a run of an earlier version did not record what its factors mean
+    told = {"factors": meanings(data)} if "factors" in info["data"] else {}
     typed = info.get("eps_typed")
     again: dict[str, Any] = {
         "suite": config["suite"],
         "seed": config["seed"],
         "eps_typed": typed if _is_eps(typed, threat.eps) else f"{threat.eps:g}",
         "perturbation_scale": perturbation_scale(threat, math.prod(shape)),
-        "data": {**attacked, "shape": shape},
+        "data": {**attacked, "shape": shape, **told},
         "models": [{"hash": m.hash(), "parameters": sum(p.numel() for p in m.parameters())} for m in models],
         "config": {"data": attacked},
     }

@@ -261,6 +261,8 @@ def test_load_gives_eight_bit_images_with_their_factors() -> None:
     assert torch.equal(data.labels, scenes.label) and torch.equal(data.factors["distance"], scenes.distance)
     assert all(v.shape == (100,) and v.dtype == torch.float32 for v in data.factors.values())
     assert data.classes == CLASSES and len(CLASSES) == 16
+    assert data.meanings.keys() == data.factors.keys()  # every factor has a label, a unit and a kind
+    assert data.factors["background"].max() < len(data.meanings["background"].categories) == 5
 
 
 def test_the_hash_names_the_world_not_the_selection() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from robustlab.base.errors import UserError
+from robustlab.base.words import percent
 from robustlab.data import load_data
 from robustlab.models import load_model
 from robustlab.models.card import Measured
@@ -85,7 +86,7 @@ def test_table_and_text() -> None:
     assert list(rows) == NAMES and rows["road-signs/cnn-robust"]["defense"] == "n-fgsm"
     text = describe()
     share = rows["road-signs/cnn"]["clean"]
-    assert all(name in text for name in NAMES) and f"{share['value']:.1%}" in text and "n=2,000" in text
+    assert all(name in text for name in NAMES) and percent(share) in text and "n = 2,000" in text
     one = describe("road-signs/resnet20")
     assert zoo_card("road-signs/resnet20").hash in one and "PGD-20" in one
     with pytest.raises(UserError, match="Did you mean 'road-signs/cnn-robust'"):

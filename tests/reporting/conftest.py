@@ -65,7 +65,7 @@ def _write_run(
         "versions": {"python": "3.11.7", "robustlab": "0.1.0", "torch": "2.6.0"},
         "device": {"type": "cpu", "name": "A processor", "threads": 2},
         "git": {"commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False},
-        "data": {**config["data"], "shape": [3, 32, 32], "classes": classes},  # type: ignore[dict-item]
+        "data": {**config["data"], "shape": [3, 32, 32], "classes": classes, "factors": FACTORS},  # type: ignore[dict-item]
         "models": [
             {
                 "name": name,
@@ -91,6 +91,14 @@ def _write_run(
         run.finish()
     _explain(folder)
     return folder
+
+
+FACTORS = {
+    "distance": {"label": "distance", "unit": "metres", "kind": "number", "categories": []},
+    "yaw": {"label": "yaw", "unit": "degrees", "kind": "angle", "categories": []},
+    "light": {"label": "light", "unit": "exposure, 1 is bright", "kind": "number", "categories": []},
+    "ground": {"label": "the ground", "unit": "", "kind": "category", "categories": ["grass", "sand", "snow"]},
+}
 
 
 def _factors(id: int) -> dict[str, float]:

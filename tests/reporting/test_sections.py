@@ -168,7 +168,7 @@ def test_the_table_of_factors_has_the_counted_shares(run: PageRun) -> None:
         )
 
 
-def test_known_factors_come_first_with_units(run: PageRun) -> None:
+def test_factors_come_in_the_order_of_run_json_with_units(run: PageRun) -> None:
     titles = [svg.get("aria-label") for svg in parsed(factors.render([run])).iter("svg")]
     assert titles == [
         "Accuracy by distance (metres)",
@@ -179,12 +179,25 @@ def test_known_factors_come_first_with_units(run: PageRun) -> None:
 
 def test_numbers_that_stand_for_kinds_are_named_and_others_folded_away(run_folder: Path, tmp_path: Path) -> None:
     run = changed(run_folder, tmp_path / "kinds", lambda line: None)
-    rows = [line | {"factors": line["factors"] | {"background": float(line["id"] % 5)}} for line in run.data_lines]
+    rows = [line | {"factors": {"ground": float(line["id"] % 3)} | line["factors"]} for line in run.data_lines]
     (tmp_path / "kinds" / "data.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, rows)))
     tree = parsed(factors.render([PageRun.read(tmp_path / "kinds")]))
-    folded = next(d for d in tree.iter("details") if "1 more factor: background" in words(d))
-    assert {"foliage", "wall", "sky", "road", "brick"} <= {text.text for text in folded.iter("text")}
+    folded = next(d for d in tree.iter("details") if "1 more factor: the ground" in words(d))
+    assert {"grass", "sand", "snow"} <= {text.text for text in folded.iter("text")}
     assert not [p for p in folded.iter("path") if "line" in (p.get("class") or "").split()]  # kinds have no order
+
+
+def test_a_run_that_does_not_say_what_its_factors_mean_shows_their_names(run_folder: Path, tmp_path: Path) -> None:
+    run = changed(run_folder, tmp_path / "older", lambda line: None)
+    rows = [line | {"factors": {"motion_angle": line["id"] % 3} | line["factors"]} for line in run.data_lines]
+    (tmp_path / "older" / "data.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, rows)))
+    info = msgspec.json.decode((tmp_path / "older" / "run.json").read_bytes())
+    del info["data"]["factors"]
+    (tmp_path / "older" / "run.json").write_bytes(msgspec.json.encode(info))
+    tree = parsed(factors.render([PageRun.read(tmp_path / "older")]))
+    titles = [svg.get("aria-label") for svg in tree.iter("svg")]
+    assert titles == [f"Accuracy by {name}" for name in ("motion_angle", "distance", "yaw", "light")]
+    assert {"0", "1", "2"} <= {text.text for text in next(tree.iter("svg")).iter("text")}
 
 
 def test_data_without_factors_have_no_such_section(run_folder: Path, tmp_path: Path) -> None:

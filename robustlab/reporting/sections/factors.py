@@ -17,28 +17,7 @@ NAME = "factors"
 TITLE = "Accuracy by factor"
 
 Json = dict[str, Any]
-FIRST = ("distance", "yaw", "light")  # shown at once; without these, the first three
-UNITS = {  # of the rendered data
-    "road-signs": {
-        "distance": "metres",
-        "yaw": "degrees",
-        "pitch": "degrees",
-        "roll": "degrees",
-        "light": "exposure, 1 is bright",
-        "temperature": "kelvin",
-        "haze": "share of the light",
-        "occlusion": "half-width, share of half the image",
-        "shadow": "share of the light taken",
-        "noise": "standard deviation",
-        "blur": "sigma, sensor pixels",
-        "motion": "sigma, sensor pixels",
-        "motion_angle": "degrees",
-        "fill": "share of the image",
-        "shift_x": "share of the image",
-        "shift_y": "share of the image",
-    }
-}
-KINDS = {"road-signs": {"background": ("foliage", "wall", "sky", "road", "brick")}}  # numbers that stand for kinds
+FIRST = 3  # factors that are shown at once
 
 
 def applies(runs: Sequence[PageRun]) -> bool:
@@ -53,17 +32,18 @@ def render(runs: Sequence[PageRun]) -> Markup:
             for model in run.models
             if (answers := run.answers[model["name"]])
         }
-        names = next(iter(numbers.values()), {})
+        names = list(next(iter(numbers.values()), {}))
+        order = [name for name in run.data.get("factors", {}) if name in names]
+        names = [*order, *(name for name in names if name not in order)]
         factors = [_factor(run, name, {model: found[name] for model, found in numbers.items()}) for name in names]
-        first = [f for f in factors if f["name"] in FIRST] or factors[:3]
         if factors:
             shown.append(
                 {
                     "run": run,
-                    "first": sorted(first, key=lambda f: FIRST.index(f["name"]) if f["name"] in FIRST else 0),
-                    "others": [f for f in factors if f not in first],
+                    "first": factors[:FIRST],
+                    "others": factors[FIRST:],
                     "bins": sum(len(f["labels"]) for f in factors),
-                    "attacked": any(b["robust"] for found in numbers.values() for b in found[factors[0]["name"]]),
+                    "attacked": any(b["robust"] for found in numbers.values() for b in found[names[0]]),
                 }
             )
     return fill("sections/factors.html", shown=shown)
@@ -72,13 +52,13 @@ def render(runs: Sequence[PageRun]) -> Markup:
 def _factor(run: PageRun, name: str, bins_of: dict[str, list[Json]]) -> Json:
     """A factor's words, chart and table. bins_of: for each model the same bins, with its shares."""
     bins = next(iter(bins_of.values()))
-    kinds = KINDS.get(run.data["name"], {}).get(name, ())
     labels = bin_labels([(b["low"], b["high"]) for b in bins])
     single = [b["low"] is not None and b["low"] == b["high"] for b in bins]
-    if kinds and all(single) and all(b["low"] in range(len(kinds)) for b in bins):
-        labels = [kinds[int(b["low"])] for b in bins]
-    unit = UNITS.get(run.data["name"], {}).get(name, "")
-    title = name.replace("_", " ") + (f" ({unit})" if unit else "")
+    factor = {"label": name, "unit": "", "kind": "number", "categories": []} | run.data.get("factors", {}).get(name, {})
+    categories = factor["categories"]
+    if all(single) and all(b["low"] in range(len(categories)) for b in bins):
+        labels = [categories[int(b["low"])] for b in bins]
+    title = factor["label"] + (f" ({factor['unit']})" if factor["unit"] else "")
     edges = [(at + 0.5, label) for at, label in enumerate(labels) if single[at]]
     edges += [(float(at), _edge(b["low"])) for at, b in enumerate(bins) if not single[at] and b["low"] is not None]
     profiles = [
@@ -86,10 +66,10 @@ def _factor(run: PageRun, name: str, bins_of: dict[str, list[Json]]) -> Json:
         for model, found in bins_of.items()
     ]
     return {
-        "name": name,
+        "label": factor["label"],
         "title": title,
         "labels": labels,
-        "figure": factor_panel(title, edges, labels, profiles, ordered=not kinds),
+        "figure": factor_panel(title, edges, labels, profiles, ordered=factor["kind"] != "category"),
         "rows": list(zip(labels, *bins_of.values(), strict=True)),
     }
 

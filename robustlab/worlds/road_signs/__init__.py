@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from robustlab.worlds.road_signs.faces import CLASSES, faces
 from robustlab.worlds.road_signs.render import Prepared, prepare, render
-from robustlab.worlds.road_signs.scenes import Ranges, Scenes, draw
+from robustlab.worlds.road_signs.scenes import FACTORS, Ranges, Scenes, draw
 
-__all__ = ["CLASSES", "VERSION", "Prepared", "Ranges", "Scenes", "draw", "faces", "prepare", "render"]
+__all__ = ["CLASSES", "FACTORS", "VERSION", "Prepared", "Ranges", "Scenes", "draw", "faces", "prepare", "render"]
 
 VERSION = 1  # of what is drawn: to be raised with every change of a pixel, since trained models depend on it

@@ -9,11 +9,32 @@ import torch
 from torch import Tensor
 
 from robustlab.base.draws import keys, uniform
+from robustlab.worlds import Factor
 from robustlab.worlds.road_signs.faces import CLASSES
 
 WIDTH = 0.75  # metres across a sign
 FOCAL = 560.0  # pixels: a camera of 640 pixels and 60 degrees
 DAYLIGHT = 6500.0  # kelvin
+BACKGROUNDS = ("foliage", "wall", "sky", "road", "brick")
+FACTORS = {  # what is drawn, in the order in which it is shown
+    "distance": Factor("distance", "metres"),
+    "yaw": Factor("yaw", "degrees", "angle"),
+    "light": Factor("light", "exposure, 1 is bright"),
+    "pitch": Factor("pitch", "degrees", "angle"),
+    "roll": Factor("roll", "degrees", "angle"),
+    "temperature": Factor("temperature", "kelvin"),
+    "haze": Factor("haze", "share of the light"),
+    "background": Factor("background", kind="category", categories=BACKGROUNDS),
+    "occlusion": Factor("occlusion", "half-width, share of half the image"),
+    "shadow": Factor("shadow", "share of the light taken"),
+    "noise": Factor("noise", "standard deviation"),
+    "blur": Factor("blur", "sigma, sensor pixels"),
+    "motion": Factor("motion", "sigma, sensor pixels"),
+    "motion_angle": Factor("motion angle", "degrees", "angle"),
+    "fill": Factor("fill", "share of the image"),
+    "shift_x": Factor("shift x", "share of the image"),
+    "shift_y": Factor("shift y", "share of the image"),
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +76,7 @@ class Scenes:
     light: Tensor  # exposure: 1 leaves a white sign just below clipping
     temperature: Tensor  # kelvin
     haze: Tensor  # share of the light that comes from the air between
-    background: Tensor  # kind: 0 foliage, 1 wall, 2 sky, 3 road, 4 brick
+    background: Tensor  # a number of BACKGROUNDS
     occlusion: Tensor  # half-width of the occluder in half sides of the crop; 0 = none
     shadow: Tensor  # share of the light that a shadow takes; 0 = none
     noise: Tensor  # sensor noise: its standard deviation at a bright point is about noise, in linear light
@@ -139,7 +160,7 @@ def draw(
         "light": light,
         "temperature": 1e6 / (1e6 / DAYLIGHT + linear("mired", *r.mired)),
         "haze": r.haze * u("haze") ** 2 * distance / r.distance[1],
-        "background": (u("background") * 5).floor(),
+        "background": (u("background") * len(BACKGROUNDS)).floor(),
         "occlusion": sometimes("occlusion", r.occluded, *r.occlusion),
         "shadow": sometimes("shadow", r.shaded, *r.shadow),
         "noise": log("noise", *r.noise) * light**-r.noise_growth,
