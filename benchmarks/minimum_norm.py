@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from robustlab import load_data, load_model
 from robustlab.attacks import DDN, FMN
-from robustlab.attacks.base import RowAttack
+from robustlab.attacks.row_attack import RowAttack
 from robustlab.models.search_copy import make_search_copy
 from robustlab.threat.geometry import distance
 

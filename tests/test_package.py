@@ -104,7 +104,6 @@ def test_imports_go_one_way() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.xfail(strict=True, reason="two are left: in attacks and in the audit")
 def test_no_circle_inside_a_room() -> None:
     """Files that import each other, late or for types alone, cannot be read one after the other."""
     left = arrows()

@@ -10,8 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustlab.attacks.base import Draw, RowAttack, Rows, Seen, State
 from robustlab.attacks.pgd import ball
+from robustlab.attacks.row_attack import RowAttack
+from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.errors import UserError
 from robustlab.threat.geometry import column, distance, project, random_start, steepest
 
@@ -93,7 +94,7 @@ class APGD(RowAttack):
             **ball(rows, self.norm, self.eps),
         }
 
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+    def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         assert seen.gradient is not None
         plan = schedule(self.steps, self.norm, rows.x.device)
         first, check = plan.first[rows.age], plan.check[rows.age]

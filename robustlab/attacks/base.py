@@ -6,18 +6,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from robustlab.attacks.losses import LOSSES
-from robustlab.attacks.returned import as_given
-from robustlab.base.draws import keys, pixel_ids
+from robustlab.attacks.call import as_given, check_call
+from robustlab.base.draws import pixel_ids
 from robustlab.base.errors import RunError, UserError, did_you_mean
-from robustlab.base.given import check_classes, check_module, images_of, labels_of, of_other_type
+from robustlab.base.given import images_of, labels_of, of_other_type
 from robustlab.base.memory import of_the_machine
-from robustlab.base.typed import check_whole
 from robustlab.oracle import Access, Oracle, most, undisturbed
 from robustlab.threat.geometry import distance
 from robustlab.threat.model import BUDGET_NORMS, Norm, allowed, check_eps, parse_eps
@@ -29,55 +27,6 @@ INVALID = (
 MOST = 1_000_000_000  # of whatever an attack counts; no run would get there
 Model = Callable[[Tensor], Tensor]  # images in [0, 1] (N, C, H, W) -> logits (N, K); usually an nn.Module
 Keep = Literal["adversarial", "smallest", "last"]  # which point of a sample the driver keeps
-State = dict[str, Tensor]  # first dimension = rows; "query" is the next point to be seen
-
-
-@dataclass
-class Rows:
-    """The samples in the slots of the working batch, one rank each. All fields have the rows as first dimension."""
-
-    x: Tensor  # clean images
-    y: Tensor  # labels
-    target: Tensor  # the class to reach, -1 for none
-    id: Tensor
-    rank: Tensor
-    age: Tensor  # steps taken
-    pos: Tensor  # place in the selection
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def take(self, index: Tensor) -> Self:
-        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
-
-    def join(self, other: Rows) -> Self:
-        return type(self)(**{f.name: torch.cat([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self)})
-
-    def put(self, index: Tensor, other: Rows) -> None:
-        for f in fields(self):
-            getattr(self, f.name)[index] = getattr(other, f.name)
-
-
-class Seen(NamedTuple):
-    """What the target showed at `state["query"]`; the gradient is None where the attack does not need one.
-
-    With `eot` draws logits, loss and gradient are their means.
-    """
-
-    logits: Tensor
-    loss: Tensor
-    gradient: Tensor | None
-    hit: Tensor  # (B,) bool: the point is adversarial
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Random keys for rows: a function of (seed, sample id, rank, age, purpose) and of nothing else."""
-
-    seed: int
-
-    def keys(self, rows: Rows, purpose: str) -> Tensor:
-        return keys(self.seed, rows.id, rows.rank, rows.age, purpose)
 
 
 @dataclass(eq=False)
@@ -151,7 +100,7 @@ class Attack(ABC):
         """How often a sample is shown to the model while it is attacked, at most."""
         return self.queries * self.eot
 
-    def turned(self, predicted: Tensor, y: Tensor, target: Tensor) -> Tensor:
+    def succeeds(self, predicted: Tensor, y: Tensor, target: Tensor) -> Tensor:
         """bool, as `predicted`: is the answer what this attack is after? y, target: labels and targets."""
         return predicted == target if self.targeted else predicted != y
 
@@ -237,164 +186,27 @@ class Attack(ABC):
         if outcome.images.dtype in (torch.float32, torch.float64):
             return
         points = outcome.images.float()
-        rows = (outcome.success & (points != found).flatten(1).any(1)).nonzero()[:, 0]
-        for i in rows.split(batch_size) if len(rows) else ():
-            with undisturbed(oracle.model):
-                predicted = oracle.looks(points[i]).argmax(2)
-            outcome.success[i] = most(self.turned(predicted, y[i], outcome.target[i]))
-            outcome.forwards[i] += oracle.evaluations
+        changed = (outcome.success & (points != found).flatten(1).any(1)).nonzero()[:, 0]
+        success, _ = self._judged(oracle, points[changed], y[changed], outcome.target[changed], batch_size)
+        outcome.success[changed] = success
+        outcome.forwards[changed] += oracle.evaluations
         outcome.rank[~outcome.success] = -1
 
     def _transfer(self, crafted: Outcome, oracle: Oracle, x: Tensor, y: Tensor, batch_size: int) -> None:
         """Judge images that were crafted elsewhere, by one look of the target at each."""
-        if not len(x):
-            return
-        with undisturbed(oracle.model):
-            logits = torch.cat([oracle.looks(part) for part in crafted.images.split(batch_size)], 1)
-        predicted = logits.argmax(2)
+        success, finite = self._judged(oracle, crafted.images, y, crafted.target, batch_size)
         inside = distance(crafted.images - x, self.norm) <= allowed(self.eps)
-        crafted.invalid = crafted.invalid | ~torch.isfinite(logits).all(2).all(0)
-        turned = most(self.turned(predicted, y, crafted.target))
-        crafted.success = turned & inside & ~crafted.invalid
+        crafted.invalid = crafted.invalid | ~finite
+        crafted.success = success & inside & ~crafted.invalid
         crafted.rank = torch.where(crafted.success, 0, -1)
         crafted.forwards = crafted.forwards + oracle.evaluations
 
-
-@dataclass(frozen=True)
-class RowAttack(Attack):
-    """An attack that moves every sample on its own, by ask and tell; `driver.drive` does the asking.
-
-    A subclass says where a row starts and how it goes on from what was seen; it never calls the classifier.
-    restarts: tries at a sample, of which the first that succeeds counts. loss: what is maximised.
-    """
-
-    views: ClassVar[int] = 1
-
-    restarts: int = 1
-    loss: str = "ce"
-    stop_when_fooled: bool = field(default=True, kw_only=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss not in LOSSES:
-            raise UserError(
-                f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}.{did_you_mean(self.loss, LOSSES)}"
-            )
-        self._at_least_one("restarts")
-
-    @property
-    def looks(self) -> int:
-        return self.queries * self.restarts * self.views * self.eot
-
-    # --- what a subclass says -------------------------------------------------------------------------------------
-
-    def ranks(self, y: Tensor, targets: Tensor | None, clean_logits: Tensor | None) -> Tensor:
-        """(n, R): the target of each rank, -1 for none. The default: `restarts` times the given target."""
-        column = torch.full_like(y, -1) if targets is None else targets
-        return column[:, None].expand(-1, self.restarts)
-
-    @abstractmethod
-    def start(self, rows: Rows, draw: Draw) -> State:
-        """The state of rows that begin: a dict of tensors with the rows as first dimension, "query" among them."""
-
-    @abstractmethod
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
-        """How the rows go on from what was seen at their query: the state with the next "query"."""
-
-    def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
-        """(B,): what the attack maximises, never reduced over rows."""
-        aimed = self.targeted or self.aims
-        return LOSSES[self.loss](logits, rows.y, rows.target if aimed else None)
-
-    faithful: ClassVar[bool] = True  # view 0 is the query itself, so that its logits judge it
-
-    def view(self, query: Tensor, rows: Rows, i: int, draw: Draw) -> Tensor:
-        """What the target is shown as view i of the query."""
-        return query
-
-    def judged(self, rows: Rows, state: State) -> Tensor | None:
-        """(B,) bool: rows that only want to know whether their query is adversarial, so that its gradient is zero."""
-        return None
-
-    def crafted(self, state: State) -> Tensor:
-        """(B, C, H, W): what comes out where nothing is judged, for training and for transfer; the last point."""
-        return state["query"]
-
-    def done(self, rows: Rows, state: State) -> Tensor | None:
-        """(B,) bool: rows that end before their last step."""
-        return None
-
-    def attempt(
-        self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
-    ) -> Outcome:
-        from robustlab.attacks.driver import drive
-
-        return drive(
-            self,
-            oracle,
-            x,
-            y,
-            ids,
-            targets=targets,
-            keep="last" if crafting and self.keep == "adversarial" else None,
-            **how,
-        )
-
-
-@dataclass(frozen=True)
-class MinimumAttack(RowAttack):
-    """An attack that looks for the nearest adversarial point. eps: stop a sample as soon as one within it is found.
-
-    Without eps every step is taken. Where nothing is found inside eps, the image is the nearest adversarial one, and
-    no success; where nothing is found at all, the clean image.
-    """
-
-    keep = "smallest"
-
-    eps: float = math.inf
-
-
-@dataclass(frozen=True)
-class SearchAttack(RowAttack):
-    """A random search: most queries leave the state as it is, so that several of the next ones are known beforehand."""
-
-    needs = "scores"
-
-    @abstractmethod
-    def idle(self, state: State, loss: Tensor) -> Tensor:
-        """(B,) bool: a query of this loss leaves all of the state but "query" as it is; False where in doubt."""
-
-    @abstractmethod
-    def propose(self, rows: Rows, state: State, draw: Draw) -> Tensor:
-        """(B, C, H, W): the query after one that has left the state as it is; looks at all of it but "query"."""
-
-
-def check_call(
-    attack: Attack,
-    oracles: tuple[Oracle, Oracle],
-    images: Tensor,
-    labels: Tensor,
-    targets: Tensor | None,
-    seed: int,
-    batch_size: int,
-) -> None:
-    """Raise a `UserError` for what cannot be attacked. oracles: who judges, and who is asked."""
-    name = type(attack).__name__
-    check_whole("seed", seed, 0)
-    check_whole("batch_size", batch_size, 1)
-    for oracle in oracles:
-        check_module(oracle.model, images.device)
-    given = {"labels": labels} if targets is None else {"labels": labels, "targets": targets}
-    expected = {what: (int(each.min()), int(each.max())) for what, each in given.items() if len(each)}
-    for what, ends in expected.items():
-        check_classes(*ends, None, what)
-    for oracle in oracles:
-        oracle.expected = expected
-    if attack.targeted and targets is None:
-        raise UserError(f"A targeted {name} needs targets: attack(model, images, labels, targets=...).")
-    if not attack.targeted and targets is not None:
-        raise UserError(f"targets were given to an untargeted attack; write {name}(targeted=True, ...).")
-    if targets is not None and bool((targets.to(labels.device) == labels).any()):
-        raise UserError("A target equals its label; leave those samples out, they are there already.")
-    if not oracles[1].allows(attack.needs):
-        raise UserError(f"{name} needs {attack.needs}, and the target gives only {oracles[1].gives}.")
+    def _judged(
+        self, oracle: Oracle, images: Tensor, y: Tensor, target: Tensor, batch_size: int
+    ) -> tuple[Tensor, Tensor]:
+        """(n,) bool each: does the target say that the image is a success, and are its outputs finite?"""
+        if not len(images):
+            return torch.zeros_like(y, dtype=torch.bool), torch.ones_like(y, dtype=torch.bool)
+        with undisturbed(oracle.model):
+            logits = torch.cat([oracle.looks(part) for part in images.split(batch_size)], 1)
+        return most(self.succeeds(logits.argmax(2), y, target)), torch.isfinite(logits).all(2).all(0)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from robustlab.attacks.base import Draw, MinimumAttack, Rows, Seen, State
 from robustlab.attacks.fmn import cosine
+from robustlab.attacks.row_attack import MinimumAttack
+from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.draws import normal
 from robustlab.base.errors import UserError
 from robustlab.threat.geometry import column, steepest
@@ -44,7 +45,7 @@ class DDN(MinimumAttack):
         radius = torch.full(rows.y.shape, self.radius, device=rows.x.device)
         return {"query": rows.x.clone(), "radius": radius}
 
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+    def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         g = seen.gradient
         assert g is not None
         flat = g.abs().flatten(1).amax(1) == 0
@@ -53,6 +54,6 @@ class DDN(MinimumAttack):
             g = torch.where(column(flat, g), noise, g)
         length = cosine(rows.age, self.steps, self.step_size, self.step_size / 100)
         delta = state["query"] - rows.x + steepest(g, rows.x, "l2", 1.0) * column(length, g)
-        radius = state["radius"] * torch.where(seen.hit, 1 - self.gamma, 1 + self.gamma)
+        radius = state["radius"] * torch.where(seen.adversarial, 1 - self.gamma, 1 + self.gamma)
         delta = delta * column(radius / delta.flatten(1).norm(dim=1).clamp_min(1e-30), g)
         return {"query": (rows.x + delta).clamp_(0, 1), "radius": radius}

@@ -25,8 +25,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from robustlab.attacks.base import Draw, Keep, Model, Outcome, RowAttack, Rows, SearchAttack, Seen, State
+from robustlab.attacks.base import Keep, Model, Outcome
 from robustlab.attacks.leap import Leap
+from robustlab.attacks.rows import AskAndTell, Draw, Foreseeable, Observation, Rows, State
 from robustlab.oracle import Oracle, most, undisturbed
 from robustlab.threat.geometry import distance
 from robustlab.threat.model import allowed
@@ -35,7 +36,7 @@ CLEAR = 0.75  # of the looks at a hit of the search
 
 
 def drive(
-    attack: RowAttack,
+    attack: AskAndTell,
     oracle: Oracle,
     x: Tensor,
     y: Tensor,
@@ -68,7 +69,7 @@ class _Drive:
 
     def __init__(
         self,
-        attack: RowAttack,
+        attack: AskAndTell,
         oracle: Oracle,
         x: Tensor,
         y: Tensor,
@@ -104,7 +105,7 @@ class _Drive:
         self.stops = attack.stop_when_fooled and self.kept != "last" and math.isfinite(attack.eps)
         self.leap = None
         simple = self.kept == "adversarial" and oracle.queries is None and oracle.evaluations == attack.eot == 1
-        if isinstance(attack, SearchAttack) and simple:
+        if isinstance(attack, Foreseeable) and simple:
             # on a GPU a few rows cost as much as a full batch, on a CPU as much as some
             room = batch_size // 4 if x.device.type == "cpu" else batch_size
             self.leap = Leap(attack, self.searcher, self.draw, room)
@@ -124,7 +125,7 @@ class _Drive:
             seen = self.ask(rows, state, last, live, known)
             done = attack.done(rows, state)
             final = last if done is None else last | done
-            won = self.keep(rows, state["query"], seen.hit, live & final)
+            won = self.keep(rows, state["query"], seen.adversarial, live & final)
             end = final | won | (self.settled[rows.pos] < rows.rank) if self.stops else final
             end = end | self.invalid[rows.pos, rows.rank]
             if self.oracle.queries is not None:
@@ -237,7 +238,9 @@ class _Drive:
 
     # --- asking and judging ---------------------------------------------------------------------------------------
 
-    def ask(self, rows: Rows, state: State, last: Tensor, live: Tensor, known: Sequence[Tensor] | None = None) -> Seen:
+    def ask(
+        self, rows: Rows, state: State, last: Tensor, live: Tensor, known: Sequence[Tensor] | None = None
+    ) -> Observation:
         """What the target shows at each row's query, and which of those points are adversarial.
 
         known: has the searcher been shown the row's query already (B,), and its logits (B, K).
@@ -300,7 +303,7 @@ class _Drive:
             lost = live & ~last & ~hit & ~torch.isfinite(gradient.flatten(1).sum(1))
             self.invalid[rows.pos[lost], rows.rank[lost]] = True
             self.settle(rows, lost)
-        return Seen(seen, loss, gradient, hit & ~self.invalid[rows.pos, rows.rank])
+        return Observation(seen, loss, gradient, hit & ~self.invalid[rows.pos, rows.rank])
 
     def follow(self, rows: Rows, state: State, judged: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """The searcher's logits (looks, B, K), loss (B,) and gradient (B, C, H, W) at each query.
@@ -338,7 +341,7 @@ class _Drive:
     def adversarial(self, logits: Tensor, rows: Rows, share: float = 0.5) -> Tensor:
         """(B,) bool: do more of the looks (looks, B, K) than this share say so?"""
         predicted = logits.argmax(2)
-        return most(self.attack.turned(predicted, rows.y, rows.target), share)
+        return most(self.attack.succeeds(predicted, rows.y, rows.target), share)
 
     def keep(self, rows: Rows, query: Tensor, hit: Tensor, final: Tensor) -> Tensor:
         """Write the points that are to be kept into the outcome; returns the rows that have succeeded, (B,) bool.

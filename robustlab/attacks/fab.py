@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.apgd import likeliest
-from robustlab.attacks.base import Draw, MinimumAttack, Rows, Seen, State
 from robustlab.attacks.losses import chosen
+from robustlab.attacks.row_attack import MinimumAttack
+from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.errors import UserError
 from robustlab.threat.geometry import column, distance, random_start
 from robustlab.threat.model import BUDGET_NORMS
@@ -133,9 +134,9 @@ class FABT(MinimumAttack):
     def judged(self, rows: Rows, state: State) -> Tensor:
         return state["judged"]
 
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+    def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         assert seen.gradient is not None
-        pull = seen.hit & ~state["pulled"]
+        pull = seen.adversarial & ~state["pulled"]
         move = ~pull & ~state["judged"]
         x, at = state["query"], move.nonzero()[:, 0]
         query = torch.where(column(pull, x), rows.x + BACK * (x - rows.x), x)
@@ -143,7 +144,7 @@ class FABT(MinimumAttack):
         taken = state["taken"] + move.long()
         # no gradient is needed where a row ends, nor at a point from which it is pulled back; that is likely where the
         # last two steps of this kind have crossed the boundary (where this one then does not, the row asks again)
-        run = (state["crossed"] + 1) * seen.hit[:, None]
+        run = (state["crossed"] + 1) * seen.adversarial[:, None]
         crossed = torch.where(state["moved"], run, state["crossed"])
         moved = torch.stack([~state["pulled"], state["pulled"]], 1) & move[:, None]
         judged = (moved & (crossed >= 2)).any(1) | move & (taken >= self.steps)

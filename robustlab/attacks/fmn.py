@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustlab.attacks.base import Draw, MinimumAttack, Rows, Seen, State
+from robustlab.attacks.row_attack import MinimumAttack
+from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.errors import UserError
 from robustlab.threat.geometry import column, distance
 from robustlab.threat.model import NORMS
@@ -77,11 +78,11 @@ class FMN(MinimumAttack):
         radius = torch.full(rows.y.shape, torch.inf, dtype=torch.float64, device=rows.x.device)
         return {"query": rows.x.clone(), "radius": radius, "nearest": radius.clone()}
 
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+    def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         g, query = seen.gradient, state["query"]
         assert g is not None
         size = distance(query - rows.x, self.norm)
-        nearest = torch.where(seen.hit, torch.minimum(size, state["nearest"]), state["nearest"])
+        nearest = torch.where(seen.adversarial, torch.minimum(size, state["nearest"]), state["nearest"])
         gamma = cosine(rows.age, self.steps, self.gamma, 0.001).double()
         inwards, outwards = state["radius"] * (1 - gamma), state["radius"] * (1 + gamma)
         if self.norm == "l0":  # whole values
@@ -92,7 +93,7 @@ class FMN(MinimumAttack):
         else:  # to where a linear model would have its boundary
             ahead = (size + seen.loss.abs() / distance(g, DUAL[self.norm]).clamp_min(1e-12)) * BEYOND
         outwards = torch.where(nearest < torch.inf, outwards, ahead)
-        radius = torch.where(seen.hit, torch.minimum(inwards, nearest), outwards)
+        radius = torch.where(seen.adversarial, torch.minimum(inwards, nearest), outwards)
         length = cosine(rows.age, self.steps, self.step_size, self.step_size / 100)
         flat = g.flatten(1).norm(dim=1).clamp_min(1e-30)
         delta = shrink(query - rows.x + g * column(length / flat, g), self.norm, radius)

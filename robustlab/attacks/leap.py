@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustlab.attacks.base import Draw, Rows, SearchAttack, State
+from robustlab.attacks.rows import Draw, Foreseeable, Rows, State
 from robustlab.oracle import Oracle
 
 
@@ -18,7 +18,7 @@ class Leap:
     room: how many images are shown at once, at most.
     """
 
-    def __init__(self, attack: SearchAttack, oracle: Oracle, draw: Draw, room: int) -> None:
+    def __init__(self, attack: Foreseeable, oracle: Oracle, draw: Draw, room: int) -> None:
         self.attack, self.oracle, self.draw, self.room = attack, oracle, draw, room
         self.reach = 2
 
@@ -41,7 +41,7 @@ class Leap:
         foreseen["query"] = queries[:-n]
         logits = self.oracle.logits(foreseen["query"])
         idle = attack.idle(foreseen, attack.objective(logits, ahead, foreseen)) & torch.isfinite(logits).all(1)
-        idle &= ~attack.turned(logits.argmax(1), ahead.y, ahead.target)
+        idle &= ~attack.succeeds(logits.argmax(1), ahead.y, ahead.target)
         idle &= (ahead.age < attack.queries) & (ahead.pos >= 0)
         done = attack.done(ahead, foreseen)
         if done is not None:

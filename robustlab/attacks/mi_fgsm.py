@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab.attacks.base import Draw, Rows, Seen, State
 from robustlab.attacks.pgd import PGD, step
+from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.draws import uniform
 from robustlab.base.errors import UserError
 from robustlab.threat.geometry import column
@@ -64,7 +64,7 @@ class MIFGSM(PGD):
         state = {**super().start(rows, draw), "momentum": torch.zeros_like(rows.x)}
         return {**state, "point": state["query"].clone()} if self.nesterov else state
 
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+    def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         g = seen.gradient
         assert g is not None
         if self.kernel:

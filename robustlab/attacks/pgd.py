@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustlab.attacks.base import Draw, RowAttack, Rows, Seen, State
+from robustlab.attacks.row_attack import RowAttack
+from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.errors import UserError
 from robustlab.threat.geometry import project, random_start, steepest
 from robustlab.threat.model import parse_eps
@@ -60,7 +61,7 @@ class PGD(RowAttack):
         query = random_start(x, self.norm, self.eps, draw.keys(rows, "start")) if self.random_start else x.clone()
         return {"query": query, **ball(rows, self.norm, self.eps)}
 
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+    def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         assert seen.gradient is not None
         return {**state, "query": step(rows, state, seen.gradient, self.step_length, self.norm, self.eps)}
 

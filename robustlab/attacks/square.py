@@ -9,7 +9,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from robustlab.attacks.base import Draw, Rows, SearchAttack, Seen, State
+from robustlab.attacks.row_attack import SearchAttack
+from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.draws import uniform
 from robustlab.base.errors import UserError
 from robustlab.threat.geometry import column, project
@@ -105,7 +106,7 @@ class Square(SearchAttack):
         lowest = torch.full((n,), -torch.inf, device=rows.x.device)
         return {"query": query, "best": query.clone(), "top": lowest, "mark": lowest.clone()}
 
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+    def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         better = seen.loss > state["top"]
         best = torch.where(column(better, rows.x), state["query"], state["best"])
         top = torch.where(better, seen.loss, state["top"])

@@ -9,9 +9,10 @@ from typing import Any, cast, get_args
 
 from robustlab import __version__
 from robustlab.base.intervals import share
+from robustlab.evaluation.studies.audit.check import Check
 from robustlab.evaluation.studies.audit.choosing import which
 from robustlab.evaluation.studies.audit.comparisons import COVERED
-from robustlab.evaluation.studies.audit.finding import TOLERATED, Check, Finding, Status, judged, mostly, worst
+from robustlab.evaluation.studies.audit.finding import TOLERATED, Finding, Status, judged, mostly, worst
 from robustlab.evaluation.studies.audit.rows import with_rows
 from robustlab.evaluation.studies.audit.subject import Subject
 from robustlab.evaluation.studies.audit.work import CHECKS, FAILED, not_asked, record_of

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks import ATTACKS, attack_class
-from robustlab.attacks.base import RowAttack
+from robustlab.attacks.row_attack import RowAttack
 from robustlab.base.errors import UserError
 from robustlab.oracle import Oracle
 from robustlab.threat.geometry import distance

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.attacks import ATTACKS, PGD, attack_class
-from robustlab.attacks.base import Draw, Outcome, RowAttack, Rows, Seen, State
+from robustlab.attacks.base import Outcome
 from robustlab.attacks.driver import drive
 from robustlab.attacks.losses import margin
+from robustlab.attacks.row_attack import RowAttack
+from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.draws import uniform
 from robustlab.base.errors import RunError
 from robustlab.oracle import Oracle
@@ -65,7 +67,7 @@ class RandomSearch(RowAttack):
         best = torch.full((len(rows),), -torch.inf)
         return {"query": rows.x.clone(), "best": rows.x.clone(), "value": best}
 
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+    def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         assert seen.gradient is None
         better = seen.loss > state["value"]
         best = torch.where(column(better, rows.x), state["query"], state["best"])
@@ -90,10 +92,10 @@ class Shrinking(RowAttack):
         way = torch.zeros_like(rows.x)
         return {"query": rows.x.clone(), "way": way, "reach": zeros, "low": zeros, "high": zeros + math.inf}
 
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+    def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         assert seen.gradient is not None
-        high = torch.where(seen.hit, state["reach"], state["high"])
-        low = torch.where(seen.hit, state["low"], state["reach"])
+        high = torch.where(seen.adversarial, state["reach"], state["high"])
+        low = torch.where(seen.adversarial, state["low"], state["reach"])
         g = seen.gradient / column(seen.gradient.flatten(1).norm(dim=1).clamp_min(1e-12), rows.x)
         way = torch.where(column(rows.age == 0, rows.x), g, state["way"])
         reach = torch.where(high.isinf(), low + 0.25, (low + high) / 2)
@@ -144,14 +146,14 @@ def test_1_rows_share_nothing(attack: RowAttack, net: nn.Module, sample: tuple[T
     age, rank = torch.arange(n) % attack.steps, torch.arange(n) % 3
     rows = Rows(x, y, (y + 1) % 4, IDS, rank, age, torch.arange(n))
     draw = Draw(7)
-    seen = Seen(net(x).detach(), torch.rand(n), torch.randn_like(x), torch.rand(n) < 0.5)
+    seen = Observation(net(x).detach(), torch.rand(n), torch.randn_like(x), torch.rand(n) < 0.5)
     if attack.needs != "gradient":
         seen = seen._replace(gradient=None)
     state = attack.start(rows, draw)
     mixed = attack.start(rows.take(perm), draw)
     assert all(torch.equal(state[k][perm], mixed[k]) for k in state)
     told = attack.tell(rows, state, seen, draw)
-    permuted = Seen(*(None if v is None else v[perm] for v in seen))  # type: ignore[arg-type]
+    permuted = Observation(*(None if v is None else v[perm] for v in seen))  # type: ignore[arg-type]
     told_mixed = attack.tell(rows.take(perm), mixed, permuted, draw)
     assert all(torch.allclose(told[k][perm], told_mixed[k], atol=1e-6) for k in told)
 
@@ -255,7 +257,7 @@ def test_5_gradients_are_contiguous_and_parameters_collect_none(sample: tuple[Te
     seen: list[Tensor] = []
 
     class Watches(PGD):
-        def tell(self, rows: Rows, state: State, what: Seen, draw: Draw) -> State:
+        def tell(self, rows: Rows, state: State, what: Observation, draw: Draw) -> State:
             assert what.gradient is not None
             seen.append(what.gradient)
             assert not any(p.requires_grad for p in net.parameters())
@@ -391,7 +393,7 @@ def test_labels_only(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
     class Guess(RandomSearch):
         needs: ClassVar = "labels"
 
-        def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+        def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
             assert set(seen.logits.unique().tolist()) <= {0.0, 1.0}
             return super().tell(rows, state, seen, draw)
 

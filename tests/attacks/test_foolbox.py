@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks import ATTACKS, CW, FMN, BrendelBethge, DeepFool, attack_class
-from robustlab.attacks.base import RowAttack
+from robustlab.attacks.row_attack import RowAttack
 from robustlab.attacks.suite import load_suite
 from robustlab.base.errors import UserError
 from robustlab.oracle import Oracle

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks import Square
-from robustlab.attacks.base import Draw, Rows, Seen
+from robustlab.attacks.rows import Draw, Observation, Rows
 from robustlab.attacks.square import bump, sides
 from robustlab.base.errors import UserError
 from robustlab.threat.geometry import distance
@@ -165,7 +165,7 @@ def test_a_loss_of_nan_is_no_better_point() -> None:
     state = attack.start(rows, draw) | {"top": torch.tensor([-1.0, -1.0])}
     best = state["best"].clone()
     state["query"] = torch.rand_like(x)
-    seen = Seen(torch.zeros(2, 3), torch.tensor([torch.nan, 0.5]), None, torch.zeros(2, dtype=torch.bool))
+    seen = Observation(torch.zeros(2, 3), torch.tensor([torch.nan, 0.5]), None, torch.zeros(2, dtype=torch.bool))
     told = attack.tell(rows, state, seen, draw)
     assert torch.equal(told["best"][0], best[0]) and torch.equal(told["best"][1], state["query"][1])
     assert told["top"].tolist() == [-1.0, 0.5]

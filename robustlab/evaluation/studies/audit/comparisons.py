@@ -18,7 +18,8 @@ from robustlab.attacks.suite import Member
 from robustlab.base.draws import keys, normal
 from robustlab.base.intervals import mcnemar, share, wilson
 from robustlab.base.words import counted, listed
-from robustlab.evaluation.studies.audit.finding import CARLINI, PINTOR, Check, Finding, Status, judged, not_run, worst
+from robustlab.evaluation.studies.audit.check import Check
+from robustlab.evaluation.studies.audit.finding import CARLINI, PINTOR, Finding, Status, judged, not_run, worst
 from robustlab.evaluation.studies.audit.noise import noise
 from robustlab.evaluation.studies.audit.subject import Attacked, Subject
 from robustlab.oracle import ask

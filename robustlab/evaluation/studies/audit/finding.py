@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from robustlab.base.intervals import wilson
-
-if TYPE_CHECKING:
-    from robustlab.evaluation.studies.audit.subject import Subject
 
 Status = Literal["pass", "warn", "fail", "not run"]
 
@@ -29,17 +25,6 @@ class Finding:
     measured: str
     numbers: dict[str, Any] = field(default_factory=dict)
     advice: str = ""
-
-
-@dataclass(frozen=True)
-class Check:
-    """A question to the attack. title: what holds where it passes. advice: what to do where it does not."""
-
-    name: str
-    title: str
-    advice: str
-    source: str
-    ask: Callable[[Subject], Finding]
 
 
 def not_run(reason: str) -> Finding:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.apgd import APGD, schedule
-from robustlab.attacks.base import RowAttack
 from robustlab.attacks.losses import LOSSES
+from robustlab.attacks.row_attack import RowAttack
 from robustlab.base.intervals import share
 from robustlab.base.module_state import kept_state
 from robustlab.base.words import counted
-from robustlab.evaluation.studies.audit.finding import CARLINI, PINTOR, Check, Finding, judged, mostly, not_run, worst
+from robustlab.evaluation.studies.audit.check import Check
+from robustlab.evaluation.studies.audit.finding import CARLINI, PINTOR, Finding, judged, mostly, not_run, worst
 from robustlab.evaluation.studies.audit.noise import noise
 from robustlab.evaluation.studies.audit.subject import Subject
 from robustlab.oracle import ask

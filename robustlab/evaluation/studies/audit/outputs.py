@@ -8,7 +8,8 @@ from robustlab.base.intervals import mcnemar, share, wilson
 from robustlab.base.outputs import ROUNDED, UNROUNDED, Form, rounded, unlike_logits
 from robustlab.base.words import counted, percent
 from robustlab.evaluation.judging import logits_of
-from robustlab.evaluation.studies.audit.finding import CARLINI, PINTOR, Check, Finding, Status, judged, mostly, not_run
+from robustlab.evaluation.studies.audit.check import Check
+from robustlab.evaluation.studies.audit.finding import CARLINI, PINTOR, Finding, Status, judged, mostly, not_run
 from robustlab.evaluation.studies.audit.subject import Subject
 from robustlab.models.classifier import Classifier
 from robustlab.models.repeats import repeats

@@ -6,7 +6,8 @@ import torch
 
 from robustlab.base.intervals import share
 from robustlab.base.words import counted
-from robustlab.evaluation.studies.audit.finding import CARLINI, TOLERATED, Check, Finding, Status, mostly, not_run
+from robustlab.evaluation.studies.audit.check import Check
+from robustlab.evaluation.studies.audit.finding import CARLINI, TOLERATED, Finding, Status, mostly, not_run
 from robustlab.evaluation.studies.audit.subject import Subject
 
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks.apgd import APGD
-from robustlab.attacks.base import Attack, Draw, Outcome, RowAttack, Rows, Seen, State
+from robustlab.attacks.base import Attack, Outcome
 from robustlab.attacks.pgd import PGD
+from robustlab.attacks.row_attack import RowAttack
+from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.attacks.suite import Member, Suite
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.memory import Batches, of_the_machine
@@ -206,7 +208,7 @@ def watched(attack: RowAttack, losses: Tensor) -> RowAttack:
     """The same attack, which leaves what it sees in a table (n, ages): at each step the largest loss of any try."""
     kind = type(attack)
 
-    def tell(self: RowAttack, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+    def tell(self: RowAttack, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         live = rows.pos >= 0
         at = rows.pos[live] * losses.shape[1] + rows.age[live]
         losses.view(-1).scatter_reduce_(0, at, seen.loss[live].to(losses.dtype), "amax")

@@ -11,8 +11,9 @@ from robustlab.base.words import kind_and_line
 from robustlab.evaluation.cascade import CLEAN, Task
 from robustlab.evaluation.processes import World
 from robustlab.evaluation.studies.audit import comparisons, gradients, outputs, points
+from robustlab.evaluation.studies.audit.check import Check
 from robustlab.evaluation.studies.audit.choosing import rows_of, subject_of, which
-from robustlab.evaluation.studies.audit.finding import TOLERATED, Check, Finding, not_run
+from robustlab.evaluation.studies.audit.finding import TOLERATED, Finding, not_run
 from robustlab.evaluation.studies.audit.rows import with_rows
 from robustlab.evaluation.studies.audit.subject import Subject, fatal
 from robustlab.oracle import forked

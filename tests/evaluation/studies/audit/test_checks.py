@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.attacks import PGD
-from robustlab.attacks.base import Draw, Rows, Seen, State
+from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.attacks.suite import Member, Suite, load_suite
 from robustlab.evaluation.studies.audit.work import CHECKS
 from robustlab.models.classifier import Classifier
@@ -161,7 +161,7 @@ def with_dropout(net: Any) -> nn.Module:
 class Leaky(PGD):
     """PGD that leaves the ball with each step."""
 
-    def tell(self, rows: Rows, state: State, seen: Seen, draw: Draw) -> State:
+    def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         moved = super().tell(rows, state, seen, draw)
         return moved | {"query": moved["query"] + 0.5 * (moved["query"] - rows.x)}
 
