@@ -140,7 +140,7 @@ class Oracle:
     """What an attack may ask of a target.
 
     model: a module or any callable from images (N, C, H, W) in [0, 1] to logits (N, K); with `gives="labels"` it may
-    return labels (N,) instead, and then needs `classes`. queries: the most forward passes a sample may cost.
+    return labels (N,) instead, and then needs `classes`. query_budget: the most forward passes a sample may cost.
     evaluations: how often a finished image is looked at; more than once where the model is randomised.
     Counts every image that went through: `forwards`, `backwards`.
 
@@ -152,18 +152,18 @@ class Oracle:
         self,
         model: Callable[[Tensor], Tensor],
         gives: Access = "gradient",
-        queries: int | None = None,
+        query_budget: int | None = None,
         classes: int | None = None,
         evaluations: int = 1,
     ) -> None:
         if gives not in _RANK:
             raise UserError(f"gives must be gradient, scores or labels, got {gives!r}.")
-        if queries is not None and queries < 1:
-            raise UserError(f"queries must be at least 1, got {queries}.")
+        if query_budget is not None and query_budget < 1:
+            raise UserError(f"query_budget must be at least 1, got {query_budget}.")
         if evaluations < 1:
             raise UserError(f"evaluations must be at least 1, got {evaluations}.")
         self.evaluations = evaluations
-        self.model, self.gives, self.queries, self.classes = model, gives, queries, classes
+        self.model, self.gives, self.query_budget, self.classes = model, gives, query_budget, classes
         self.forwards = self.backwards = 0
         # lowest and highest of the labels and targets to come, in case the model turns out to have fewer classes
         self.expected: dict[str, tuple[int, int]] = {}

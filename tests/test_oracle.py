@@ -42,8 +42,8 @@ def test_labels_hide_the_scores() -> None:
 def test_bad_oracles_and_outputs() -> None:
     with pytest.raises(UserError, match="gives must be"):
         Oracle(nn.Flatten(), gives="all")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="queries must be at least 1"):
-        Oracle(nn.Flatten(), queries=0)
+    with pytest.raises(UserError, match="query_budget must be at least 1"):
+        Oracle(nn.Flatten(), query_budget=0)
     with pytest.raises(UserError, match=r"shape \(2, K\)"):
         Oracle(nn.Identity()).logits(torch.zeros(2, 1, 2, 2))
 

@@ -110,7 +110,7 @@ class Attack(ABC):
     ) -> Outcome:
         """The attack on what `run` has checked. crafting: another model than the oracle will judge the images.
 
-        how: seed, batch_size, search and clean_logits, as in `run`.
+        how: seed, batch_size, search, clean_logits and watch, as in `run`.
         """
 
     # --- how it is called -----------------------------------------------------------------------------------------
@@ -135,6 +135,7 @@ class Attack(ABC):
         search: Model | None = None,
         surrogate: Model | None = None,
         clean_logits: Tensor | None = None,
+        watch: Callable[..., None] | None = None,
     ) -> Outcome:
         """The attack on n samples, with all that was counted.
 
@@ -142,6 +143,7 @@ class Attack(ABC):
         lists are taken, too; what comes back are tensors. ids: (n,) int64, the keys of the random
         draws; default: a hash of the pixels. search: a faster copy of the classifier to search on. surrogate: craft the
         images on this model alone, with every step, and show the classifier only the last point (a transfer attack).
+        watch: called with the `Rows` and the `Observation` of each step (attacks of rows alone).
         Of a randomised model the majority of several evaluations counts: give Oracle(model, evaluations=10).
         The classifier is put into eval mode and left as it was found.
         """
@@ -167,6 +169,7 @@ class Attack(ABC):
                 batch_size=batch_size,
                 search=None if surrogate is not None else search,
                 clean_logits=clean_logits,
+                watch=watch,
             )
         except RuntimeError as error:
             if isinstance(error, RunError) or of_the_machine(error) or not (text := of_other_type(asked.model, x)):

@@ -1,38 +1,41 @@
 """The row driver: asks the target what row attacks want to see, and does what repositories write again in each attack.
 
 It keeps a working batch of rows (a sample at one rank), judges success on the very forward pass that gives the
-gradient, keeps the right point, retires a row as soon as it is fooled or spent, starts the next row in
-its slot, chains the ranks of a sample, counts, and leaves the classifier as it was.
+gradient, keeps the right point, retires a row as soon as it has succeeded or taken its last step, starts the next row
+in its slot, chains the ranks of a sample, counts, and leaves the classifier as it was.
 
 What it promises (each is a test): K steps cost K gradient queries and one judging forward (none with `keep="last"`; one
-more for each hit of an attack that shows the model something else than its query);
+more for each success of an attack that shows the model something else than its query);
 ranks count as if they ran one after another, each only when those before it have failed; outcomes and counts do not
 depend on batch size, order or refill, up to rounding. When few rows are left, later ranks of the same samples run
 beside them in slots that would idle: what a lower rank then makes unnecessary is neither kept nor charged.
 
-A randomised target (an oracle with several evaluations) judges each hit of the search, and each last point, by as many
-fresh looks, all charged. A last point needs their majority; a search ends, or a distance counts, only with more than
-three quarters, since a point at which the answers balance would not be confirmed. The target's own draws follow from
-the batches, so batch size may then decide.
+Searching and judging may differ: a search copy is another model, an attack may show the model something else than its
+query, and a randomised target is judged by several evaluations. What the search claims is then confirmed by the target.
+
+A randomised target (an oracle with several evaluations) judges each claim of the search, and each last point, by as
+many fresh evaluations, all charged. A last point needs their majority; a search ends, or a distance counts, only with
+more than three quarters, since a point at which the answers balance would not be confirmed. The target's own random
+numbers follow from the batches, so batch size may then decide.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from robustlab.attacks.base import Keep, Model, Outcome
-from robustlab.attacks.leap import Leap
-from robustlab.attacks.rows import AskAndTell, Draw, Foreseeable, Observation, Rows, State
+from robustlab.attacks.leap import Leap, Leapt
+from robustlab.attacks.rows import AskAndTell, Draw, Foreseeable, Observation, Rows, State, Watch
 from robustlab.oracle import Oracle, most, undisturbed
 from robustlab.threat.geometry import distance
 from robustlab.threat.model import allowed
 
-CLEAR = 0.75  # of the looks at a hit of the search
+CLEAR = 0.75  # of the evaluations of a randomised target have to confirm what the search claims
 
 
 def drive(
@@ -49,8 +52,9 @@ def drive(
     clean_logits: Tensor | None = None,
     quantum: int | None = None,
     keep: Keep | None = None,
+    watch: Watch | None = None,
 ) -> Outcome:
-    """Run a row attack on n samples; see `RowAttack.run` for the arguments.
+    """Run a row attack on n samples; see `Attack.run` for the arguments.
 
     keep: which point to keep, if not the attack's own choice; "last" takes every step and judges nothing.
     quantum: the working batch shrinks in multiples of this many rows (default: 1 on a CPU; an eighth of the batch on a
@@ -58,39 +62,44 @@ def drive(
     """
     if quantum is None:
         quantum = 1 if x.device.type == "cpu" else max(1, batch_size // 8)
+    kept = keep or attack.keep
     with torch.inference_mode(False), undisturbed(oracle.model), undisturbed(search):
         return _Drive(
-            attack, oracle, x, y, ids, targets, seed, batch_size, search, clean_logits, quantum, keep or attack.keep
+            attack, oracle, x, y, ids, targets, seed, batch_size, search, clean_logits, quantum, kept, watch
         ).run()
 
 
+@dataclass(eq=False)
 class _Drive:
     """One call of `drive`: the outcome so far, the waiting samples, and the working batch."""
 
-    def __init__(
-        self,
-        attack: AskAndTell,
-        oracle: Oracle,
-        x: Tensor,
-        y: Tensor,
-        ids: Tensor,
-        targets: Tensor | None,
-        seed: int,
-        batch_size: int,
-        search: Model | None,
-        clean_logits: Tensor | None,
-        quantum: int,
-        kept: Keep,
-    ) -> None:
-        self.attack, self.oracle, self.draw, self.kept = attack, oracle, Draw(seed), kept
-        self.searcher = oracle if search is None else Oracle(search)
-        self.x, self.y, self.ids = x, y, ids
-        self.batch_size, self.quantum = batch_size, quantum
-        looked = attack.aims and clean_logits is None
-        if looked:
-            clean_logits = torch.cat([oracle.looks(part).mean(0) for part in x.split(batch_size)]) if len(x) else None
-        self.ranks = attack.ranks(y, targets, clean_logits)
-        if kept == "last":  # nothing is judged on the way, so that there is nothing to try again for
+    attack: AskAndTell
+    oracle: Oracle
+    x: Tensor
+    y: Tensor
+    ids: Tensor
+    targets: Tensor | None
+    seed: int
+    batch_size: int
+    search: Model | None
+    clean_logits: Tensor | None
+    quantum: int
+    kept: Keep
+    watch: Watch | None
+
+    def __post_init__(self) -> None:
+        attack, oracle, x, y = self.attack, self.oracle, self.x, self.y
+        self.draw = Draw(self.seed)
+        self.searcher = oracle if self.search is None else Oracle(self.search)
+        self.several = oracle.evaluations > 1
+        # does the search see something else than what the target is judged by?
+        indirect = self.searcher is not oracle or not attack.faithful or self.several
+        self.confirms = indirect and self.kept != "last"
+        clean_logits, looked = self.clean_logits, attack.aims and self.clean_logits is None
+        if looked and len(x):
+            clean_logits = torch.cat([oracle.looks(part).mean(0) for part in x.split(self.batch_size)])
+        self.ranks = attack.ranks(y, self.targets, clean_logits)
+        if self.kept == "last":  # nothing is judged on the way, so that there is nothing to try again for
             self.ranks = self.ranks[:, :1]
         n, r = self.ranks.shape
         self.images = x.clone()
@@ -100,14 +109,14 @@ class _Drive:
         self.best = torch.full((n,), torch.inf, dtype=torch.float64, device=x.device)  # smallest distance so far
         self.forwards, self.backwards, self.refused = (torch.zeros_like(self.ranks) for _ in range(3))
         self.forwards[:, :1] += oracle.evaluations * looked
-        self.won, self.invalid = (torch.zeros_like(self.ranks, dtype=torch.bool) for _ in range(2))
+        self.success, self.invalid = (torch.zeros_like(self.ranks, dtype=torch.bool) for _ in range(2))
         self.allowed = allowed(attack.eps)
         self.stops = attack.stop_when_fooled and self.kept != "last" and math.isfinite(attack.eps)
         self.leap = None
-        simple = self.kept == "adversarial" and oracle.queries is None and oracle.evaluations == attack.eot == 1
+        simple = self.kept == "adversarial" and oracle.query_budget is None and oracle.evaluations == attack.eot == 1
         if isinstance(attack, Foreseeable) and simple:
             # on a GPU a few rows cost as much as a full batch, on a CPU as much as some
-            room = batch_size // 4 if x.device.type == "cpu" else batch_size
+            room = self.batch_size // 4 if x.device.type == "cpu" else self.batch_size
             self.leap = Leap(attack, self.searcher, self.draw, room)
         self.waiting: deque[tuple[int, int]] = deque((i, 0) for i in range(n))  # (pos, rank)
         self.next_rank = [1] * n
@@ -117,20 +126,21 @@ class _Drive:
         rows, state = self.admit(self.batch_size)
         while len(rows):
             live = rows.pos >= 0
-            known = None
-            if self.leap is not None and (leapt := self.leap.skip(rows, state)) is not None:
-                skipped, *known = leapt
-                self.forwards[rows.pos[live], rows.rank[live]] += skipped[live]
+            leapt = None if self.leap is None else self.leap.skip(rows, state)
+            if leapt is not None:
+                self.forwards[rows.pos[live], rows.rank[live]] += leapt.skipped[live]
             last = rows.age >= attack.queries
-            seen = self.ask(rows, state, last, live, known)
+            seen = self.observe(rows, state, last, live, leapt)
             done = attack.done(rows, state)
             final = last if done is None else last | done
-            won = self.keep(rows, state["query"], seen.adversarial, live & final)
-            end = final | won | (self.settled[rows.pos] < rows.rank) if self.stops else final
+            succeeded = self.keep(rows, state["query"], seen.adversarial, live & final)
+            end = final | succeeded | (self.settled[rows.pos] < rows.rank) if self.stops else final
             end = end | self.invalid[rows.pos, rows.rank]
-            if self.oracle.queries is not None:
+            if self.oracle.query_budget is not None:
                 end = end | self.spent(rows.pos)
             if bool((live & ~end).any()):
+                if self.watch is not None:
+                    self.watch(rows, seen)
                 state = attack.tell(rows, state, seen, self.draw)
                 rows.age += live & ~end
                 if self.kept == "last":
@@ -145,7 +155,7 @@ class _Drive:
         at = torch.arange(r, device=self.x.device)
         counted = at <= self.settled[:, None] if self.stops else torch.ones_like(self.invalid)
         invalid = (self.invalid & counted).any(1)
-        success = (self.won & counted).any(1) & ~invalid
+        success = (self.success & counted).any(1) & ~invalid
         rank = torch.where(success, self.settled, -1)
         return Outcome(
             images=self.images,
@@ -159,9 +169,9 @@ class _Drive:
         )
 
     def spent(self, pos: Tensor) -> Tensor:
-        """(B,) bool: the sample has used up the oracle's queries."""
-        assert self.oracle.queries is not None
-        return self.forwards[pos].sum(1) >= self.oracle.queries
+        """(B,) bool: the sample has used up the oracle's query budget."""
+        assert self.oracle.query_budget is not None
+        return self.forwards[pos].sum(1) >= self.oracle.query_budget
 
     # --- slots ----------------------------------------------------------------------------------------------------
 
@@ -185,13 +195,13 @@ class _Drive:
         ended = end.nonzero()[:, 0]
         if len(ended):
             at = rows.pos[ended]
-            over = self.spent(at) if self.oracle.queries is not None else torch.zeros_like(at, dtype=torch.bool)
+            over = self.spent(at) if self.oracle.query_budget is not None else torch.zeros_like(at, dtype=torch.bool)
             over = over | self.invalid[at].any(1) | (self.settled[at] < self.ranks.shape[1]) & self.stops
             for pos, is_over in torch.stack([at, over.long()], 1).tolist():
                 if not is_over:
                     self.queue(pos)
             rows.pos[ended] = -1
-            if self.oracle.queries is None and self.kept != "last":
+            if self.oracle.query_budget is None and self.kept != "last":
                 self.look_ahead(rows)
         free = (rows.pos < 0).nonzero()[:, 0]
         if self.waiting and len(free) >= min(self.quantum, len(rows)):
@@ -238,75 +248,89 @@ class _Drive:
 
     # --- asking and judging ---------------------------------------------------------------------------------------
 
-    def ask(
-        self, rows: Rows, state: State, last: Tensor, live: Tensor, known: Sequence[Tensor] | None = None
-    ) -> Observation:
+    def observe(self, rows: Rows, state: State, last: Tensor, live: Tensor, leapt: Leapt | None) -> Observation:
         """What the target shows at each row's query, and which of those points are adversarial.
 
-        known: has the searcher been shown the row's query already (B,), and its logits (B, K).
+        last, live: (B,) bool, rows at their last point, and slots that do not idle. leapt: what the leap has shown.
         """
-        attack, query = self.attack, state["query"]
         moving = bool((live & ~last).any())
-        several = self.oracle.evaluations > 1
-        searching = self.kept != "last" and (self.searcher is not self.oracle or not attack.faithful or several)
-        cell = rows.pos[live], rows.rank[live]  # one row each
+        # with one evaluation, last points are judged by the target itself
+        confirms = self.confirms and (moving or self.several)
+        logits, loss, gradient = self.ask(rows, state, last, live, moving, confirms, leapt)
+        adversarial = self.claimed(rows, state["query"], logits, last, live)
+        self.check(logits, rows, live)
+        if confirms:
+            adversarial = self.confirmed(rows, state["query"], adversarial, last, live)
+        if gradient is not None:  # a way that nobody can follow; a point that is adversarial counts without it
+            lost = live & ~last & ~adversarial & ~torch.isfinite(gradient.flatten(1).sum(1))
+            self.invalid[rows.pos[lost], rows.rank[lost]] = True
+            self.settle(rows, lost)
+        shown = logits[0] if len(logits) == 1 else logits.mean(0)
+        return Observation(shown, loss, gradient, adversarial & ~self.invalid[rows.pos, rows.rank])
+
+    def ask(
+        self, rows: Rows, state: State, last: Tensor, live: Tensor, moving: bool, confirms: bool, leapt: Leapt | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Logits (evaluations, B, K), loss (B,) and gradient at each query, charged to their rows.
+
+        moving: does a row go on from here? confirms: will the target judge what is claimed?
+        """
+        attack, cell = self.attack, (rows.pos[live], rows.rank[live])  # one row each
+        gradient = None
         if attack.needs == "gradient" and moving:
             judged = attack.judged(rows, state)
             logits, loss, gradient = self.follow(rows, state, judged if self.quantum == 1 else None)
             shown = attack.views * attack.eot
             self.backwards[cell] += torch.where(last if judged is None else last | judged, 0, shown)[live]
         else:
-            gradient = None
-            searching = searching and (moving or several)  # the last point of a row is judged by the target itself
             shown = attack.eot if moving else 1
-            asked_of = self.searcher if searching else self.oracle
-            if known is not None and asked_of is self.searcher:
-                logits, new = known[1][None], (~known[0]).nonzero()[:, 0]
-                if len(new):
-                    logits[0, new] = asked_of.logits(query[new])
-            else:
-                logits = torch.stack([asked_of.logits(query) for _ in range(shown)])
+            logits = self.scores(state["query"], self.searcher if confirms else self.oracle, shown, leapt)
             losses = [attack.objective(z, rows, state) for z in logits] if self.oracle.gives != "labels" else []
             loss = torch.stack(losses).mean(0) if losses else logits.new_zeros(len(rows))
-        # a last point needs one look, which a target that judges by several is charged for below
-        self.forwards[cell] += torch.where(last, 0 if several and searching else 1, shown)[live]
-        hit = self.adversarial(logits, rows) & live
+        # a last point needs one look; where it takes several evaluations, `confirmed` charges them
+        self.forwards[cell] += torch.where(last, 0 if self.several and confirms else 1, shown)[live]
+        return logits, loss, gradient
+
+    def scores(self, query: Tensor, asked: Oracle, times: int, leapt: Leapt | None) -> Tensor:
+        """(times, B, K): the logits at each query; what the leap has shown the searcher is not asked again."""
+        if leapt is None or asked is not self.searcher:
+            return torch.stack([asked.logits(query) for _ in range(times)])
+        logits, new = leapt.logits[None], (~leapt.shown).nonzero()[:, 0]
+        if len(new):
+            logits[0, new] = asked.logits(query[new])
+        return logits
+
+    def claimed(self, rows: Rows, query: Tensor, logits: Tensor, last: Tensor, live: Tensor) -> Tensor:
+        """(B,) bool: by these logits the point is adversarial and may count."""
+        found = self.adversarial(logits, rows) & live
         if self.kept == "adversarial":  # some search outside the ball on their way; only points inside count
-            i = hit.nonzero()[:, 0]
-            hit[i] = distance(query[i] - rows.x[i], attack.norm) <= self.allowed
-        if not attack.faithful and self.oracle.queries is not None:
-            hit &= last | ~self.spent(rows.pos)  # nothing is left to confirm it
-        self.check(logits, rows, live)
-        if searching:
-            news = rows.rank < self.settled[rows.pos] if self.stops else torch.ones_like(hit)
-            if self.kept == "smallest":
-                news = news & (distance(query - rows.x, attack.norm) < self.best[rows.pos])
-            doubtful = (hit | last) & live & news
-            i = doubtful.nonzero()[:, 0]
-            if len(i):
-                claimed = hit[i]
-                judging = self.oracle.looks(query[i])
-                asked = rows.take(i)
-                self.check(judging, asked, torch.ones_like(claimed))
-                judged = self.adversarial(judging, asked)
-                if several:
-                    judged &= last[i] | self.adversarial(judging, asked, CLEAR)
-                    self.forwards[asked.pos, asked.rank] += self.oracle.evaluations
-                elif not attack.faithful:
-                    self.forwards[asked.pos, asked.rank] += (~last[i]).long()
-                # a last point is judged by the target whether it was claimed or not
-                self.refused[asked.pos, asked.rank] += (claimed & ~judged & ~last[i]).long()
-                hit = hit & ~doubtful
-                hit[i] = judged
-        seen = logits[0] if len(logits) == 1 else logits.mean(0)
-        if gradient is not None:  # a way that nobody can follow; a point that is adversarial counts without it
-            lost = live & ~last & ~hit & ~torch.isfinite(gradient.flatten(1).sum(1))
-            self.invalid[rows.pos[lost], rows.rank[lost]] = True
-            self.settle(rows, lost)
-        return Observation(seen, loss, gradient, hit & ~self.invalid[rows.pos, rows.rank])
+            i = found.nonzero()[:, 0]
+            found[i] = distance(query[i] - rows.x[i], self.attack.norm) <= self.allowed
+        if not self.attack.faithful and self.oracle.query_budget is not None:
+            found &= last | ~self.spent(rows.pos)  # nothing is left to confirm it
+        return found
+
+    def confirmed(self, rows: Rows, query: Tensor, claimed: Tensor, last: Tensor, live: Tensor) -> Tensor:
+        """(B,) bool: `claimed`, with the target's own verdict on each claim that is news and on every last point."""
+        news = rows.rank < self.settled[rows.pos] if self.stops else torch.ones_like(claimed)
+        if self.kept == "smallest":
+            news = news & (distance(query - rows.x, self.attack.norm) < self.best[rows.pos])
+        i = ((claimed | last) & live & news).nonzero()[:, 0]
+        if not len(i):
+            return claimed
+        logits, asked, ending = self.oracle.looks(query[i]), rows.take(i), last[i]
+        self.check(logits, asked, torch.ones_like(ending))
+        found = self.adversarial(logits, asked)
+        if self.several:
+            found &= ending | self.adversarial(logits, asked, CLEAR)
+            self.forwards[asked.pos, asked.rank] += self.oracle.evaluations
+        elif not self.attack.faithful:
+            self.forwards[asked.pos, asked.rank] += (~ending).long()
+        self.refused[asked.pos, asked.rank] += (claimed[i] & ~found & ~ending).long()
+        return claimed.index_copy(0, i, found)
 
     def follow(self, rows: Rows, state: State, judged: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """The searcher's logits (looks, B, K), loss (B,) and gradient (B, C, H, W) at each query.
+        """The searcher's logits (evaluations, B, K), loss (B,) and gradient (B, C, H, W) at each query.
 
         The gradient is zero for the rows that want to be judged only, which costs them a forward pass and no more.
         """
@@ -339,11 +363,11 @@ class _Drive:
         self.settled.scatter_reduce_(0, rows.pos[i], rows.rank[i], "amin")
 
     def adversarial(self, logits: Tensor, rows: Rows, share: float = 0.5) -> Tensor:
-        """(B,) bool: do more of the looks (looks, B, K) than this share say so?"""
+        """(B,) bool: do more than this share of the evaluations (evaluations, B, K) say so?"""
         predicted = logits.argmax(2)
         return most(self.attack.succeeds(predicted, rows.y, rows.target), share)
 
-    def keep(self, rows: Rows, query: Tensor, hit: Tensor, final: Tensor) -> Tensor:
+    def keep(self, rows: Rows, query: Tensor, adversarial: Tensor, final: Tensor) -> Tensor:
         """Write the points that are to be kept into the outcome; returns the rows that have succeeded, (B,) bool.
 
         The first point inside the budget is kept, of the lowest rank that found one. An attack on the distance keeps
@@ -351,22 +375,22 @@ class _Drive:
         last point of their last rank.
         """
         if self.kept == "last":
-            return torch.zeros_like(hit)
-        won, open_ = hit, self.settled[rows.pos] == self.ranks.shape[1]
+            return torch.zeros_like(adversarial)
+        succeeded, open_ = adversarial, self.settled[rows.pos] == self.ranks.shape[1]
         if self.kept == "smallest":
             size = distance(query - rows.x, self.attack.norm)
-            won = hit & (size <= self.allowed)
-            nearer = hit & (size < self.best[rows.pos]) & (open_ | (not self.stops))
+            succeeded = adversarial & (size <= self.allowed)
+            nearer = adversarial & (size < self.best[rows.pos]) & (open_ | (not self.stops))
             i = nearer.nonzero()[:, 0]
             self.best.scatter_reduce_(0, rows.pos[i], size[i], "amin")
             stored = nearer & (size == self.best[rows.pos])  # ranks of one sample may run side by side
         else:
-            failing = final & ~hit & open_
+            failing = final & ~adversarial & open_
             i = failing.nonzero()[:, 0]
             self.failed.scatter_reduce_(0, rows.pos[i], rows.rank[i], "amax")
             stored = failing & (rows.rank == self.failed[rows.pos])
         if self.stops or self.kept == "adversarial":
-            first = won & (rows.rank < self.settled[rows.pos])
+            first = succeeded & (rows.rank < self.settled[rows.pos])
             self.settle(rows, first)
             stored = stored & (self.settled[rows.pos] == self.ranks.shape[1])
             stored |= first & (rows.rank == self.settled[rows.pos])
@@ -375,6 +399,6 @@ class _Drive:
         i = stored.nonzero()[:, 0]
         if len(i):
             self.images[rows.pos[i]] = query[i]
-        i = won.nonzero()[:, 0]
-        self.won[rows.pos[i], rows.rank[i]] = True
-        return won
+        i = succeeded.nonzero()[:, 0]
+        self.success[rows.pos[i], rows.rank[i]] = True
+        return succeeded

@@ -100,8 +100,8 @@ class FoolboxAttack(Attack):
     def attempt(
         self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
     ) -> Outcome:
-        if oracle.queries is not None:
-            raise UserError(f"{type(self).__name__} cannot keep to a number of queries. Use fmn, or set no limit.")
+        if oracle.query_budget is not None:
+            raise UserError(f"{type(self).__name__} cannot keep to a query budget. Use fmn, or set none.")
         target = torch.full_like(y, -1) if targets is None else targets
         with torch.inference_mode(False), torch.enable_grad(), undisturbed(oracle.model):
             parts = zip(*(each.split(how["batch_size"]) for each in (x, y, target)), strict=True)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from robustlab.attacks.rows import Draw, Foreseeable, Rows, State
 from robustlab.oracle import Oracle
+
+
+class Leapt(NamedTuple):
+    """What a leap has shown of each row."""
+
+    skipped: Tensor  # (B,): how many queries change nothing, from the first one on
+    shown: Tensor  # (B,) bool: the query at which the row now stands was among those shown
+    logits: Tensor  # (B, K): its logits, if so
 
 
 class Leap:
@@ -22,12 +32,8 @@ class Leap:
         self.attack, self.oracle, self.draw, self.room = attack, oracle, draw, room
         self.reach = 2
 
-    def skip(self, rows: Rows, state: State) -> tuple[Tensor, Tensor, Tensor] | None:
-        """How many queries change nothing, from the current one on (B,); rows and state move on past them.
-
-        Then: was the query at which a row stops among those shown (B,), and if so the logits (B, K). None: the rows are
-        too many to look ahead.
-        """
+    def skip(self, rows: Rows, state: State) -> Leapt | None:
+        """Move rows and state past the queries that change nothing. None: the rows are too many to look ahead."""
         attack, n, device = self.attack, len(rows), rows.age.device
         reach = min(self.reach, self.room // n)
         if reach < 2:
@@ -51,4 +57,4 @@ class Leap:
         rows.age += skipped
         moved = skipped[rows.pos >= 0]
         self.reach = 2 * reach if bool((moved == reach).all()) else max(2, reach // 2)
-        return skipped, skipped < reach, logits.view(reach, n, -1)[skipped.clamp(max=reach - 1), each]
+        return Leapt(skipped, skipped < reach, logits.view(reach, n, -1)[skipped.clamp(max=reach - 1), each])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -51,6 +52,9 @@ class Observation(NamedTuple):
     loss: Tensor
     gradient: Tensor | None
     adversarial: Tensor  # (B,) bool
+
+
+Watch = Callable[[Rows, Observation], None]  # is told what is seen, as the attack is
 
 
 @dataclass(frozen=True)

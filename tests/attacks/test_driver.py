@@ -332,7 +332,7 @@ def test_nan_on_one_sample_leaves_the_others_alone(
 
 def test_query_budget(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
     x, y = sample
-    outcome = PGD(eps=1e-6, steps=10, restarts=5).run(Oracle(net, queries=17), x, y)
+    outcome = PGD(eps=1e-6, steps=10, restarts=5).run(Oracle(net, query_budget=17), x, y)
     assert (outcome.forwards == 17).all()
 
 
@@ -340,7 +340,7 @@ def test_query_budget_holds_where_a_hit_is_shown_again(net: nn.Module, sample: t
     x, y = sample
     attack = attack_class("di-fgsm")(eps=0.03, steps=10, diversity=1.0)
     free = attack.run(net, x, y, ids=IDS)
-    outcome = attack.run(Oracle(net, queries=5), x, y, ids=IDS)
+    outcome = attack.run(Oracle(net, query_budget=5), x, y, ids=IDS)
     assert free.success.any() and outcome.success.any() and (outcome.forwards <= 5).all()
 
 

@@ -154,8 +154,8 @@ def test_bad_parameters_are_said(net: nn.Module) -> None:
     for kind, parameters, message in bad:
         with pytest.raises(UserError, match=message):
             kind(**parameters)
-    with pytest.raises(UserError, match="number of queries"):
-        CW().run(Oracle(net, queries=100), x, y)
+    with pytest.raises(UserError, match="query budget"):
+        CW().run(Oracle(net, query_budget=100), x, y)
     with pytest.raises(UserError, match="cw has no parameter 'restarts'"):
         load_suite(attacks=["cw:restarts=2"], norm="l2", eps="0.5")
     suite = load_suite(attacks=["deepfool:steps=5", "cw:step_size=0.02"], norm="l2", eps="0.5")

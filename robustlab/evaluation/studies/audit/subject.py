@@ -14,7 +14,7 @@ from robustlab.attacks.apgd import APGD
 from robustlab.attacks.base import Attack, Outcome
 from robustlab.attacks.pgd import PGD
 from robustlab.attacks.row_attack import RowAttack
-from robustlab.attacks.rows import Draw, Observation, Rows, State
+from robustlab.attacks.rows import Observation, Rows
 from robustlab.attacks.suite import Member, Suite
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.memory import Batches, of_the_machine
@@ -157,10 +157,9 @@ class Subject:
 
     def _attacked(self, name: str, attack: Attack) -> Attacked:
         """One attack on all samples. What a model raises is kept as the reason why nothing was broken."""
-        if isinstance(attack, PGD | APGD) and name == self.leading.name:
-            attack = watched(attack, self.losses)
+        leads = isinstance(attack, PGD | APGD) and name == self.leading.name
         try:
-            outcome = self.run(attack)
+            outcome = self.run(attack, watch=self._watch if leads else None)
             verdict = self.batches.fit(
                 lambda size: judge(
                     self.model,
@@ -186,6 +185,12 @@ class Subject:
         """(n, ages) the loss of `leading` at each step, of its best rank; filled while `white` runs."""
         return torch.full((len(self), self.leading_attack.queries + 1), -torch.inf, device=self.device)
 
+    def _watch(self, rows: Rows, seen: Observation) -> None:
+        """Note the largest loss of any try at each step, in `losses`."""
+        live = rows.pos >= 0
+        at = rows.pos[live] * self.losses.shape[1] + rows.age[live]
+        self.losses.view(-1).scatter_reduce_(0, at, seen.loss[live].to(self.losses.dtype), "amax")
+
     @cached_property
     def broken(self) -> Tensor:
         """(n,) bool: by any gradient attack of the suite."""
@@ -202,21 +207,6 @@ class Subject:
         if len(self.left):
             found[self.left] = self.run(attack, self.left, **more).success
         return found
-
-
-def watched(attack: RowAttack, losses: Tensor) -> RowAttack:
-    """The same attack, which leaves what it sees in a table (n, ages): at each step the largest loss of any try."""
-    kind = type(attack)
-
-    def tell(self: RowAttack, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
-        live = rows.pos >= 0
-        at = rows.pos[live] * losses.shape[1] + rows.age[live]
-        losses.view(-1).scatter_reduce_(0, at, seen.loss[live].to(losses.dtype), "amax")
-        return kind.tell(self, rows, state, seen, draw)
-
-    made: RowAttack = object.__new__(type(kind.__name__, (kind,), {"tell": tell}))
-    made.__dict__.update(attack.__dict__)  # it is frozen: no field is set twice
-    return made
 
 
 def fatal(error: Exception) -> bool:
