@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from robustlab.attacks import attack_class
 from robustlab.attacks.naming import Table, named
 from robustlab.attacks.parameters import typed
-from robustlab.base.cards import convert, find_card, read_card
+from robustlab.base.cards import convert, find_card, parse_value, read_card
 from robustlab.base.errors import UserError
 from robustlab.base.words import as_fraction
 from robustlab.threat.model import NORMS, ThreatModel, parse_eps
 
 if TYPE_CHECKING:
     from robustlab.attacks.base import Attack
+
+DEFAULT_CARD = "linf-standard"
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,7 @@ def parse_attack(text: str) -> dict[str, Any]:
             raise UserError(f"--attack expects name:key=value,key=value; {pair!r} in {text!r} is no key=value.")
         if (key := key.strip()) in table:
             raise UserError(f"--attack {text} says {key} twice. Say it once.")
-        try:
-            table[key] = tomllib.loads(f"v = {value.strip()}")["v"]
-        except ValueError:  # no TOML, or a number of more digits than Python reads
-            table[key] = value.strip()
+        table[key] = parse_value(value.strip())
     return table
 
 
@@ -153,7 +151,7 @@ def _content(card: str | None, attacks: Sequence[str]) -> tuple[SuiteCard, str, 
     if attacks:
         content, name, where = SuiteCard(attack=[parse_attack(text) for text in attacks]), "attacks", "--attack"
     else:
-        path = find_card("attacks", card or "linf-standard")
+        path = find_card("attacks", card or DEFAULT_CARD)
         content, name, where = read_card(path, SuiteCard), path.stem, str(path.name)
     if not content.attack:
         raise UserError(f"{where} names no attack; it needs at least one [[attack]] table with a method.")

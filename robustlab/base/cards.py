@@ -60,6 +60,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid TOML: {error}.") from error
 
 
+def parse_value(text: str) -> Any:
+    """The value of `key=value` as somebody typed it: read as TOML; words and fractions stay text.
+
+    >>> parse_value("0.05"), parse_value("4/255"), parse_value("true")
+    (0.05, '4/255', True)
+    """
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except ValueError:  # no TOML, or a number of more digits than Python reads
+        return text
+
+
 def convert(content: Any, kind: type[T], where: str) -> T:
     """Content (from TOML or flags) as a checked dataclass; unknown keys and wrong types are a `UserError`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from robustlab.base.errors import UserError, did_you_mean
 
@@ -41,15 +41,6 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if not any(value is each or (value == each and type(value) is type(each)) for each in choices):
         words = ", ".join(map(str, choices))
         raise UserError(f"{name} must be one of {words}; got {value!r}.{did_you_mean(str(value), map(str, choices))}")
-
-
-def check_once(flag: str, values: Iterable[object] | None) -> None:
-    """No value is given twice."""
-    seen: set[object] = set()
-    for value in values or ():
-        if value in seen:
-            raise UserError(f"{flag} was given {value} twice. Give each once.")
-        seen.add(value)
 
 
 def check_path(text: str) -> None:

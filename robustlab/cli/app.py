@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 from cyclopts import UNSET, App, Parameter, Token, convert
 
@@ -16,9 +16,14 @@ from robustlab.base.errors import UserError
 from robustlab.base.typed import check_path
 
 
+def _inside(kind: Any) -> list[Any]:
+    """A type and all that it is made of: list[int] | None has int inside."""
+    return [kind, *(inner for each in get_args(kind) for inner in _inside(each))]
+
+
 def _checked(kind: Any, tokens: Sequence[Token]) -> Any:
     """What cyclopts makes of the words, without those that it would take and that nobody can mean."""
-    kinds = (kind, *get_args(kind))
+    kinds = _inside(kind)
     for word in (token.value for token in tokens if token.implicit_value is UNSET):
         if word == "":
             raise ValueError("an empty value was given. Give one, or leave it out.")
@@ -41,10 +46,7 @@ app = App(
     default_parameter=Parameter(converter=_checked),
 )
 
-Flag = Annotated[bool, Parameter(negative=())]
 DIGITS = 18  # of whole numbers that fit into 64 bits for certain
-SEVERAL = ("--surrogate", "--ids", "--classes", "--mean", "--std", "--curve", "--set")  # take all words up to a flag
-Words = Annotated[list[str], Parameter(negative=())]
 
 
 def command_line() -> str:
@@ -53,7 +55,7 @@ def command_line() -> str:
 
 
 def check_words(words: Sequence[str]) -> None:
-    """A `UserError` for words that cannot be written down, and for a flag of several values that has none."""
+    """A `UserError` for words that cannot be written down."""
     for word in words:
         try:
             word.encode()
@@ -63,11 +65,6 @@ def check_words(words: Sequence[str]) -> None:
             if sys.getfilesystemencoding() != "utf-8":
                 told = "Set LC_ALL=C.UTF-8, or rename it."
             raise UserError(f"{shown} is not UTF-8, and a run writes down what it was given. {told}") from None
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
-        if word == "--":
-            return
-        if word in SEVERAL and following.startswith("--"):
-            raise UserError(f"{word} was given without a value.")
 
 
 def of_the_user(error: OSError, words: Sequence[str]) -> bool:

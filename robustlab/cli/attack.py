@@ -2,137 +2,266 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from robustlab.cli.app import Flag, Words, app, command_line
+from robustlab.attacks import ATTACKS
+from robustlab.attacks.suite import DEFAULT_CARD, check_suite
+from robustlab.base.cards import card_names
+from robustlab.base.errors import UserError
+from robustlab.base.words import visible, visible_json
+from robustlab.cli.app import app, command_line
+from robustlab.cli.flags import (
+    DATA_HELP,
+    DATA_PANEL,
+    OUTPUT_PANEL,
+    SEVERAL,
+    DataFlags,
+    Flag,
+    ModelFlags,
+    OutputFlags,
+    Words,
+    check_once,
+    data_of,
+)
 from robustlab.evaluation.options import Options
+from robustlab.models.zoo import card_path
+
+if TYPE_CHECKING:
+    from robustlab.evaluation.evaluate import Listener
+
+DEFAULT_MODELS = ("road-signs/cnn", "road-signs/cnn-robust")
+
+
+@Parameter(name="*", group=Group("Attacks", sort_key=1))
+@dataclass(frozen=True)
+class AttackFlags:
+    """What attacks, and what the attacker may do."""
+
+    suite: Annotated[
+        str | None,
+        Parameter(help=f"A card, by name or path: {', '.join(card_names('attacks'))} (default: {DEFAULT_CARD})."),
+    ] = None
+
+    attack: Annotated[
+        Words | None,
+        Parameter(
+            help=f"Attacks without a card, name:key=value,...; may be given several times: {', '.join(ATTACKS)}."
+        ),
+    ] = None
+
+    surrogate: Annotated[list[str] | None, SEVERAL] = None
+    """Craft every attack on these models alone (several: on the mean of their logits), and show the attacked ones only
+    the finished images: a transfer attack. Names as MODEL; give MODEL first."""
+
+    norm: Literal["linf", "l2", "l1"] | None = None
+    """Norm of the threat model; overrides the card."""
+
+    eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
+    """Budget, such as 8/255 or 0.5; overrides the card and the data set's default."""
+
+    targeted: Flag = False
+    """Success is only being predicted as the target."""
+
+    target: str | None = None
+    """A class name, random, or least-likely."""
+
+    @property
+    def suite_arguments(self) -> dict[str, Any]:
+        """As `load_suite` and `check_suite` take them."""
+        threat = {"norm": self.norm, "eps": self.eps, "targeted": self.targeted or None, "target": self.target}
+        return {"card": self.suite, "attacks": self.attack or (), **threat}
+
+    def check(self, models: Sequence[str]) -> None:
+        """A `UserError` for what cannot be meant. models: their names as given, or none. Loads nothing but cards."""
+        if self.surrogate and not models:
+            raise UserError(
+                "--surrogate takes every name after it. Give the model to attack before: MODEL --surrogate NAME."
+            )
+        surrogates = [card_path(name) for name in self.surrogate or ()]
+        check_once("--surrogate", surrogates)
+        if own := set(map(card_path, models)).intersection(surrogates):
+            raise UserError(
+                f"{min(own)} is attacked, and so no surrogate for itself: a transfer attack is crafted on another"
+                " model. Leave it out of --surrogate."
+            )
+        check_once("--attack", self.attack)
+        if self.suite and self.attack:
+            raise UserError("Give either --suite or --attack, not both.")
+        check_suite(**self.suite_arguments)
+        if self.target and not self.targeted:
+            raise UserError("--target needs --targeted.")
+
+
+@Parameter(name="*", group=DATA_PANEL)
+@dataclass(frozen=True)
+class SampleFlags:
+    """Which images are attacked."""
+
+    data: Annotated[str | None, Parameter(help=f"{DATA_HELP}; default: what the model is for.")] = None
+
+    limit: str = "500"
+    """The first N samples of the test split, or all."""
+
+    ids: Annotated[list[int] | None, SEVERAL] = None
+    """Only the samples with these ids."""
+
+    classes: Annotated[list[str] | None, SEVERAL] = None
+    """Only samples of these classes."""
+
+    def check(self) -> None:
+        """A `UserError` for what cannot be meant."""
+        parse_limit(self.limit)
+        check_once("--ids", self.ids)
+        if self.ids and min(self.ids) < 0:
+            raise UserError(f"--ids are numbers from 0 on, got {min(self.ids)}.")
+        check_once("--classes", self.classes)
+
+
+@Parameter(name="*", group=OUTPUT_PANEL)
+@dataclass(frozen=True)
+class ResultFlags:
+    """What is printed, and what the exit code says."""
+
+    json: Flag = False
+    """Print the results as JSON on stdout; everything else goes to stderr."""
+
+    quiet: Flag = False
+    """Print only warnings, errors and the table."""
+
+    fail_under: float | None = None
+    """Exit with 1 if a model's robust accuracy is below this fraction."""
+
+    def check(self) -> None:
+        """A `UserError` for what cannot be meant."""
+        if self.fail_under is not None and not 0 <= self.fail_under <= 1:
+            raise UserError(f"--fail-under is a fraction between 0 and 1, got {self.fail_under:g}.")
+
+    def show(self, found: dict[str, Any], page: Path) -> int:
+        """Print what a run found; returns the exit code."""
+        import msgspec
+
+        from robustlab.reporting import terminal_table, terminal_width
+
+        if self.json:
+            written = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
+            sys.stdout.buffer.write(visible_json(written).encode() + b"\n")
+        print(terminal_table(found, terminal_width(sys.stderr)), file=sys.stderr)
+        print(f"Page: {visible(page)}", file=sys.stderr)
+        shares = {result["model"]: result["robust_accuracy"]["value"] for result in found["results"]}
+        missed = {name: value for name, value in shares.items() if value < (self.fail_under or 0.0)}
+        for name, value in missed.items():
+            print(f"{visible(name)}: robust accuracy {value:.4f} is under {self.fail_under:g}.", file=sys.stderr)
+        return 1 if missed else 0
 
 
 @app.command
 def attack(
-    *models: str,
-    suite: str | None = None,
-    attack: Words | None = None,
-    surrogate: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    data: str | None = None,
-    norm: Literal["linf", "l2", "l1"] | None = None,
-    eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    targeted: Flag = False,
-    target: str | None = None,
-    limit: str = "500",
-    ids: Annotated[list[int] | None, Parameter(consume_multiple=True, negative=())] = None,
-    classes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    weights: Path | None = None,
-    mean: Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())] = None,
-    std: Annotated[list[float] | None, Parameter(consume_multiple=True, negative=())] = None,
-    data_root: Path | None = None,
-    download: Flag = False,
-    size: str | None = None,
-    workers: int | None = None,
-    skip_bad: Flag = False,
-    output: Path | None = None,
-    resume: Flag = False,
-    overwrite: Flag = False,
-    json: Flag = False,
-    quiet: Flag = False,
-    fail_under: float | None = None,
-    options: Options = Options(),  # noqa: B008, frozen
+    *models: Annotated[
+        str,
+        Parameter(
+            help="Zoo names (`robustlab zoo`), torchvision:NAME, cards (.toml), folders of trainings, exported programs"
+            f" (.pt2), or FILE.py:function; default {' and '.join(DEFAULT_MODELS)}."
+        ),
+    ],
+    attacks: AttackFlags = AttackFlags(),
+    samples: SampleFlags = SampleFlags(),
+    files: DataFlags = DataFlags(),
+    own: ModelFlags = ModelFlags(),
+    options: Options = Options(),
+    output: OutputFlags = OutputFlags(),
+    results: ResultFlags = ResultFlags(),
 ) -> int:
-    """Attack classifiers, and write one page about how they fail.
+    """Attack classifiers, and write one page about how they fail."""
+    names = models or DEFAULT_MODELS
+    check_once("MODEL", [card_path(name) for name in names])
+    own.check(names)
+    attacks.check(models)
+    samples.check()
+    check_once("--curve", options.curve)
+    results.check()
+    output.check("run")
+    files.check(samples.data or data_of(names[0]), models=[*names, *(attacks.surrogate or ())])
 
-    Parameters
-    ----------
-    models
-        Zoo names (`robustlab zoo`), torchvision:NAME, cards (.toml), folders of trainings, exported programs (.pt2), or
-        FILE.py:function; default road-signs/cnn and its robust twin.
-    suite
-        A card, by name or path: fgsm, pgd, linf-standard (the default), l2-standard, autoattack-standard,
-        autoattack-l1, autoattack-rand, linf-strong, transfer.
-    attack
-        Attacks without a card, name:key=value,...; may be given several times: fgsm, pgd, mi-fgsm, ni-fgsm, si-ni-fgsm,
-        di-fgsm, ti-fgsm, apgd, apgd-t, square, fab-t, fmn, ddn, deepfool, cw, ead, brendel-bethge.
-    surrogate
-        Craft every attack on these models alone (several: on the mean of their logits), and show the attacked ones only
-        the finished images: a transfer attack. Names as MODEL; give MODEL first.
-    data
-        road-signs, mnist, fashion-mnist, cifar10, cifar100, svhn, gtsrb, npz:PATH or folder:PATH (images in class
-        folders); default: what the model is for.
-    norm
-        Norm of the threat model; overrides the card.
-    eps
-        Budget, such as 8/255 or 0.5; overrides the card and the data set's default.
-    targeted
-        Success is only being predicted as the target.
-    target
-        A class name, random, or least-likely.
-    limit
-        The first N samples of the test split, or all.
-    ids
-        Only the samples with these ids.
-    classes
-        Only samples of these classes.
-    weights
-        Weights for one model: .safetensors or .pth; for torchvision:NAME also random, or a name such as IMAGENET1K_V1.
-    mean
-        Normalisation of one model, one value or one a channel.
-    std
-        As --mean.
-    data_root
-        Where torchvision's data sets lie (default: the variable ROBUSTLAB_DATA).
-    download
-        Let torchvision download the data and the weights that are missing.
-    size
-        Side in pixels, or HEIGHTxWIDTH: of road-signs and gtsrb (a side); of folder:PATH, whose images are scaled until
-        they cover it and cropped around their centre (default: what the model expects).
-    workers
-        Threads that decode the images of folder:PATH (default: as many as processors, at most 4).
-    skip_bad
-        Leave out files of folder:PATH that are no images, and say which.
-    output
-        The run folder (default reports/DATA-DATE-TIME).
-    resume
-        Go on with the run in --output.
-    overwrite
-        Replace the run in --output.
-    json
-        Print the results as JSON on stdout; everything else goes to stderr.
-    quiet
-        Print only warnings, errors and the table.
-    fail_under
-        Exit with 1 if a model's robust accuracy is below this fraction.
-    """
-    from robustlab.cli.asked import Request
+    # now torch, which takes seconds
+    from robustlab.attacks.suite import load_suite
+    from robustlab.base.environment import resolve_device
+    from robustlab.base.files import default_folder, resumable
+    from robustlab.data import load_data
+    from robustlab.evaluation.evaluate import evaluate
+    from robustlab.evaluation.processes import World
+    from robustlab.models import load_model
+    from robustlab.models.suitable import suitable
+    from robustlab.reporting import report
+    from robustlab.runs import results as results_of
 
-    request = Request(
-        models=models,
-        suite=suite,
-        attacks=attack or [],
-        surrogates=surrogate,
-        data=data,
-        threat={"norm": norm, "eps": eps, "targeted": targeted or None, "target": target},
-        limit=limit,
-        ids=ids,
-        classes=classes,
-        weights=weights,
-        mean=mean,
-        std=std,
-        data_root=data_root,
-        download=download,
-        size=size,
-        workers=workers,
-        skip_bad=skip_bad,
-        output=output,
-        resume=resume,
-        overwrite=overwrite,
-        json=json,
-        quiet=quiet,
-        fail_under=fail_under,
+    load_suite(**attacks.suite_arguments)  # whether it is right, before all else
+    world = World.join()
+    options = replace(options, device=str(resolve_device(options.device)))
+    targets = [load_model(name, **asdict(own), download=files.download) for name in names]
+    surrogates = [load_model(name, download=files.download) for name in attacks.surrogate or ()]
+    wanted = samples.data or targets[0].data or "road-signs"
+    given = {key: value for key, value in files.arguments.items() if key != "size" or value is not None}
+    chosen = load_data(
+        wanted,
+        "test",
+        parse_limit(samples.limit),
+        ids=samples.ids or (),
+        classes=samples.classes or (),
+        **suitable(wanted, targets) | given,
     )
-    request.check(options)  # before torch is imported, which takes seconds
+    suite = load_suite(**attacks.suite_arguments, default=chosen.threat)
+    folder = output.output or world.agree(default_folder(chosen.name) if world.first else Path())
+    with resumable(folder):
+        run = evaluate(
+            targets,
+            chosen,
+            suite,
+            surrogate=surrogates or None,
+            output=folder,
+            resume=output.resume,
+            overwrite=output.overwrite,
+            command=command_line(),
+            listener=_listener(results.quiet or not world.first),
+            **asdict(options),
+        )
+    if not world.first:
+        return 0
+    return results.show(results_of(run), report([run.folder], run.folder / "report.html"))
 
-    from robustlab.cli import attack_job as main_job
 
-    return main_job.attack(request, options, command_line())
+def parse_limit(text: str) -> int | None:
+    """`all` as None, otherwise a positive number.
+
+    >>> parse_limit("all"), parse_limit("20")
+    (None, 20)
+    """
+    if text == "all":
+        return None
+    if not (text.isascii() and text.isdecimal()) or not text.strip("0"):
+        raise UserError(f"--limit is a number of samples of at least 1, or all; got {text!r}.")
+    if len(text) > 18:
+        raise UserError(f"--limit {text:.30} is more than any data set has; for everything write --limit all.")
+    return int(text)
+
+
+def _listener(quiet: bool) -> Listener:
+    """Sentences and progress on stderr: a bar if it is a terminal, otherwise a line a minute."""
+    from contextlib import nullcontext
+
+    from robustlab.base.progress import bar
+    from robustlab.evaluation.evaluate import Listener
+
+    if quiet:
+        return Listener(
+            say=lambda text: print(visible(text), file=sys.stderr) if text.startswith("Warning") else None,
+            watch=lambda clock, say: nullcontext(),
+        )
+    if not sys.stderr.isatty():
+        return Listener()
+    return Listener(watch=lambda clock, say: bar(clock))

@@ -2,50 +2,60 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from robustlab.cli.app import Flag, app, command_line
+from robustlab.base.cards import card_names, parse_value
+from robustlab.base.errors import UserError
+from robustlab.base.typed import check_device, check_whole
+from robustlab.base.words import counted, visible
+from robustlab.cli.app import app, command_line
+from robustlab.cli.flags import DATA_PANEL, SEVERAL, DataFlags, OutputFlags
+from robustlab.models import ARCHITECTURES
 
 
 @app.command
 def train(
-    model: str,
+    model: Annotated[
+        str,
+        Parameter(
+            help=f"What to train: an architecture ({', '.join(ARCHITECTURES)}), torchvision:NAME or FILE.py:function,"
+            " from random weights; a zoo name, again as its card says; or a model card (or its folder), further from"
+            " its weights. The function gets the number of classes and (channels, height, width) if it has parameters"
+            " named classes and shape, and its network gets images in [0, 1]: normalisation belongs inside."
+        ),
+    ],
     /,
     *,
-    data: str | None = None,
-    recipe: str | None = None,
-    set: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
+    data: Annotated[str | None, Parameter(group=DATA_PANEL)] = None,
+    recipe: Annotated[
+        str | None,
+        Parameter(
+            help=f"A card, by name or path: {', '.join(card_names('defenses'))} (default: plain, or the zoo entry's"
+            " own)."
+        ),
+    ] = None,
+    set: Annotated[list[str] | None, SEVERAL] = None,
     epochs: int | None = None,
     eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     limit: int | None = None,
-    output: Path | None = None,
     seed: int | None = None,
     device: str = "auto",
-    data_root: Path | None = None,
-    download: Flag = False,
-    size: str | None = None,
-    workers: int | None = None,
-    skip_bad: Flag = False,
-    resume: Flag = False,
-    overwrite: Flag = False,
+    files: DataFlags = DataFlags(),
+    output: OutputFlags = OutputFlags(),
 ) -> int:
     """Train a classifier, plain or by a defense, and write a model card that `robustlab attack` takes.
 
     Parameters
     ----------
-    model
-        What to train: an architecture (cnn, resnet18, resnet20, vit), torchvision:NAME or FILE.py:function, from random
-        weights; a zoo name, again as its card says; or a model card (or its folder), further from its weights. The
-        function gets the number of classes and (channels, height, width) if it has parameters named classes and shape,
-        and its network gets images in [0, 1]: normalisation belongs inside.
     data
         As --data of `robustlab attack`; default: the card's, or road-signs. A folder:PATH of class folders, without
         train and test, is divided 80/10/10 by a key of the images' names; an attack then uses the last tenth only.
-    recipe
-        A card in defenses/, by name or path (default plain, or the zoo entry's own).
     set
         Other fields of the recipe or its defense: key=value, such as lr=0.01 batch_size=32 clip=1.
     epochs
@@ -54,44 +64,92 @@ def train(
         Budget of the defense.
     limit
         Train on the first N images.
-    output
-        The folder to write (default reports/train-MODEL-DATE-TIME).
     seed
         Key of all random draws (default: the zoo entry's, or 0).
     device
         auto, cpu, cuda or cuda:N.
-    data_root
-        Where torchvision's data sets lie (default: the variable ROBUSTLAB_DATA).
-    download
-        Let torchvision download what is missing.
-    size
-        Side in pixels, or HEIGHTxWIDTH: of road-signs and gtsrb (a side); of folder:PATH, whose images are scaled until
-        they cover it and cropped around their centre.
-    workers
-        Threads that decode the images of folder:PATH (default: as many as processors, at most 4).
-    skip_bad
-        Leave out files of folder:PATH that are no images, and say which.
-    resume
-        Go on with the training in --output.
-    overwrite
-        Replace the training in --output.
     """
-    from robustlab.cli import train_job
+    from robustlab.training import recipe_for
 
-    return train_job.train_command(
-        model,
-        data=data,
-        recipe=recipe,
-        given=[*(set or []), *train_job.as_settings(epochs=epochs, eps=eps, train_size=limit)],
-        output=output,
-        seed=seed,
-        device=device,
-        data_root=data_root,
-        download=download,
-        size=size,
-        workers=workers,
-        skip_bad=skip_bad,
-        resume=resume,
-        overwrite=overwrite,
-        command=command_line(),
-    )
+    flags = {"epochs": epochs, "eps": eps, "train_size": limit}
+    settings = parse_settings([*(set or ()), *(f"{key}={value}" for key, value in flags.items() if value is not None)])
+    plan = recipe_for(model, data=data, recipe=recipe, overrides=settings)
+    output.check("training")
+    files.check(plan.data)
+    check_whole("seed", seed, 0)
+    check_device(device)
+
+    from robustlab.base.files import default_folder, resumable
+    from robustlab.cli.train_clock import Shown
+    from robustlab.training import train  # imports torch, which takes seconds
+    from robustlab.training.session import Told
+
+    name = named(model)
+    folder = output.output or default_folder("train", name)
+    start = f"{plan.architecture}{', from its weights,' * (plan.recipe.init == plan.architecture)}"
+    _say(f"Training {start} on {plan.data}, {counted(plan.recipe.epochs, 'epoch')}, into {folder}")
+    said: list[str] = []
+
+    def warn(text: str) -> None:
+        if text not in said:
+            said.append(text)
+            _say(f"Warning: {text}")
+
+    with resumable(folder), ExitStack() as stack:
+        shown = Shown(stack, _say)
+        done = train(
+            plan.architecture,
+            plan.data,
+            plan.recipe,
+            output=folder,
+            name=name,
+            seed=plan.seed if seed is None else seed,
+            device=device,
+            resume=output.resume,
+            overwrite=output.overwrite,
+            **files.arguments,
+            command=command_line(),
+            told=Told(epoch=shown.epoch, batch=shown.batch, warning=warn),
+            # a card of one's own was fitted when it was trained; a recipe that is named is meant as it is
+            given=None if recipe is not None or plan.architecture.endswith(".toml") else settings,
+        )
+    for warning in done.warnings:
+        warn(warning)
+    _say(f"Best epoch {done.best_epoch}. Attack it with: robustlab attack {folder}")
+    return 0
+
+
+def parse_settings(given: Sequence[str]) -> dict[str, Any]:
+    """`key=value` texts as a mapping.
+
+    >>> parse_settings(["lr=0.05", "eps=4/255", "flip=true"])
+    {'lr': 0.05, 'eps': '4/255', 'flip': True}
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key or not value:
+            raise UserError(f"--set expects key=value, got {text!r}.")
+        if key in found:
+            raise UserError(f"{key} was given twice: {found[key]!r} and {value!r}. Give it once.")
+        found[key] = parse_value(value)
+    return found
+
+
+def named(model: str) -> str:
+    """What the trained model is called: as what it is made from, without folders and endings.
+
+    >>> named("road-signs/cnn"), named("nets/mine.py:make"), named("out/model.toml"), named("torchvision:resnet18")
+    ('cnn', 'mine-make', 'out', 'resnet18')
+    """
+    file, _, function = model.rpartition(":")
+    path = Path(model)
+    if file.endswith(".py"):
+        return f"{Path(file).stem}-{function}"
+    if path.suffix == ".toml":
+        return path.resolve().parent.name if path.stem == "model" else path.stem
+    return function.rpartition("/")[2]
+
+
+def _say(text: str) -> None:
+    print(visible(text), file=sys.stderr)

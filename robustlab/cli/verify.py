@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from robustlab.base.errors import RunError, UserError
-from robustlab.base.typed import check_device, check_once, check_whole
-from robustlab.cli.app import Flag, Words, app
-from robustlab.cli.asked import check_data_flags
+from robustlab.base.typed import check_device, check_whole
+from robustlab.cli.app import app
+from robustlab.cli.flags import DataFlags, Flag, Words, check_once
 
 
 @app.command
@@ -54,7 +54,7 @@ def verify(
     check_whole("batch-size", batch_size, 1)
     models, others = _named("--model", model), _named("--weights", weights)
     if data is not None:
-        check_data_flags(data, data_root=data_root)
+        DataFlags(data_root=data_root).check(data)
 
     from robustlab.verification import verify
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from robustlab.base.errors import UserError
 from robustlab.base.typed import check_choice, check_device, check_whole
 from robustlab.threat.model import parse_eps
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=Group("How it runs", sort_key=4))
 @dataclass(frozen=True)
 class Options:
     """All but device and batch_size are part of the configuration, which decides what comes out."""
@@ -52,7 +52,7 @@ class Options:
     """Draws of a randomised model that each gradient is averaged over (default: 20 where two evaluations of a model
     differ, else 1; --eot overrides the card). Its answer is then the majority of 10 evaluations."""
 
-    curve: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="--no-curve")] = None
+    curve: Annotated[list[str] | None, Parameter(consume_multiple=1, negative="--no-curve")] = None
     """Budgets of the security curve (default: 1/4, 1/2, 1, 3/2 and 2 times eps, or 32 up to 2 times eps where an attack
     such as fmn gives the distances; --no-curve for none)."""
 

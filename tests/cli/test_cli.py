@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import json
 import os
 import re
@@ -19,8 +18,12 @@ import pytest
 
 from robustlab.attacks import ATTACKS
 from robustlab.base.cards import card_names
-from robustlab.cli import attack as attack_commands
 from robustlab.cli import main
+from robustlab.cli.attack import DEFAULT_MODELS
+from robustlab.data import DATA
+from robustlab.models import ARCHITECTURES
+from robustlab.reporting.plots import FIGURES
+from robustlab.reporting.tables import TABLES
 
 MODEL = """
 import torch
@@ -290,7 +293,17 @@ def test_a_module_in_a_file_is_a_model_too(place: Path) -> None:
     assert main([*ARGS[:1], "model.py:made", *ARGS[2:], "--limit", "5", "--no-curve", "--output", "run"]) == 0
 
 
-def test_help_names_every_card_and_attack() -> None:
-    text = inspect.getdoc(attack_commands.attack) or ""
-    names = set(re.findall(r"[a-z0-9-]+", text))
-    assert set(ATTACKS) <= names and set(card_names("attacks")) <= names
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("attack", [*ATTACKS, *card_names("attacks"), *DATA, *DEFAULT_MODELS]),
+        ("train", [*ARCHITECTURES, *card_names("defenses")]),
+        ("data", [*DATA]),
+        ("table", [*TABLES]),
+        ("plot", [*FIGURES]),
+    ],
+)
+def test_help_names_all_there_is(command: str, names: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    said = set(re.findall(r"[a-z0-9/-]+", capsys.readouterr().out))
+    assert set(names) <= said

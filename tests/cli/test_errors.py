@@ -236,7 +236,7 @@ CASES = {
     "attack road-signs/cnn --mean 0.5 --std 0.5": "brings its own normalisation",
     f"{A} --eps -1/255": "must be finite and not negative",
     f"{A} --mean 0.1 0.2 0.3 --std 1 1 1": "mean has 3 values, and the images have 1 channels",
-    f"{A} --mean": "--mean was given without a value",
+    f"{A} --mean": "--mean requires at least 1 element",
     # --- data
     "attack model.py:net --data mnits": "Did you mean 'mnist'",
     "attack model.py:net --data mnist --data-root nowhere": "--download",
@@ -261,7 +261,7 @@ CASES = {
     f"{A} --size 8": "size can be chosen for",
     f"{A} --ids 99": "no sample with id 99",
     f"{A} --ids x": '"x"',
-    f"{A} --ids": "--ids was given without a value",
+    f"{A} --ids": "--ids requires at least 1 element",
     f"{A} --classes x": "no class 'x'",
     f"{A} --ids 1 --classes 2": "selection of ids and classes is empty",
     # --- the output

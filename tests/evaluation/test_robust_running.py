@@ -312,7 +312,7 @@ import random
 import signal
 import sys
 
-import robustlab.cli.attack_job
+import robustlab.evaluation.evaluate
 from killing import die_at
 from robustlab.cli import main
 

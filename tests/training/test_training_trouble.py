@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from robustlab.base.errors import RunError
-from robustlab.cli.train_progress import TrainClock
+from robustlab.cli.train_clock import TrainClock
 from robustlab.data import Data
 from robustlab.models import load_model
 from robustlab.threat.model import ThreatModel

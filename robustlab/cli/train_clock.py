@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from robustlab.base.progress import Clock, Piece, bar, every_minute
 
@@ -55,24 +55,22 @@ class TrainClock(Clock):
 
 
 class Shown:
-    """What is told of a training, on stderr; what is shown ends with the stack."""
+    """What is shown of a training: a line an epoch, and how far it is; `say` takes lines. It ends with the stack."""
 
-    def __init__(self, stack: ExitStack) -> None:
-        self.stack = stack
-        self.clock: TrainClock | None = None
+    def __init__(self, stack: ExitStack, say: Callable[[str], None]) -> None:
+        self._stack, self._say = stack, say
+        self._clock: TrainClock | None = None
 
     def batch(self, moment: Moment) -> None:
         """A batch is done: the first one starts the clock."""
-        if self.clock is None:
-            clock = self.clock = TrainClock(moment.epochs, moment.epoch - 1)
-            self.stack.enter_context(bar(clock) if sys.stderr.isatty() else every_minute(clock, _say))
-        self.clock.batch(moment)
+        if self._clock is None:
+            clock = self._clock = TrainClock(moment.epochs, moment.epoch - 1)
+            self._stack.enter_context(bar(clock) if sys.stderr.isatty() else every_minute(clock, self._say))
+        self._clock.batch(moment)
 
-    def epoch(self, number: int) -> None:
-        """An epoch is done."""
-        if self.clock is not None:
-            self.clock.finish(number)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    def epoch(self, entry: Mapping[str, Any]) -> None:
+        """An epoch is done. entry: its number and what was measured."""
+        if self._clock is not None:
+            self._clock.finish(entry["epoch"])
+        measured = (f"{key} {value:.3f}" for key, value in entry.items() if isinstance(value, float))
+        self._say(f"epoch {entry['epoch']}: {', '.join(measured)}")
