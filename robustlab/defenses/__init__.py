@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, cast
 
 from robustlab.base.cards import convert
 from robustlab.base.errors import UserError, did_you_mean
@@ -11,11 +12,13 @@ from robustlab.base.lazy import exports, locate
 from robustlab.threat.model import parse_eps
 
 if TYPE_CHECKING:
+    from robustlab.defenses.base import Defense as Defense
     from robustlab.defenses.n_fgsm import NFGSM as NFGSM
 
 DEFENSES: dict[str, str] = {
     "n-fgsm": "robustlab.defenses.n_fgsm:NFGSM",
 }
+_NONE = "robustlab.defenses.base:Defense"
 
 
 def defense_class(method: object) -> Any:
@@ -30,15 +33,28 @@ def defense_class(method: object) -> Any:
     return locate(DEFENSES[str(method)])
 
 
-def make_defense(table: Mapping[str, Any]) -> Any:
+def parameters(table: Mapping[str, Any]) -> list[str]:
+    """The names of all parameters of the defense that a table names; none where the table is empty.
+
+    >>> parameters({"method": "n-fgsm"}), parameters({})
+    (['eps', 'k', 'alpha', 'ramp'], [])
+    """
+    return [each.name for each in fields(defense_class(table.get("method")))] if table else []
+
+
+def make_defense(table: Mapping[str, Any]) -> Defense:
     """The defense that a recipe's `[defense]` table describes: `method` (a registry name) and its parameters.
+
+    An empty table is a defense that does nothing.
 
     >>> make_defense({"method": "n-fgsm", "eps": "4/255"}).eps == 4 / 255
     True
     """
+    if not table:
+        return cast("Defense", locate(_NONE)())
     method = table.get("method")
-    parameters = {key: parse_eps(value) if key == "eps" else value for key, value in table.items() if key != "method"}
-    return convert(parameters, defense_class(method), f"the defense {method!r}")
+    given = {key: parse_eps(value) if key == "eps" else value for key, value in table.items() if key != "method"}
+    return cast("Defense", convert(given, defense_class(method), f"the defense {method!r}"))
 
 
-__getattr__ = exports(__name__, DEFENSES.values())
+__getattr__ = exports(__name__, [*DEFENSES.values(), _NONE])

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from robustlab.base.draws import uniform
 from robustlab.base.errors import UserError
+from robustlab.defenses.base import Defense
 from robustlab.oracle import ask, undisturbed
 from robustlab.threat.model import ThreatModel
 
 
 @dataclass(frozen=True)
-class NFGSM:
+class NFGSM(Defense):
     """N-FGSM: noise first, then one sign step, and no projection (de Jorge et al. 2022, arXiv:2202.01181, algorithm 1).
 
     The noise is uniform in (-k eps, k eps) and the step is alpha eps, so a training image may be (k + alpha) eps from
@@ -56,7 +57,7 @@ class NFGSM:
         return torch.add(start.detach(), gradient.sign(), alpha=self.alpha * eps).clamp_(0, 1)
 
     def loss(self, model: nn.Module, x: Tensor, y: Tensor, key: Tensor, epoch: float) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) on the perturbed batch and the mean loss there. epoch: how far training is, in epochs."""
+        """Logits (B, K) on the perturbed batch and the mean loss there; see `Defense.loss`."""
         strength = 1.0 if self.ramp == 0 else min(1.0, epoch / self.ramp)
         logits = model(self.perturb(model, x, y, key, strength))
         return logits, F.cross_entropy(logits, y)

@@ -47,8 +47,9 @@ class ModelCard:
     beside the card. weights: a file beside the card, or what `torchvision:NAME` may take. mean, std: of the
     normalisation; left out: none, or what the architecture brings along. classes: names, or their number. shape:
     channels, height, width. The registered architectures need weights, classes and shape. options: keyword arguments
-    of the architecture. split: how a folder without train and test was divided, and files: the hash of the names of
-    all its images; an attack then uses only those that were held out. recipe: how it was trained (see
+    of the architecture. wrap: the defense that the classifier stands behind, its `method` in `robustlab.defenses` and
+    its parameters. split: how a folder without train and test was divided, and files: the hash of the names of all its
+    images; an attack then uses only those that were held out. recipe: how it was trained (see
     `robustlab.training.Recipe`). hash: of the classifier that the card describes. seconds, hardware: of the training.
     """
 
@@ -60,6 +61,7 @@ class ModelCard:
     classes: list[str] | int | None = None
     shape: tuple[int, int, int] | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    wrap: dict[str, Any] = field(default_factory=dict)
     summary: str = ""
     data: str = ""
     data_hash: str = ""

@@ -13,7 +13,7 @@ from torch import nn
 from robustlab.base.errors import UserError, did_you_mean
 from robustlab.base.lazy import locate
 from robustlab.models import ARCHITECTURES
-from robustlab.models.card import read_model_card
+from robustlab.models.card import ModelCard, read_model_card
 from robustlab.models.classifier import Classifier
 from robustlab.models.factories import from_file
 from robustlab.models.weights import check_fit, load_state, load_weights, read_weights
@@ -42,13 +42,11 @@ def load(
 ) -> Classifier:
     """See `robustlab.models.load_model`."""
     name = card_path(name)
-    if name in zoo_names():
-        model = _from_card(zoo_path(name), weights, download, run_code)
-    elif name.endswith(".toml"):
-        model = _from_card(Path(name), weights, download, run_code)
-    else:
-        model = _from_name(name, Path(), weights, download, run_code)
+    model, wrap = _bare(name, weights, download, run_code)
     model = _adjusted(model, mean, std, classes, shape)
+    if wrap:
+        make, defended = locate("robustlab.defenses:make_defense"), locate("robustlab.defenses.base:defended")
+        model = cast(Classifier, defended(model, make(wrap)))
     model.name = name
     model.source = {
         "name": name,
@@ -59,8 +57,23 @@ def load(
     return model.eval().to(device)
 
 
-def _from_card(path: Path, weights: str | Path | None, download: bool, run_code: bool) -> Classifier:
-    card = read_model_card(path)
+def undefended(name: str) -> Classifier:
+    """As `load_model`, without what its card puts around it: the part that can be trained further."""
+    return _bare(card_path(name), None, False, True)[0].eval()
+
+
+def _bare(
+    name: str, weights: str | Path | None, download: bool, run_code: bool
+) -> tuple[Classifier, Mapping[str, Any]]:
+    """The classifier without what its card puts around it, and the table that says what that is."""
+    if name in zoo_names() or name.endswith(".toml"):
+        path = zoo_path(name) if name in zoo_names() else Path(name)
+        card = read_model_card(path)
+        return _from_card(card, path, weights, download, run_code), card.wrap
+    return _from_name(name, Path(), weights, download, run_code), {}
+
+
+def _from_card(card: ModelCard, path: Path, weights: str | Path | None, download: bool, run_code: bool) -> Classifier:
     if weights is None and card.weights:
         beside = path.parent / card.weights
         # torchvision's own weights have names; whatever else is named is a file

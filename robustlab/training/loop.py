@@ -13,15 +13,16 @@ from robustlab.base.environment import resolve_device
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.typed import check_whole
 from robustlab.data import Data, load_data
-from robustlab.defenses import make_defense
+from robustlab.defenses import make_defense, parameters
 from robustlab.models.card import ModelCard
 from robustlab.models.classifier import check
 from robustlab.models.suitable import size_for
 from robustlab.models.zoo import card_path
-from robustlab.training.folder import TrainFolder, divided, finish, keep_model, model_card
 from robustlab.training.recipe import Recipe
+from robustlab.training.result import divided, finish, keep_model
 from robustlab.training.session import Diverged, Entry, Session, Told, first_of
 from robustlab.training.start import begin, card_of
+from robustlab.training.train_folder import PREPARED, TrainFolder
 
 DEFAULT_EPS = 8 / 255
 
@@ -64,11 +65,11 @@ def train(
     architecture: a registered one, `torchvision:NAME`, `FILE.py:function`, or a model card, whose weights are trained
     further; see `robustlab.training.start.begin`. data: a name for `load_data` (which also takes data_root, download,
     size, workers and skip_bad), or (training data, validation data). The kept checkpoint is that of the epoch with the
-    best validation accuracy: under PGD where the recipe has a defense, else on clean images. on_epoch: is shown each
-    entry of the history; told: batches and warnings, too. given: the fields of the recipe that somebody chose; the
-    others are then fitted to a small folder that is divided for the training (`Recipe.for_few`). With the same seed,
-    machine and number of threads a resumed run ends with the same weights as an uninterrupted one. CUDA trains in
-    bfloat16 autocast. Raises UserError and RunError.
+    best validation accuracy: under PGD where the recipe has a defense with a budget `eps`, else on clean images.
+    on_epoch: is shown each entry of the history; told: batches and warnings, too. given: the fields of the recipe that
+    somebody chose; the others are then fitted to a small folder that is divided for the training (`Recipe.for_few`).
+    With the same seed, machine and number of threads a resumed run ends with the same weights as an uninterrupted one.
+    CUDA trains in bfloat16 autocast. Raises UserError and RunError.
 
     >>> import tempfile
     >>> recipe = Recipe(epochs=1, train_size=64, val_size=32, check_size=16)
@@ -79,45 +80,34 @@ def train(
     recipe = recipe or Recipe()
     check_whole("seed", seed, 0)
     place = resolve_device(device)
-    if recipe.defense:
-        make_defense(recipe.defense)  # a bad table is said before data are read
+    make_defense(recipe.defense)  # a bad table is said before data are read
     architecture = card_path(architecture)
     card = card_of(architecture)
     if card is not None and card.weights and not recipe.init:
         recipe = replace(recipe, init=architecture)
     if isinstance(data, str):
-        shape = card.shape if card is not None else None
-        size = size_for(data, shape) if size is None else size
         options: dict[str, Any] = {"data_root": data_root, "download": download}
-        options |= {"channels": shape[0]} if shape is not None else {}
         options |= {"size": size, "workers": workers, "skip_bad": skip_bad}
-        train_data = load_data(data, "train", recipe.train_size, **options)
-        if not isinstance(train_data.images, Tensor):  # files of any kind: as those that are trained on
-            options |= {"size": tuple(train_data.images.shape[2:]), "channels": train_data.images.shape[1]}
-        val_data = load_data(data, "val", recipe.val_size, **options)
+        train_data, val_data = _loaded(data, recipe, card.shape if card is not None else None, options)
     else:
         train_data, val_data = (first_of(d, n) for d, n in zip(data, (recipe.train_size, recipe.val_size), strict=True))
     if bool((train_data.labels < 0).any()):
         raise UserError(
             f"{train_data.name} has no class folders, and so nothing to learn: put images into one a class."
         )
-    if len(train_data) < 2:
-        raise UserError(f"Training needs at least 2 images, got {len(train_data)}.")
+    _enough(train_data)
     if given is not None and divided(train_data) and (few := recipe.for_few(len(train_data), given)) != recipe:
         train_data, recipe = replace(train_data, notes=(*train_data.notes, _fitted(few, recipe, train_data))), few
-    threat = train_data.threat
-    eps = threat.eps if threat.norm == "linf" else DEFAULT_EPS
-    if recipe.defense:  # the data set's own budget, unless the recipe or a flag says otherwise
+    eps = train_data.threat.eps if train_data.threat.norm == "linf" else DEFAULT_EPS
+    if "eps" in parameters(recipe.defense):  # the data set's own budget, unless the recipe or a flag says otherwise
         recipe = replace(recipe, defense={"eps": eps, **recipe.defense})
-    defense = make_defense(recipe.defense) if recipe.defense else None
     start = begin(architecture, train_data, recipe, seed, Path(output))
-    model = start.model
     for each in (train_data, val_data):
-        check(model, each.images[:2], each.labels)
+        check(start.model, each.images[:2], each.labels)
     config = {
         "architecture": start.architecture,
         "options": start.options,
-        "init_hash": model.hash(),
+        "init_hash": start.bare.hash(),
         "data": train_data.name,
         "data_hash": [train_data.hash, val_data.hash],
         "n": [len(train_data), len(val_data)],
@@ -127,38 +117,55 @@ def train(
     }
     with TrainFolder(Path(output), config, command=command, resume=resume, overwrite=overwrite) as folder:
         if not folder.finished:
+            prepared = start.defense.prepare(train_data)
+            _enough(prepared.data)
+            if prepared.about:
+                folder.write_json(PREPARED, prepared.about)
             listening = told or Told()
             if on_epoch is not None:
                 listening = replace(listening, epoch=on_epoch)
-            budget = defense.eps if defense else eps
-            session = Session(start, train_data, val_data, recipe, defense, budget, seed, place, listening)
-            try:
-                session.run(folder)
-            except Diverged as error:
-                if not session.history or folder.replaces:  # what is there stays until it is replaced as a whole
-                    raise
-                session.keep_best()
-                best, seconds = session.best_entry, session.seconds
-                card = model_card(model, config, train_data, best, session.eps, place, seconds, name)
-                keep_model(folder, model, card)
-                raise RunError(
-                    f"{error} The best epoch before, {best['epoch']}, is kept: {folder.folder / 'model.toml'}. --resume"
-                    " would end here again, and other values are another training, which needs another --output. It can"
-                    f" start from what is kept: robustlab train {folder.folder / 'model.toml'}."
-                ) from error
-            best, seconds = session.best_entry, session.seconds
-            finish(
-                folder,
-                model,
-                model_card(model, config, train_data, best, session.eps, place, seconds, name),
-                history=session.history,
-                best_epoch=best["epoch"],
-                warnings=session.warnings,
-                seconds=seconds,
-                device=place,
-            )
+            budget = eps if start.defense.budget is None else start.defense.budget
+            session = Session(start, prepared.data, val_data, recipe, budget, seed, place, listening)
+            _run(session, folder, config, name)
         card, history, best_epoch, seconds, warnings = folder.read()
     return Trained(folder.folder, card, history, best_epoch, seconds, warnings)
+
+
+def _loaded(
+    name: str, recipe: Recipe, shape: tuple[int, int, int] | None, options: dict[str, Any]
+) -> tuple[Data, Data]:
+    """Training and validation data of a set. shape: of the images that the model takes, where it is known."""
+    if options["size"] is None:
+        options["size"] = size_for(name, shape)
+    if shape is not None:
+        options["channels"] = shape[0]
+    train_data = load_data(name, "train", recipe.train_size, **options)
+    if not isinstance(train_data.images, Tensor):  # files of any kind: as those that are trained on
+        options |= {"size": tuple(train_data.images.shape[2:]), "channels": train_data.images.shape[1]}
+    return train_data, load_data(name, "val", recipe.val_size, **options)
+
+
+def _run(session: Session, folder: TrainFolder, config: dict[str, Any], name: str) -> None:
+    """All epochs and what they leave; of a training that diverges, the best model before."""
+    try:
+        session.run(folder)
+    except Diverged as error:
+        if not session.history or folder.replaces:  # what is there stays until it is replaced as a whole
+            raise
+        session.keep_best()
+        keep_model(folder, session, config, name)
+        card = folder.folder / "model.toml"
+        raise RunError(
+            f"{error} The best epoch before, {session.best_entry['epoch']}, is kept: {card}. --resume would end here"
+            " again, and other values are another training, which needs another --output. It can start from what is"
+            f" kept: robustlab train {card}."
+        ) from error
+    finish(folder, session, config, name)
+
+
+def _enough(data: Data) -> None:
+    if len(data) < 2:
+        raise UserError(" ".join([f"Training needs at least 2 images, got {len(data)}.", *data.notes]))
 
 
 def _fitted(few: Recipe, recipe: Recipe, data: Data) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from robustlab.base.cards import convert, find_card, read_card
+from robustlab.base.cards import card_names, convert, find_card, read_card
 from robustlab.base.errors import UserError, did_you_mean
 from robustlab.base.typed import check_whole
 from robustlab.base.words import listed
-from robustlab.defenses import defense_class
+from robustlab.defenses import parameters
 from robustlab.models import ARCHITECTURES
 from robustlab.models.card import ModelCard, read_model_card
 from robustlab.models.zoo import card_path, zoo_card, zoo_names
@@ -180,7 +180,7 @@ def _of_card(card: ModelCard, path: str) -> Recipe:
 
 def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     own = {f.name for f in fields(Recipe)}
-    of_defense = {f.name for f in fields(defense_class(recipe.defense.get("method")))} if recipe.defense else set()
+    of_defense = parameters(recipe.defense)
     content = asdict(recipe)
     for key, value in overrides.items():
         if key in own:
@@ -188,7 +188,17 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
         elif key in of_defense:
             content["defense"][key] = value
         else:
-            known = sorted(own | of_defense)
-            none = "" if recipe.defense else " (it has no defense whose parameter that could be)"
-            raise UserError(f"The recipe has no {key!r}{none}.{did_you_mean(key, known)} Known: {', '.join(known)}.")
+            raise UserError(_unknown(key, sorted(own), recipe.defense.get("method"), of_defense))
     return convert(content, Recipe, "the recipe")
+
+
+def _unknown(key: str, own: list[str], method: str | None, of_defense: list[str]) -> str:
+    """What is said of a value that neither the recipe nor its defense has a place for."""
+    has = f"the defense {method} has {', '.join(of_defense) or 'no fields'}"
+    if key == "eps" and method:
+        return f"eps is the budget of a defense, and {has}. Leave it out, or take another recipe."
+    if key == "eps":
+        names = ", ".join(name for name in card_names("defenses") if "eps" in parameters(read_recipe(name).defense))
+        return f"eps is the budget of a defense, and the recipe has no defense. Take one that has: --recipe {names}."
+    recipe = f"the recipe has {', '.join(own)}; {has if method else 'it has no defense'}"
+    return f"Nothing in the recipe is called {key!r}.{did_you_mean(key, [*own, *of_defense])} Known: {recipe}."

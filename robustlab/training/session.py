@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from robustlab.base.draws import keys
@@ -18,9 +17,9 @@ from robustlab.base.memory import of_the_machine
 from robustlab.data import Data
 from robustlab.training.batches import augmented, learning_rate, shuffled
 from robustlab.training.checks import collapse, loss_and_accuracy, trouble, under_attack
-from robustlab.training.folder import TrainFolder
 from robustlab.training.recipe import Recipe
 from robustlab.training.start import Start
+from robustlab.training.train_folder import TrainFolder
 
 Entry = dict[str, Any]
 
@@ -59,15 +58,14 @@ class Session:
         train_data: Data,
         val_data: Data,
         recipe: Recipe,
-        defense: Any,
         eps: float,
         seed: int,
         device: torch.device,
         told: Told,
     ) -> None:
         self.told = told
-        self.own = start.own
-        self.recipe, self.defense, self.seed, self.device = recipe, defense, seed, device
+        self.start, self.own, self.defense = start, start.own, start.defense
+        self.recipe, self.seed, self.device = recipe, seed, device
         # convolutions on channels_last took 0.75-0.85 of the time on a CPU (cnn, resnet20), and suit tensor cores;
         # a module of one's own may take views that these strides do not allow
         self.strides = torch.contiguous_format if start.own else torch.channels_last
@@ -129,7 +127,7 @@ class Session:
 
     def _warnings(self) -> list[str]:
         """What is worth saying after an epoch, and was not said before."""
-        found = collapse(self.history) if self.defense else None
+        found = collapse(self.history) if self.defense.budget is not None else None
         return [*([found] if found else []), *trouble(self.history, self.recipe, self.train_data, self.val_data)]
 
     def _epoch(self, epoch: int) -> Entry:
@@ -170,12 +168,7 @@ class Session:
         # a copy: strides of grey images count as contiguous in either order, and convolutions hand them on
         x = x.clone(memory_format=self.strides) if self.own else x.contiguous(memory_format=self.strides)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            if self.defense is None:
-                logits = self.model(x)
-                loss = F.cross_entropy(logits, y)
-            else:
-                key = keys(self.seed, ids, "defense", epoch)
-                logits, loss = self.defense.loss(self.model, x, y, key, progress)
+            logits, loss = self.defense.loss(self.model, x, y, keys(self.seed, ids, "defense", epoch), progress)
         penalty = recipe.l1 * sum(p.abs().sum() for p in self.kernels) if recipe.l1 else 0.0
         self.optimizer.zero_grad()
         (loss + penalty).backward()
@@ -199,7 +192,7 @@ class Session:
 
     def _score(self, entry: Entry) -> tuple[float, float]:
         clean, robust = entry["val_accuracy"], entry["val_robust_accuracy"]
-        return (robust, clean) if self.defense else (clean, -entry["val_loss"])
+        return (robust, clean) if self.defense.budget is not None else (clean, -entry["val_loss"])
 
     def _state(self) -> dict[str, Any]:
         return {

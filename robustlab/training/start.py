@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from robustlab.base.errors import UserError
 from robustlab.base.words import some
 from robustlab.data import Data
-from robustlab.models import ARCHITECTURES, load_model
+from robustlab.defenses import make_defense
+from robustlab.defenses.base import Defense, defended
+from robustlab.models import ARCHITECTURES
 from robustlab.models.card import ModelCard, read_model_card
 from robustlab.models.classifier import RANDOMISED, Classifier, check
 from robustlab.models.factories import made_from_file
-from robustlab.models.loading import build
+from robustlab.models.loading import build, undefended
 from robustlab.models.torchvision_models import build_torchvision
 from robustlab.training.recipe import Recipe
 
@@ -27,12 +29,15 @@ Norm = tuple[list[float] | None, list[float] | None]  # mean and standard deviat
 
 @dataclass(frozen=True)
 class Start:
-    """model: fresh, or with the weights of `Recipe.init`. architecture, options: as a card beside `output` needs them.
+    """model: as it is trained, behind what its defense puts in front; bare: without that.
 
+    Fresh, or with the weights of `Recipe.init`. architecture, options: as a card beside `output` needs them.
     code: the hash of the file of an architecture of one's own. own: it may be picky about strides.
     """
 
     model: Classifier
+    bare: Classifier
+    defense: Defense
     architecture: str
     options: dict[str, Any]
     code: str = ""
@@ -92,7 +97,7 @@ def begin(architecture: str, data: Data, recipe: Recipe, seed: int, output: Path
             " FILE.py:function, or a model card (FILE.toml) that names one of these."
         )
     if recipe.init:
-        first = load_model(recipe.init)
+        first = undefended(recipe.init)
         norm = _of(first)
         _fill(module, first.module, recipe.init, architecture, data)
     model = Classifier(module, *norm, shape=shape, name=architecture)
@@ -100,7 +105,8 @@ def begin(architecture: str, data: Data, recipe: Recipe, seed: int, output: Path
     if code and not any(p.requires_grad for p in module.parameters()):
         raise UserError(f"{architecture} has no parameters that could be trained (requires_grad).")
     model.classes = data.classes
-    return Start(model, architecture, options, code, warnings if code else [])
+    defense = make_defense(recipe.defense)
+    return Start(defended(model, defense), model, defense, architecture, options, code, warnings if code else [])
 
 
 def _normalisation(data: Data) -> Norm:

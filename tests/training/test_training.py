@@ -279,7 +279,7 @@ def test_recipes_by_name() -> None:
         ("resnet", {}, "Did you mean 'resnet20'"),
         ("cnn", {"recipe": "nfgsm"}, "Did you mean 'n-fgsm'"),
         ("cnn", {"overrides": {"epoch": 3}}, "Did you mean 'epochs'"),
-        ("cnn", {"overrides": {"eps": "4/255"}}, "no defense"),
+        ("cnn", {"overrides": {"eps": "4/255"}}, "the recipe has no defense. Take one that has: --recipe n-fgsm"),
         ("cnn", {"recipe": "n-fgsm", "overrides": {"epoch": 3}}, "Did you mean 'epochs'"),
         ("cnn", {"recipe": "n-fgsm", "overrides": {"ramps": 3}}, "Did you mean 'ramp'"),
         ("cnn", {"overrides": {"epochs": 0}}, "epochs of at least 1"),

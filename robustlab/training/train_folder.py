@@ -2,6 +2,7 @@
 
 model.safetensors, model.toml   the best epoch's weights and the card that names them
 history.json, curve.png, .svg   loss and accuracy by epoch
+prepared.json                   what the defense did to the training images, where it did anything
 run.json                        what was trained; `finished` is true when everything above is there
 last.pt                         the checkpoint to resume from, until then
 """
@@ -17,25 +18,16 @@ from typing import Any, Self, cast
 import msgspec
 import torch
 
-from robustlab.base.environment import describe_device, git_state, versions
 from robustlab.base.errors import UserError
 from robustlab.base.files import SCHEMA_VERSION, Json, Kind, OutputFolder
 from robustlab.base.files.directory import Directory
-from robustlab.base.intervals import wilson
 from robustlab.base.reading import read_json
-from robustlab.data import Data
-from robustlab.data.division import RULE
-from robustlab.data.layout import files_hash
-from robustlab.models.card import Measured, ModelCard, card_text, read_model_card
-from robustlab.models.classifier import Classifier
-from robustlab.models.weights import packed_weights
+from robustlab.models.card import ModelCard, read_model_card
 from robustlab.runs import config_hash
 from robustlab.runs.resuming import check_same
-from robustlab.training.checks import PGD_STEPS
-from robustlab.training.curve import drawn_curve
 
 Entry = dict[str, Any]
-_CHECKPOINT = "last.pt"
+_CHECKPOINT, PREPARED = "last.pt", "prepared.json"
 _FILES = ("model.safetensors", "model.toml", "history.json", "curve.png", "curve.svg")
 
 
@@ -44,7 +36,7 @@ def _older(info: Json, place: Directory) -> Iterator[str]:
     yield from (name for name in (*_FILES, _CHECKPOINT) if place.is_file(name))
 
 
-TRAINING = Kind("train", (*_FILES, _CHECKPOINT), {}, _older)
+TRAINING = Kind("train", (*_FILES, PREPARED, _CHECKPOINT), {}, _older)
 
 
 class TrainFolder:
@@ -126,96 +118,10 @@ class TrainFolder:
     def finish(self, **found: Any) -> None:
         """Write run.json with what was found, drop the checkpoint, and take the place of what was to be replaced."""
         self._info = {**self._info, **msgspec.to_builtins(found), "finished": True}
-        self._output.finish(self._info, _FILES)
+        self._output.finish(self._info, [*_FILES, PREPARED] if self._output.has(PREPARED) else _FILES)
 
     def read(self) -> tuple[ModelCard, list[Entry], int, float, list[str]]:
         """Card, history, best epoch, seconds and warnings of a finished training."""
         history = read_json("history.json", folder=self.folder)
         card, run = read_model_card(self.folder / "model.toml"), self._info
         return card, history["epochs"], run["best_epoch"], run["seconds"], run["warnings"]
-
-
-def divided(data: Data) -> bool:
-    """Is it a part of a folder without train and test?"""
-    return bool(data.source and data.source.get("divided"))
-
-
-def model_card(
-    model: Classifier,
-    config: Mapping[str, Any],
-    data: Data,
-    best: Entry,
-    eps: float,
-    device: torch.device,
-    seconds: float,
-    name: str,
-) -> ModelCard:
-    """The card of a trained classifier; its shares are those of the validation images that chose the epoch."""
-    assert model.shape is not None and model.classes is not None  # the loop sets both
-    typed = config["recipe"]["defense"].get("eps", f"{eps:.6g}")
-    shares: list[tuple[str, str, str, dict[str, str]]] = [("clean accuracy", "val_accuracy", "val_n", {})]
-    attack = {"norm": "linf", "eps": str(typed), "attack": f"PGD-{PGD_STEPS}"}
-    shares.append(("robust accuracy", "val_robust_accuracy", "val_robust_n", attack))
-    measured = []
-    for metric, value, count, about in shares:
-        n = best[count]
-        low, high = wilson(round(best[value] * n), n)
-        measured.append(Measured(metric, best[value], low, high, n, split="val", seed=config["seed"], **about))
-    return ModelCard(
-        name=name,
-        architecture=config["architecture"],
-        weights="model.safetensors",
-        mean=[round(v, 6) for v in model.mean.flatten().tolist()] if model.normalised else None,
-        std=[round(v, 6) for v in model.std.flatten().tolist()] if model.normalised else None,
-        classes=list(model.classes),
-        shape=model.shape,
-        options=config["options"],
-        data=data.name,
-        data_hash=data.hash,
-        split=RULE if divided(data) else "",
-        files=files_hash(data.name) if divided(data) else "",
-        seed=config["seed"],
-        hash=model.hash(),
-        seconds=round(seconds, 1),
-        hardware=_hardware(device),
-        recipe={key: value for key, value in config["recipe"].items() if value not in (None, "", {})},
-        measured=measured,
-    )
-
-
-def _hardware(device: torch.device) -> str:
-    about = describe_device(device)
-    return f"{about['name']}, {about['threads']} threads" if "threads" in about else str(about["name"])
-
-
-def keep_model(folder: TrainFolder, model: Classifier, card: ModelCard) -> None:
-    """Write the best model and its card."""
-    folder.write(card.weights, packed_weights(model.module))
-    folder.write("model.toml", card_text(card))
-
-
-def finish(
-    folder: TrainFolder,
-    model: Classifier,
-    card: ModelCard,
-    *,
-    history: list[Entry],
-    best_epoch: int,
-    warnings: list[str],
-    seconds: float,
-    device: torch.device,
-) -> None:
-    """Write everything that a finished training leaves, run.json last."""
-    keep_model(folder, model, card)
-    folder.write_json("history.json", {"schema_version": SCHEMA_VERSION, "epochs": history})
-    for name, picture in drawn_curve(history, best_epoch).items():
-        folder.write(name, picture)
-    folder.finish(
-        versions=versions(),
-        device=describe_device(device),
-        git=git_state(),
-        model_hash=card.hash,
-        best_epoch=best_epoch,
-        warnings=warnings,
-        seconds=round(seconds, 2),
-    )

@@ -1,0 +1,92 @@
+"""What a defense may do: take training images out, choose the loss, put something in front of the classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustlab.base.errors import UserError
+from robustlab.data import Data
+from robustlab.models.classifier import Classifier
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Training data as a defense hands them on. about: what it did to them, and why; JSON, kept as prepared.json."""
+
+    data: Data
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def without(cls, data: Data, scores: Tensor, threshold: float, why: str) -> Prepared:
+        """The images whose score is at most `threshold`. scores: (N,), one an image. why: what the score is.
+
+        >>> from robustlab.threat.model import ThreatModel
+        >>> import torch
+        >>> ids = torch.arange(4)
+        >>> data = Data("four", "train", torch.rand(4, 1, 2, 2), ids % 2, ids, ("a", "b"), "hash", ThreatModel())
+        >>> kept = Prepared.without(data, scores=torch.tensor([0.0, 0.9, 0.1, 0.2]), threshold=0.5, why="loss")
+        >>> kept.data.ids.tolist(), kept.about["removed"], kept.data.notes[0][:41]
+        ([0, 2, 3], [1], 'The defense took out 1 of 4 training imag')
+        """
+        keep = scores <= threshold  # a score that is no number is taken out
+        removed = data.ids[~keep].tolist()
+        note = f"The defense took out {len(removed)} of {len(data)} training images ({why} above {threshold:.4g})."
+        about = {"why": why, "threshold": threshold, "removed": removed}
+        about |= {"ids": data.ids.tolist(), "scores": [float(score) for score in scores]}
+        return cls(replace(data.take(keep), notes=(*data.notes, note)), about)
+
+
+@dataclass(frozen=True)
+class Defense:
+    """What a recipe's `[defense]` table makes; the fields of a subclass are its parameters. This one does nothing.
+
+    A field `eps` is a linf budget: that of the data set unless somebody says another. Only a defense with such a field
+    is for robustness: the kept epoch is then the best one under PGD, and else the best one on clean images.
+    """
+
+    @property
+    def budget(self) -> float | None:
+        """The linf budget to defend against, where there is one."""
+        return getattr(self, "eps", None)
+
+    def prepare(self, data: Data) -> Prepared:
+        """The training images to learn from. The same data must give the same ones: a resumed training asks again."""
+        return Prepared(data)
+
+    def loss(self, model: nn.Module, x: Tensor, y: Tensor, key: Tensor, epoch: float) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) on the images that are learned from, and the loss, which is a mean over the batch.
+
+        x: (B, C, H, W) in [0, 1]. y: (B,) int64. key: (B,) int64 for `base.draws`. epoch: how far training is, in
+        epochs.
+        """
+        logits = model(x)
+        return logits, F.cross_entropy(logits, y)
+
+    def wrap(self, classifier: Classifier) -> nn.Module:
+        """A module with the classifier inside, from images in [0, 1] to logits; it is trained, kept and attacked so.
+
+        Everything in it but the classifier follows from the fields: only the classifier's weights are stored.
+        """
+        return classifier
+
+
+def defended(classifier: Classifier, defense: Defense) -> Classifier:
+    """What `wrap` makes of a classifier, as a classifier for the same data; UserError where it adds parameters.
+
+    >>> model = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), shape=(3, 2, 2))
+    >>> defended(model, Defense()) is model
+    True
+    """
+    module = defense.wrap(classifier)
+    if module is classifier:
+        return classifier
+    if len(list(module.parameters())) > len(list(classifier.parameters())):
+        raise UserError(f"{type(defense).__name__} adds parameters to the classifier, which a model card cannot hold.")
+    about = {key: getattr(classifier, key) for key in ("classes", "shape", "name", "data")}
+    outer = Classifier(module, **about)
+    outer.divided = classifier.divided
+    return outer.train(classifier.training)

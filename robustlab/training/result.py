@@ -1,0 +1,96 @@
+"""What a training leaves in its folder: the best model, its card, the history and the curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from robustlab.base.environment import describe_device, git_state, versions
+from robustlab.base.files import SCHEMA_VERSION
+from robustlab.base.intervals import wilson
+from robustlab.data import Data
+from robustlab.data.division import RULE
+from robustlab.data.layout import files_hash
+from robustlab.models.card import Measured, ModelCard, card_text
+from robustlab.models.weights import packed_weights
+from robustlab.training.checks import PGD_STEPS
+from robustlab.training.curve import drawn_curve
+from robustlab.training.session import Session
+from robustlab.training.train_folder import TrainFolder
+
+
+def divided(data: Data) -> bool:
+    """Is it a part of a folder without train and test?"""
+    return bool(data.source and data.source.get("divided"))
+
+
+def keep_model(folder: TrainFolder, session: Session, config: Mapping[str, Any], name: str) -> ModelCard:
+    """Write the best model and its card."""
+    card = _card(session, config, name)
+    folder.write(card.weights, packed_weights(session.start.bare.module))
+    folder.write("model.toml", card_text(card))
+    return card
+
+
+def finish(folder: TrainFolder, session: Session, config: Mapping[str, Any], name: str) -> None:
+    """Write everything that a finished training leaves, run.json last."""
+    card, best_epoch = keep_model(folder, session, config, name), session.best_entry["epoch"]
+    folder.write_json("history.json", {"schema_version": SCHEMA_VERSION, "epochs": session.history})
+    for file, picture in drawn_curve(session.history, best_epoch).items():
+        folder.write(file, picture)
+    folder.finish(
+        versions=versions(),
+        device=describe_device(session.device),
+        git=git_state(),
+        model_hash=card.hash,
+        best_epoch=best_epoch,
+        warnings=session.warnings,
+        seconds=round(session.seconds, 2),
+    )
+
+
+def _card(session: Session, config: Mapping[str, Any], name: str) -> ModelCard:
+    """The card of the trained classifier."""
+    start, data, bare = session.start, session.train_data, session.start.bare
+    assert bare.shape is not None and bare.classes is not None  # `begin` sets both
+    return ModelCard(
+        name=name,
+        architecture=config["architecture"],
+        weights="model.safetensors",
+        mean=[round(v, 6) for v in bare.mean.flatten().tolist()] if bare.normalised else None,
+        std=[round(v, 6) for v in bare.std.flatten().tolist()] if bare.normalised else None,
+        classes=list(bare.classes),
+        shape=bare.shape,
+        options=config["options"],
+        wrap={} if start.model is bare else config["recipe"]["defense"],
+        data=data.name,
+        data_hash=data.hash,
+        split=RULE if divided(data) else "",
+        files=files_hash(data.name) if divided(data) else "",
+        seed=config["seed"],
+        hash=start.model.hash(),
+        seconds=round(session.seconds, 1),
+        hardware=_hardware(session.device),
+        recipe={key: value for key, value in config["recipe"].items() if value not in (None, "", {})},
+        measured=_measured(session, config),
+    )
+
+
+def _measured(session: Session, config: Mapping[str, Any]) -> list[Measured]:
+    """The shares of the validation images that chose the epoch."""
+    typed = config["recipe"]["defense"].get("eps", f"{session.eps:.6g}")
+    attack = {"norm": "linf", "eps": str(typed), "attack": f"PGD-{PGD_STEPS}"}
+    measured = []
+    for what, about in (("", {}), ("robust_", attack)):
+        value, n = session.best_entry[f"val_{what}accuracy"], session.best_entry[f"val_{what}n"]
+        low, high = wilson(round(value * n), n)
+        metric = f"{'robust' if what else 'clean'} accuracy"
+        measured.append(Measured(metric, value, low, high, n, split="val", seed=config["seed"], **about))
+    return measured
+
+
+def _hardware(device: torch.device) -> str:
+    about = describe_device(device)
+    return f"{about['name']}, {about['threads']} threads" if "threads" in about else str(about["name"])
