@@ -10,14 +10,14 @@ from robustlab.base.lazy import exports, locate
 if TYPE_CHECKING:
     from robustlab.attacks.apgd import APGD as APGD
     from robustlab.attacks.apgd import APGDT as APGDT
+    from robustlab.attacks.brendel_bethge import BrendelBethge as BrendelBethge
+    from robustlab.attacks.cw import CW as CW
     from robustlab.attacks.ddn import DDN as DDN
+    from robustlab.attacks.deepfool import DeepFool as DeepFool
+    from robustlab.attacks.ead import EAD as EAD
     from robustlab.attacks.fab import FABT as FABT
     from robustlab.attacks.fgsm import FGSM as FGSM
     from robustlab.attacks.fmn import FMN as FMN
-    from robustlab.attacks.foolbox_attacks import CW as CW
-    from robustlab.attacks.foolbox_attacks import EAD as EAD
-    from robustlab.attacks.foolbox_attacks import BrendelBethge as BrendelBethge
-    from robustlab.attacks.foolbox_attacks import DeepFool as DeepFool
     from robustlab.attacks.mi_fgsm import DIFGSM as DIFGSM
     from robustlab.attacks.mi_fgsm import MIFGSM as MIFGSM
     from robustlab.attacks.mi_fgsm import NIFGSM as NIFGSM
@@ -40,10 +40,10 @@ ATTACKS: dict[str, str] = {
     "fab-t": "robustlab.attacks.fab:FABT",
     "fmn": "robustlab.attacks.fmn:FMN",
     "ddn": "robustlab.attacks.ddn:DDN",
-    "deepfool": "robustlab.attacks.foolbox_attacks:DeepFool",
-    "cw": "robustlab.attacks.foolbox_attacks:CW",
-    "ead": "robustlab.attacks.foolbox_attacks:EAD",
-    "brendel-bethge": "robustlab.attacks.foolbox_attacks:BrendelBethge",
+    "deepfool": "robustlab.attacks.deepfool:DeepFool",
+    "cw": "robustlab.attacks.cw:CW",
+    "ead": "robustlab.attacks.ead:EAD",
+    "brendel-bethge": "robustlab.attacks.brendel_bethge:BrendelBethge",
 }
 
 

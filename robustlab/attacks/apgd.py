@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.pgd import ball
-from robustlab.attacks.row_attack import RowAttack
+from robustlab.attacks.row_attack import RowAttack, likeliest
 from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.errors import UserError
 from robustlab.threat.geometry import column, distance, project, random_start, steepest
@@ -196,11 +196,3 @@ class APGDT(APGD):
 
     def ranks(self, y: Tensor, targets: Tensor | None, clean_logits: Tensor | None) -> Tensor:
         return likeliest(y, clean_logits, self.classes).repeat_interleave(self.restarts, dim=1)
-
-
-def likeliest(y: Tensor, clean_logits: Tensor | None, classes: int) -> Tensor:
-    """(n, R): the wrong classes with the largest clean logits, the largest first; R at most `classes`."""
-    if clean_logits is None:  # no sample
-        return torch.full((len(y), 1), -1, dtype=torch.long, device=y.device)
-    others = clean_logits.scatter(1, y[:, None], -torch.inf)
-    return others.topk(min(classes, others.shape[1] - 1), dim=1).indices

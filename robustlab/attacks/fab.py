@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustlab.attacks.apgd import likeliest
 from robustlab.attacks.losses import chosen
-from robustlab.attacks.row_attack import MinimumAttack
+from robustlab.attacks.row_attack import MinimumAttack, likeliest
 from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.errors import UserError
 from robustlab.threat.geometry import column, distance, random_start

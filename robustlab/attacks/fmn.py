@@ -11,7 +11,7 @@ from torch import Tensor
 from robustlab.attacks.row_attack import MinimumAttack
 from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.errors import UserError
-from robustlab.threat.geometry import column, distance
+from robustlab.threat.geometry import column, distance, shrink
 from robustlab.threat.model import NORMS
 
 BEYOND = 1.001  # exactly on the boundary nothing is decided
@@ -21,28 +21,6 @@ DUAL = {"linf": "l1", "l2": "l2", "l1": "linf", "l0": "linf"}
 def cosine(age: Tensor, steps: int, first: float, last: float) -> Tensor:
     """(B,): from `first` at age 0 to `last` at age `steps` along half a cosine."""
     return last + (first - last) * (1 + torch.cos(math.pi * age / steps)) / 2
-
-
-def shrink(delta: Tensor, norm: str, radius: Tensor) -> Tensor:
-    """delta (B, ...) projected onto the ball of its own radius (B,) in linf, l2, l1 or l0."""
-    flat = delta.flatten(1)
-    r = radius.to(flat.dtype)[:, None]
-    if norm == "linf":
-        flat = flat.clamp(-r, r)
-    elif norm == "l2":
-        flat = flat * (r / flat.norm(dim=1, keepdim=True).clamp_min(1e-30)).clamp(max=1)
-    else:
-        size, order = flat.abs().sort(dim=1, descending=True)
-        if norm == "l0":
-            kept = torch.arange(flat.shape[1], device=flat.device) < r
-            flat = flat * torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, kept)
-        else:  # soft thresholding (Duchi et al. 2008, figure 1)
-            total = size.cumsum(1)
-            place = torch.arange(1, flat.shape[1] + 1, device=flat.device)
-            last = ((size * place > total - r).sum(1, keepdim=True) - 1).clamp_min(0)
-            t = ((total.gather(1, last) - r) / (last + 1)).clamp_min(0)
-            flat = torch.where(total[:, -1:] > r, flat.sign() * (flat.abs() - t).clamp_min(0), flat)
-    return flat.view_as(delta)
 
 
 @dataclass(frozen=True)

@@ -123,3 +123,11 @@ class SearchAttack(RowAttack):
     @abstractmethod
     def propose(self, rows: Rows, state: State, draw: Draw) -> Tensor:
         """(B, C, H, W): the query after one that has left the state as it is; looks at all of it but "query"."""
+
+
+def likeliest(y: Tensor, clean_logits: Tensor | None, classes: int) -> Tensor:
+    """(n, R): the wrong classes with the largest clean logits, the largest first; R at most `classes`."""
+    if clean_logits is None:  # no sample
+        return torch.full((len(y), 1), -1, dtype=torch.long, device=y.device)
+    others = clean_logits.scatter(1, y[:, None], -torch.inf)
+    return others.topk(min(classes, others.shape[1] - 1), dim=1).indices

@@ -16,9 +16,11 @@ from robustlab.base.errors import UserError
 from robustlab.threat.geometry import column, project
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # the iterations after which the share p of pixels halves
-TRIES = 8  # draws of signs a proposal, of which the first that changes something is taken
-EARLY, FIRST = 25, 5  # give_up: the rise of the margin is measured from the first 25th of the steps on, and judged from
-HOPE = 10.0  # the first fifth on; a sample goes on while a rise that is so much faster would still succeed
+TRIES = 8  # draws of signs for a proposal; the first that changes something is taken
+# give_up
+EARLY = 25  # the rise of the margin is measured from the end of the first 25th of the steps
+FIRST = 5  # nothing is given up in the first fifth of the steps
+HOPE = 10.0  # a sample goes on if it would succeed with a rise that is so many times as fast
 
 
 def sides(steps: int, p: float, rescale: bool, height: int, width: int, odd: bool) -> tuple[int, ...]:

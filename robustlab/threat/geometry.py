@@ -86,6 +86,28 @@ def _project_l1(delta: Tensor, clean: Tensor, eps: float) -> Tensor:
     return (kept.view_as(delta) * delta.sign()).to(delta.dtype)
 
 
+def shrink(delta: Tensor, norm: str, radius: Tensor) -> Tensor:
+    """delta (B, ...) projected onto the ball of its own radius (B,) in linf, l2, l1 or l0."""
+    flat = delta.flatten(1)
+    r = radius.to(flat.dtype)[:, None]
+    if norm == "linf":
+        flat = flat.clamp(-r, r)
+    elif norm == "l2":
+        flat = flat * (r / flat.norm(dim=1, keepdim=True).clamp_min(1e-30)).clamp(max=1)
+    else:
+        size, order = flat.abs().sort(dim=1, descending=True)
+        if norm == "l0":
+            kept = torch.arange(flat.shape[1], device=flat.device) < r
+            flat = flat * torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, kept)
+        else:  # soft thresholding (Duchi et al. 2008, figure 1)
+            total = size.cumsum(1)
+            place = torch.arange(1, flat.shape[1] + 1, device=flat.device)
+            last = ((size * place > total - r).sum(1, keepdim=True) - 1).clamp_min(0)
+            t = ((total.gather(1, last) - r) / (last + 1)).clamp_min(0)
+            flat = torch.where(total[:, -1:] > r, flat.sign() * (flat.abs() - t).clamp_min(0), flat)
+    return flat.view_as(delta)
+
+
 def steepest(gradient: Tensor, points: Tensor, norm: str, size: float) -> Tensor:
     """The step of length `size` along which the loss rises fastest, for each image on its own.
 

@@ -1,0 +1,147 @@
+"""Attacks of foolbox's under the contract of ours: DeepFool, Carlini and Wagner's l2, EAD and Brendel-Bethge.
+
+They run as foolbox has them (Rauber et al. 2020, doi:10.21105/joss.02607), one batch at a time and on the model itself,
+without a search copy. Around them is what the other attacks promise: samples that are wrong from the start are left
+out, so that foolbox's guess of the label, the answer on the clean image, is right; what is found is measured and judged
+here; a sample for which the model gives NaN does not end the search of the others. Every sample of a batch is charged
+what the batch was shown: forwards and backwards depend on the batch size, the answers do not, up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustlab.attacks.base import Attack, Outcome
+from robustlab.base.errors import UserError
+from robustlab.oracle import NO_GRADIENT, NoGradientError, Oracle, most, raised_by_the_model, undisturbed
+from robustlab.threat.geometry import distance
+from robustlab.threat.model import allowed
+
+
+def foolbox() -> Any:
+    """foolbox, imported late: it takes a second."""
+    # foolbox imports GitPython, which raises where there is no git
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*scipy.ndimage", DeprecationWarning)
+            import foolbox as module
+    except ImportError as error:
+        raise UserError(
+            f"This attack is foolbox's, which cannot be imported here: {error}. Install it again (pip install -U"
+            " foolbox), or use fmn."
+        ) from error
+    return module
+
+
+class NotFinite(Exception):
+    """The model gave NaN or infinite values for these rows, (B,) bool."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows = rows
+
+
+class Shown(nn.Module):
+    """The oracle as foolbox wants a model; counts how often a batch went through it, forwards and backwards."""
+
+    def __init__(self, oracle: Oracle, eot: int) -> None:
+        super().__init__()
+        self.oracle, self.eot = oracle, eot
+        self.forwards: int | Tensor = 0
+        self.backwards: int | Tensor = 0
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.forwards = self.forwards + self.eot
+        logits = torch.stack([self.oracle.differentiable(images) for _ in range(self.eot)]).mean(0)
+        self._check(logits)
+        if images.requires_grad:
+            if not logits.requires_grad:
+                raise NoGradientError(NO_GRADIENT)
+            images.register_hook(self._gradient)
+        return logits
+
+    def _gradient(self, gradient: Tensor) -> None:
+        self.backwards = self.backwards + self.eot
+        self.oracle.backwards += self.eot * len(gradient)
+        self._check(gradient)  # Brendel-Bethge's solver would not come back from NaN
+
+    def _check(self, values: Tensor) -> None:
+        finite = torch.isfinite(values).flatten(1).all(1)
+        if not bool(finite.all()):
+            raise NotFinite(~finite)
+
+
+@dataclass(frozen=True)
+class FoolboxAttack(Attack):
+    """An attack of foolbox's on the distance. eps: a success is a point within it; the search is the same without."""
+
+    keep = "smallest"
+
+    eps: float = math.inf
+
+    @abstractmethod
+    def made(self, batch: int) -> Any:
+        """foolbox's attack with these parameters, for a batch of so many samples."""
+
+    def attempt(
+        self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
+    ) -> Outcome:
+        if oracle.query_budget is not None:
+            raise UserError(f"{type(self).__name__} cannot keep to a query budget. Use fmn, or set none.")
+        target = torch.full_like(y, -1) if targets is None else targets
+        with torch.inference_mode(False), torch.enable_grad(), undisturbed(oracle.model):
+            parts = zip(*(each.split(how["batch_size"]) for each in (x, y, target)), strict=True)
+            done = [self._batch(oracle, *part) for part in parts if len(part[0])]
+        if not done:
+            none = torch.zeros_like(y)
+            return Outcome(x, none.bool(), none, target, none, none, none.bool())
+        images, success, forwards, backwards, invalid = (torch.cat(each) for each in zip(*done, strict=True))
+        return Outcome(images, success, torch.where(success, 0, -1), target, forwards, backwards, invalid)
+
+    def _batch(self, oracle: Oracle, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+        """Images, success, forwards, backwards and invalid of a batch."""
+        images, invalid = x.clone(), torch.zeros_like(y, dtype=torch.bool)
+        forwards, backwards = torch.zeros_like(y), torch.zeros_like(y)
+
+        def adversarial() -> Tensor:
+            logits = oracle.looks(images)
+            forwards.add_(oracle.evaluations)
+            invalid.logical_or_(~torch.isfinite(logits).all(2).all(0))
+            predicted = logits.argmax(2)
+            return most(self.succeeds(predicted, y, target)) & ~invalid
+
+        rows = (~adversarial() & ~invalid).nonzero()[:, 0]
+        while len(rows):
+            shown, bad = Shown(oracle, self.eot), torch.zeros_like(rows, dtype=torch.bool)
+            try:
+                with raised_by_the_model():  # foolbox goes backwards through it
+                    images[rows] = self.search(shown, x[rows], y[rows], target[rows]).clamp(0, 1)
+            except NotFinite as error:  # once more, without them
+                bad = error.rows
+            forwards[rows] += shown.forwards
+            backwards[rows] += shown.backwards
+            invalid[rows[bad]] = True
+            rows = rows[~bad] if bool(bad.any()) else rows[:0]
+        # where foolbox's C&W and EAD find nothing they return a black image, which may be adversarial by itself
+        black = (images == 0).flatten(1).all(1)
+        images[black] = x[black]
+        found = adversarial()
+        images[~found] = x[~found]
+        inside = distance(images - x, self.norm) <= allowed(self.eps)
+        return images, found & inside, forwards, backwards, invalid
+
+    def search(self, shown: Shown, x: Tensor, y: Tensor, target: Tensor, **more: Any) -> Tensor:
+        """The points that foolbox finds; where it finds nothing, any. All samples are classified right."""
+        attack, criteria = self.made(len(x)), foolbox().criteria
+        wanted = criteria.TargetedMisclassification(target) if self.targeted else criteria.Misclassification(y)
+        points: Tensor = attack.run(foolbox().PyTorchModel(shown, (0, 1), device=x.device), x, wanted, **more)
+        return points.detach()
