@@ -32,7 +32,7 @@ DATA: dict[str, str] = {
     "svhn": "robustlab.data.torchvision_sets:load",
     "gtsrb": "robustlab.data.torchvision_sets:load",
     "npz": "robustlab.data.npz:load",  # typed as npz:PATH
-    "folder": "robustlab.data.folder:load",  # typed as folder:PATH
+    "folder": "robustlab.data.image_folder:load",  # typed as folder:PATH
 }
 WITH_PATH = ("npz", "folder")
 SQUARE = ("road-signs", "gtsrb")  # their images can be had in any size, as those of a folder

@@ -1,4 +1,4 @@
-"""Which files of a folder are the images of a split, and of what class: see `robustlab.data.folder`."""
+"""Which files of a folder are the images of a split, and of what class: see `robustlab.data.image_folder`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from robustlab.evaluation.judging import Verdict, answers, judge, logits_of, loo
 from robustlab.evaluation.options import Options
 from robustlab.oracle import Oracle, forked, of_the_model
 from robustlab.runs import Run
-from robustlab.runs.kept import image_name, keep_candidates
+from robustlab.runs.examples import image_name, keep_candidates
 from robustlab.threat.model import ThreatModel, allowed
 
 CLEAN = "clean"
@@ -131,7 +131,7 @@ def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Loa
         info["seconds"] = time.perf_counter() - start
         task.run.write_unit(*name, lines, info)
         done = task.run.unit_lines(*name)
-    return {line.id for line in done if line.broken or line.error is not None}
+    return {line.id for line in done if line.succeeded or line.error is not None}
 
 
 def _clean_unit(task: Task, number: int, chunk: Loaded) -> None:

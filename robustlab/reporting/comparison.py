@@ -17,7 +17,7 @@ from robustlab.base.errors import UserError
 from robustlab.base.words import listed
 from robustlab.reporting.source import Json, PageRun, with_models
 from robustlab.reporting.text import distinct
-from robustlab.runs.aggregates import Line, Seen, by_unit, pairs
+from robustlab.runs.aggregates import Line, ModelLines, by_unit, pairs
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _merged(group: Sequence[PageRun]) -> MergedRun:
         units = by_unit(part.lines)
         suite = [attack["name"] for attack in part.info["config"]["attacks"]]
         for model in part.models:
-            views[model["name"]] = Seen(units.get(model["name"], {}), suite, part.numbers["eps"])
+            views[model["name"]] = ModelLines(units.get(model["name"], {}), suite, part.numbers["eps"])
     seeds, days = ([*dict.fromkeys(values)] for values in zip(*(_seed_and_day(info) for info in infos), strict=True))
     info = first | {
         "name": listed([part.name for part in parts]),

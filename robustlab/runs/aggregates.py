@@ -53,7 +53,7 @@ class Line(msgspec.Struct, forbid_unknown_fields=True):
     error: str | None = None
 
     @property
-    def broken(self) -> bool:
+    def succeeded(self) -> bool:
         """A success that counts: verified, and no error."""
         return self.success and self.verified is True and self.error is None
 
@@ -84,33 +84,33 @@ def aggregate(
     norm, targeted = str(threat["norm"]), bool(threat.get("targeted"))
     table = by_unit(lines)
     models = []
-    views: dict[str, Seen] = {}
+    views: dict[str, ModelLines] = {}
     for model in config["models"]:
-        seen = Seen(table.get(model["name"], {}), [attack["name"] for attack in config["attacks"]], eps)
+        mine = ModelLines(table.get(model["name"], {}), [attack["name"] for attack in config["attacks"]], eps)
         infos = {(p["attack"], p["eps"]): p for p in passes if p["model"] == model["name"]}
-        views[model["name"]] = seen
+        views[model["name"]] = mine
         models.append(
             {
                 "name": model["name"],
-                "n": seen.n,
-                "clean_accuracy": share(len(seen.right), seen.n),
-                "clean_errors": sum(line.error is not None for line in seen.clean.values()),
-                "robust_accuracy": share(len(seen.robust), seen.n) if seen.suite else None,
-                "robust_accuracy_8bit": _after_rounding(seen),
+                "n": mine.n,
+                "clean_accuracy": share(len(mine.right), mine.n),
+                "clean_errors": sum(line.error is not None for line in mine.clean.values()),
+                "robust_accuracy": share(len(mine.robust), mine.n) if mine.suite else None,
+                "robust_accuracy_8bit": _after_rounding(mine),
                 "attacks": [
-                    _attack(seen, at, norm, targeted, infos)
-                    | (_median_of_all(seen, name, norm, targeted) if name == unbounded else {})
-                    for at, name in enumerate(seen.suite)
+                    _attack(mine, at, norm, targeted, infos)
+                    | (_median_of_all(mine, name, norm, targeted) if name == unbounded else {})
+                    for at, name in enumerate(mine.suite)
                 ],
-                "fallen_at_smaller_eps": len(seen.fallen_below & seen.robust),
-                "worst_class": _worst_class(seen, classes) if seen.suite else None,
-                "curve": _curve_of_distances(seen, curve, norm, targeted) if unbounded else _curve(seen, curve),
+                "fallen_at_smaller_eps": len(mine.succeeded_below & mine.robust),
+                "worst_class": _worst_class(mine, classes) if mine.suite else None,
+                "curve": _curve_of_distances(mine, curve, norm, targeted) if unbounded else _curve(mine, curve),
             }
         )
     return {"norm": threat["norm"], "eps": eps, "models": models, "pairs": pairs(views)}
 
 
-def pairs(views: Mapping[str, Seen]) -> list[Json]:
+def pairs(views: Mapping[str, ModelLines]) -> list[Json]:
     """Second minus first, clean and robust, for every two models; they are judged on the same samples."""
     return [
         {
@@ -132,7 +132,7 @@ def by_unit(lines: Iterable[Line]) -> dict[str, Table]:
     return tables
 
 
-class Seen:
+class ModelLines:
     """One model's lines, and who still stands after each attack of the suite at the headline eps.
 
     right, robust: ids of the samples that are classified right, and that stay right under the suite. left, missing:
@@ -152,39 +152,39 @@ class Seen:
         for attack in suite:
             tried = self.lines(attack)
             self.missing.append(len(standing - tried.keys()))
-            standing = {i for i in standing if i in tried and not tried[i].broken and tried[i].error is None}
+            standing = {i for i in standing if i in tried and not tried[i].succeeded and tried[i].error is None}
             self.left.append(standing)
         self.robust = standing
         below = [line for (_, e), lines in table.items() if e < eps for line in lines.values()]
-        self.fallen_below = {line.id for line in below if line.broken} & self.right
+        self.succeeded_below = {line.id for line in below if line.succeeded} & self.right
 
     def lines(self, attack: str, eps: float | None = None) -> dict[int, Line]:
         return self.table.get((attack, self.eps if eps is None else eps), {})
 
 
 def _attack(
-    seen: Seen, at: int, norm: str, targeted: bool, infos: Mapping[tuple[str, float], Mapping[str, Any]]
+    mine: ModelLines, at: int, norm: str, targeted: bool, infos: Mapping[tuple[str, float], Mapping[str, Any]]
 ) -> Json:
-    name = seen.suite[at]
-    tried = [line for i, line in seen.lines(name).items() if i in seen.right]
-    broken = [line for line in tried if line.broken]
+    name = mine.suite[at]
+    tried = [line for i, line in mine.lines(name).items() if i in mine.right]
+    successes = [line for line in tried if line.succeeded]
     # an attack on the distance also finds adversarials that are too far away to be successes
-    far = [line for line in tried if found_beyond(line, norm, seen.eps, targeted)]
-    sizes = [size for line in (*broken, *far) if (size := line.size(norm)) is not None]
-    rounded = [line.success_8bit for line in broken if line.success_8bit is not None]
-    info = infos.get((name, seen.eps), {})
+    far = [line for line in tried if found_beyond(line, norm, mine.eps, targeted)]
+    sizes = [size for line in (*successes, *far) if (size := line.size(norm)) is not None]
+    rounded = [line.success_8bit for line in successes if line.success_8bit is not None]
+    info = infos.get((name, mine.eps), {})
     return {
         "name": name,
-        "left": share(len(seen.left[at]), seen.n),
-        "broken": len(broken),
+        "left": share(len(mine.left[at]), mine.n),
+        "broken": len(successes),
         "attempted": len(tried),
-        "success_rate": share(len(broken), len(tried)),
-        "success_8bit": sum(rounded) if len(rounded) == len(broken) else None,
+        "success_rate": share(len(successes), len(tried)),
+        "success_8bit": sum(rounded) if len(rounded) == len(successes) else None,
         "leaves_8bit": info.get("leaves_8bit", 0),
         "unverified": info.get("unverified", sum(line.success and line.verified is not True for line in tried))
         + info.get("refused", 0),  # found by the search copy, not confirmed by the model: the search went on
         "errors": sum(line.error is not None for line in tried),
-        "missing": seen.missing[at],
+        "missing": mine.missing[at],
         "median_distance": median(sizes) if sizes else None,
         "found": len(sizes),  # the median is of these
         "forwards": fmean(line.forwards for line in tried) if tried else None,
@@ -193,53 +193,53 @@ def _attack(
     }
 
 
-def _after_rounding(seen: Seen) -> Json | None:
+def _after_rounding(mine: ModelLines) -> Json | None:
     """Robust accuracy where only adversarials that survive rounding to 8 bits count; None where that was not judged.
 
-    In a cascade it is an upper bound: what one attack broke only before rounding, later attacks never tried.
+    In a cascade it is an upper bound: later attacks never tried what succeeded only before rounding.
     """
-    if not seen.suite:
+    if not mine.suite:
         return None
-    fallen: set[int] = set()
-    for attack in seen.suite:
-        for i, line in seen.lines(attack).items():
-            if line.broken and line.success_8bit is None:
+    lost: set[int] = set()
+    for attack in mine.suite:
+        for i, line in mine.lines(attack).items():
+            if line.succeeded and line.success_8bit is None:
                 return None
-            if line.error is not None or (line.broken and line.success_8bit):
-                fallen.add(i)
+            if line.error is not None or (line.succeeded and line.success_8bit):
+                lost.add(i)
     only_before = {
-        i for attack in seen.suite for i, line in seen.lines(attack).items() if line.broken and not line.success_8bit
+        i for attack in mine.suite for i, line in mine.lines(attack).items() if line.succeeded and not line.success_8bit
     }
-    return dict(share(len((seen.robust | (only_before & seen.right)) - fallen), seen.n))
+    return dict(share(len((mine.robust | (only_before & mine.right)) - lost), mine.n))
 
 
-def _worst_class(seen: Seen, classes: Sequence[str] | None) -> Json:
+def _worst_class(mine: ModelLines, classes: Sequence[str] | None) -> Json:
     """The class with the lowest robust accuracy, the lowest number among equals; `ties` counts the other equals."""
     members: dict[int, list[int]] = defaultdict(list)
-    for i, line in seen.clean.items():
+    for i, line in mine.clean.items():
         members[line.label].append(i)
-    counts = {label: (sum(i in seen.robust for i in ids), len(ids)) for label, ids in members.items()}
+    counts = {label: (sum(i in mine.robust for i in ids), len(ids)) for label, ids in members.items()}
     shares = {label: robust / n for label, (robust, n) in counts.items()}
     label = min(shares, key=lambda c: (shares[c], c)) if shares else -1
     return {
         "label": label,
         "name": classes[label] if classes and 0 <= label < len(classes) else str(label),
         "robust_accuracy": share(*counts.get(label, (0, 0))),
-        "clean_accuracy": share(sum(i in seen.right for i in members[label]), len(members[label])),
+        "clean_accuracy": share(sum(i in mine.right for i in members[label]), len(members[label])),
         "ties": sum(c != label and value == shares[label] for c, value in shares.items()),
     }
 
 
-def distances(seen: Seen, attack: str, norm: str, targeted: bool) -> dict[int, float]:
+def distances(mine: ModelLines, attack: str, norm: str, targeted: bool) -> dict[int, float]:
     """How far each sample had to be changed by an attack without a budget until the model was fooled, by id.
 
     Infinite where nothing was found, 0 where it ended in an error. Samples that it did not try are left out.
     """
     found = {}
-    for i, line in seen.lines(attack).items():
+    for i, line in mine.lines(attack).items():
         size = line.size(norm) if _fooled(line, targeted) else None
         found[i] = 0.0 if line.error is not None else math.inf if size is None else size
-    return {i: found[i] for i in seen.right & found.keys()}
+    return {i: found[i] for i in mine.right & found.keys()}
 
 
 def _fooled(line: Line, targeted: bool) -> bool:
@@ -253,54 +253,54 @@ def found_beyond(line: Line, norm: str, eps: float, targeted: bool) -> bool:
     return _fooled(line, targeted) and (line.size(norm) or 0.0) > allowed(eps)
 
 
-def _median_of_all(seen: Seen, attack: str, norm: str, targeted: bool) -> Json:
+def _median_of_all(mine: ModelLines, attack: str, norm: str, targeted: bool) -> Json:
     """The median over all samples that were tried, None where that is infinite."""
-    sizes = distances(seen, attack, norm, targeted).values()
+    sizes = distances(mine, attack, norm, targeted).values()
     middle = median(sizes) if sizes else math.inf
     return {"median_of_all": middle if math.isfinite(middle) else None}
 
 
-def _curve_of_distances(seen: Seen, curve: Mapping[str, Any], norm: str, targeted: bool) -> list[Json]:
+def _curve_of_distances(mine: ModelLines, curve: Mapping[str, Any], norm: str, targeted: bool) -> list[Json]:
     """Accuracy over eps: a sample falls at the smallest distance that the curve's attack found, or one before it in the
     suite, whose successes lie within the headline eps. No point but the first where a sample was not tried.
     """
     attack = curve["attack"]
-    points = [{"eps": 0.0, "source": CLEAN, "share": share(len(seen.right), seen.n)}]
-    falls = distances(seen, attack, norm, targeted)
-    if falls.keys() != seen.right:
+    points = [{"eps": 0.0, "source": CLEAN, "share": share(len(mine.right), mine.n)}]
+    falls = distances(mine, attack, norm, targeted)
+    if falls.keys() != mine.right:
         return points
-    for before in seen.suite[: seen.suite.index(attack)]:
-        for i, line in seen.lines(before).items():
-            if i in falls and (line.broken or line.error is not None):
+    for before in mine.suite[: mine.suite.index(attack)]:
+        for i, line in mine.lines(before).items():
+            if i in falls and (line.succeeded or line.error is not None):
                 falls[i] = min(falls[i], line.size(norm) or 0.0)
-    for eps in sorted({float(e) for e in curve["eps"] if float(e) > 0} | {seen.eps}):
+    for eps in sorted({float(e) for e in curve["eps"] if float(e) > 0} | {mine.eps}):
         left = sum(size > allowed(eps) for size in falls.values())
-        points.append({"eps": eps, "source": attack, "share": share(left, seen.n)})
+        points.append({"eps": eps, "source": attack, "share": share(left, mine.n)})
     return points
 
 
-def _curve(seen: Seen, curve: Mapping[str, Any]) -> list[Json]:
-    """Accuracy over eps; what falls at one eps counts as fallen at every larger one.
+def _curve(mine: ModelLines, curve: Mapping[str, Any]) -> list[Json]:
+    """Accuracy over eps; a success at one eps counts as one at every larger eps.
 
-    At the headline eps the point uses what the curve's attack and those before it in the suite broke. A point for
-    which a standing sample was not tried is left out: it was not run.
+    At the headline eps the point uses the successes of the curve's attack and of those before it in the suite. A point
+    for which a standing sample was not tried is left out: it was not run.
     """
     if not curve:
         return []
     attack = curve["attack"]
-    points = [{"eps": 0.0, "source": CLEAN, "share": share(len(seen.right), seen.n)}]
-    standing = seen.right
-    for eps in sorted({float(e) for e in curve["eps"] if float(e) > 0} | {seen.eps}):
-        if eps == seen.eps and attack in seen.suite:
-            after = standing & seen.left[seen.suite.index(attack)]
+    points = [{"eps": 0.0, "source": CLEAN, "share": share(len(mine.right), mine.n)}]
+    standing = mine.right
+    for eps in sorted({float(e) for e in curve["eps"] if float(e) > 0} | {mine.eps}):
+        if eps == mine.eps and attack in mine.suite:
+            after = standing & mine.left[mine.suite.index(attack)]
             tried = standing
         else:
-            lines = seen.lines(attack, eps)
+            lines = mine.lines(attack, eps)
             tried = standing & lines.keys()
-            after = {i for i in tried if not lines[i].broken and lines[i].error is None}
+            after = {i for i in tried if not lines[i].succeeded and lines[i].error is None}
         if tried == standing:
             standing = after
-            points.append({"eps": eps, "source": attack, "share": share(len(standing), seen.n)})
+            points.append({"eps": eps, "source": attack, "share": share(len(standing), mine.n)})
     return points
 
 

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from robustlab.base.intervals import share
-from robustlab.runs.aggregates import CLEAN, Line, Seen, Table
+from robustlab.runs.aggregates import CLEAN, Line, ModelLines, Table
 from robustlab.threat.model import allowed
 
 Json = dict[str, Any]
@@ -49,14 +49,14 @@ def answers(table: Table, suite: Sequence[str], eps: float) -> list[Answer]:
     >>> answer.attacked, answer.attacked_confidence, answer.attack
     (0, 0.6, 'pgd')
     """
-    seen = Seen(table, suite, eps)
-    units = [(name, seen.lines(name)) for name in seen.suite]
-    return [_answer(line, seen, units) for _, line in sorted(seen.clean.items())]
+    mine = ModelLines(table, suite, eps)
+    units = [(name, mine.lines(name)) for name in mine.suite]
+    return [_answer(line, mine, units) for _, line in sorted(mine.clean.items())]
 
 
-def _answer(clean: Line, seen: Seen, units: Sequence[tuple[str, Mapping[int, Line]]]) -> Answer:
+def _answer(clean: Line, mine: ModelLines, units: Sequence[tuple[str, Mapping[int, Line]]]) -> Answer:
     id = clean.id
-    right, robust = id in seen.right, bool(units) and id in seen.robust
+    right, robust = id in mine.right, bool(units) and id in mine.robust
     before = (None, None) if clean.error else (clean.clean, clean.confidence)
     worst: tuple[int | None, float | None] = (None, None)
     attack = None
@@ -67,7 +67,8 @@ def _answer(clean: Line, seen: Seen, units: Sequence[tuple[str, Mapping[int, Lin
         # a targeted or an unverified last image may be another class's without being a success
         worst = (clean.clean, last.confidence) if last.adv == clean.clean and last.confidence is not None else before
     elif right:
-        attack, line = next(((name, unit[id]) for name, unit in units if id in unit and unit[id].broken), (None, None))
+        successes = ((name, unit[id]) for name, unit in units if id in unit and unit[id].succeeded)
+        attack, line = next(successes, (None, None))
         worst = (line.adv, line.confidence) if line else worst
     return Answer(id, clean.label, right, robust, *before, *worst, attack)
 
@@ -84,7 +85,7 @@ def confusion(answers: Sequence[Answer]) -> Json:
     attacked = Counter((a.label, a.attacked) for a in answers if a.attacked is not None)
     known = Counter((a.label, a.clean) for a in answers if a.attacked is not None)
     members = Counter(a.label for a in answers)
-    turned = Counter((a.label, a.attacked) for a in answers if a.attack is not None and a.attacked is not None)
+    moved = Counter((a.label, a.attacked) for a in answers if a.attack is not None and a.attacked is not None)
     return {
         "cells": [
             {
@@ -98,7 +99,7 @@ def confusion(answers: Sequence[Answer]) -> Json:
         ],
         "flows": [
             {"true": true, "predicted": predicted, "count": count, "share": share(count, members[true])}
-            for (true, predicted), count in sorted(turned.items(), key=lambda item: (-item[1], item[0]))
+            for (true, predicted), count in sorted(moved.items(), key=lambda item: (-item[1], item[0]))
         ],
         "members": dict(sorted(members.items())),
         "unknown": sum(a.attacked is None for a in answers),
@@ -121,20 +122,20 @@ def confidence(answers: Sequence[Answer]) -> Json:
 
 
 def _reliability(answers: Sequence[tuple[float | None, bool]]) -> Json:
-    known = [(sure, hit) for sure, hit in answers if sure is not None]
+    known = [(sure, is_right) for sure, is_right in answers if sure is not None]
     n = len(known)
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
-    for sure, hit in known:
-        bins[min(int(sure * BINS), BINS - 1)].append((sure, hit))
+    for sure, is_right in known:
+        bins[min(int(sure * BINS), BINS - 1)].append((sure, is_right))
     filled, gaps = [], 0.0
     for at, members in enumerate(bins):
         if members:
-            mean, hits = fmean(sure for sure, _ in members), sum(hit for _, hit in members)
-            accuracy = share(hits, len(members))
+            mean, correct = fmean(sure for sure, _ in members), sum(is_right for _, is_right in members)
+            accuracy = share(correct, len(members))
             filled.append({"low": at / BINS, "high": (at + 1) / BINS, "confidence": mean, "accuracy": accuracy})
-            gaps += abs(hits - len(members) * mean)
-    right = [sure for sure, hit in known if hit]
-    wrong = [sure for sure, hit in known if not hit]
+            gaps += abs(correct - len(members) * mean)
+    right = [sure for sure, is_right in known if is_right]
+    wrong = [sure for sure, is_right in known if not is_right]
     return {
         "n": n,
         "accuracy": share(len(right), n),
@@ -156,7 +157,7 @@ def verification(model: Mapping[str, Any], table: Table, norm: str, eps: float) 
     """
     rows = []
     for attack in model["attacks"]:
-        broken = [line for line in table.get((attack["name"], eps), {}).values() if line.broken]
+        successes = [line for line in table.get((attack["name"], eps), {}).values() if line.succeeded]
         rounded = attack["success_8bit"]
         rows.append(
             {
@@ -167,7 +168,7 @@ def verification(model: Mapping[str, Any], table: Table, norm: str, eps: float) 
                 "confirmed": attack["broken"],
                 "undone_8bit": None if rounded is None else attack["broken"] - rounded,
                 "leaves_8bit": attack["leaves_8bit"],
-                "outside": sum(_outside(line, norm) for line in broken),
+                "outside": sum(_outside(line, norm) for line in successes),
                 "errors": attack["errors"],
                 "missing": attack["missing"],
             }
@@ -177,7 +178,7 @@ def verification(model: Mapping[str, Any], table: Table, norm: str, eps: float) 
         for (attack_name, budget), lines in table.items()
         if attack_name != CLEAN and budget != eps
         for line in lines.values()
-        if line.broken
+        if line.succeeded
     ]
     elsewhere = {"confirmed": len(others), "outside": sum(_outside(line, norm) for line in others)}
     return {"attacks": rows, "elsewhere": elsewhere}

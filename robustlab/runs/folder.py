@@ -26,7 +26,7 @@ import msgspec
 from robustlab.base.files import INFO, SCHEMA_VERSION, OutputFolder, slug
 from robustlab.base.reading import decoded
 from robustlab.runs.aggregates import Line, aggregate
-from robustlab.runs.kept import chosen_images, with_files
+from robustlab.runs.examples import chosen_images, with_files
 from robustlab.runs.manifest import PAGE, RUN
 from robustlab.runs.resuming import resumed
 from robustlab.runs.stored import check_stored

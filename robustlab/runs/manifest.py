@@ -9,7 +9,7 @@ from typing import Any
 from robustlab.base.files import Kind, slug
 from robustlab.base.files.directory import Directory
 from robustlab.runs.aggregates import CLEAN
-from robustlab.runs.kept import HEATMAPS
+from robustlab.runs.examples import HEATMAPS
 from robustlab.runs.transfer import TRANSFER_MATRIX
 
 Json = dict[str, Any]

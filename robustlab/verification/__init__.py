@@ -5,7 +5,7 @@ a sample cannot be proved so, only tried again; what is recomputed there is that
 What only the search knows is taken as stored: passes, ranks, seconds, and hits that it took back itself.
 """
 
-from robustlab.verification.checks import Check, Verification
+from robustlab.verification.checks import Compared, Verification
 from robustlab.verification.verify import verify
 
-__all__ = ["Check", "Verification", "verify"]
+__all__ = ["Compared", "Verification", "verify"]

@@ -17,8 +17,7 @@ from robustlab.evaluation.studies.audit.rows import with_rows
 from robustlab.evaluation.studies.audit.subject import Subject
 from robustlab.evaluation.studies.audit.work import CHECKS, FAILED, not_asked, record_of
 from robustlab.runs.resuming import changes
-from robustlab.verification.checks import Check as Compared
-from robustlab.verification.checks import shown
+from robustlab.verification.checks import Compared, shown
 
 # they ask the model a few times, and run no attack
 CHEAP = ("outputs", "randomised", "clean", "normalisation", "gradient")

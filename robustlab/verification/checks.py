@@ -19,7 +19,7 @@ _SHOWN = 5
 
 
 @dataclass
-class Check:
+class Compared:
     """n things of one kind that were compared; `wrong` says of each that disagrees what and how."""
 
     what: str
@@ -43,7 +43,7 @@ class Verification:
     """
 
     folder: Path
-    checks: list[Check]
+    checks: list[Compared]
     complete: bool
     errors: int
     taken: list[str]

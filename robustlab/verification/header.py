@@ -17,12 +17,12 @@ from robustlab.reporting.comparison import read_runs
 from robustlab.reporting.page import page
 from robustlab.runs import StoredRun
 from robustlab.threat.model import ThreatModel, parse_eps
-from robustlab.verification.checks import Check, differences, leaves
+from robustlab.verification.checks import Compared, differences, leaves
 
 PAGE_BYTES = 64 << 20  # of a page: six times what ours may have
 
 
-def compare_header(run: StoredRun, data: Data, name: str, models: Sequence[Classifier]) -> Check:
+def compare_header(run: StoredRun, data: Data, name: str, models: Sequence[Classifier]) -> Compared:
     """What run.json says of suite, seed, eps, data and models beside its configuration. name: of the data."""
     info, config = run.info, run.info["config"]
     threat = ThreatModel(**config["threat"])
@@ -40,18 +40,18 @@ def compare_header(run: StoredRun, data: Data, name: str, models: Sequence[Class
         "models": [{"hash": m.hash(), "parameters": sum(p.numel() for p in m.parameters())} for m in models],
         "config": {"data": attacked},
     }
-    check = Check("run.json: suite, seed, eps, data, models", leaves(again))
+    check = Compared("run.json: suite, seed, eps, data, models", leaves(again))
     check.wrong += differences(_like(again, info), again)
     return check
 
 
-def compare_page(run: StoredRun) -> list[Check]:
+def compare_page(run: StoredRun) -> list[Compared]:
     """report.html, where there is one, against the page that comes out now."""
     try:
         stored = read_bounded("report.html", PAGE_BYTES, folder=run.folder)
     except FileNotFoundError:
         return []
-    check = Check("report.html")
+    check = Compared("report.html")
     same = stored == page(read_runs([run.folder]))
     written = run.info.get("versions", {}).get("robustlab")
     by = "" if written == __version__ else f" by robustlab {__version__}; the run was written by {written}"

@@ -29,14 +29,14 @@ from robustlab.oracle import forked, full_float32, undisturbed
 from robustlab.reporting.text import budget
 from robustlab.runs import StoredRun, config_hash
 from robustlab.runs.aggregates import Line, aggregate
-from robustlab.runs.kept import chosen_images
+from robustlab.runs.examples import chosen_images
 from robustlab.runs.transfer import surrogates
 from robustlab.runs.units import unit_name
 from robustlab.threat.model import ThreatModel
 from robustlab.verification.again import positions
 from robustlab.verification.audited import AuditAgain
-from robustlab.verification.checks import Check, Verification, differences, leaves, taken_as_stored
-from robustlab.verification.kept import compare_attacked, compare_choice, compare_clean
+from robustlab.verification.checks import Compared, Verification, differences, leaves, taken_as_stored
+from robustlab.verification.pictures import compare_attacked, compare_choice, compare_clean
 from robustlab.verification.units import judge_again, read_adversarials, tied
 
 Key = tuple[str, str, float]  # model, attack, eps
@@ -59,8 +59,8 @@ class Recomputation:
         self.lines: dict[Key, dict[int, Line]] = defaultdict(dict)
         self.again: dict[Key, dict[int, Line]] = defaultdict(dict)
         self.counted: dict[Key, dict[str, int]] = {}  # of run.json's `passes`, what can be counted
-        self.checks: dict[str, Check] = {}
-        self.pixels = Check("kept images: pixels")
+        self.checks: dict[str, Compared] = {}
+        self.pixels = Compared("kept images: pixels")
         written = self.info.get("versions", {}).get("robustlab")
         self.audit = AuditAgain(self.info.get("audit", {}), self.config.get("audit", 0), written, whole_audit)
 
@@ -96,8 +96,8 @@ class Recomputation:
             warnings=warnings,
         )
 
-    def check(self, what: str) -> Check:
-        return self.checks.setdefault(what, Check(what))
+    def check(self, what: str) -> Compared:
+        return self.checks.setdefault(what, Compared(what))
 
     def units(self) -> list[tuple[str, float]]:
         """(attack, eps) of the units of a chunk after the clean pass."""
@@ -221,7 +221,7 @@ class Recomputation:
             kept = [image for image in self.stored.images if (image["model"], image["attack"]) == (name, attack)]
             compare_attacked(self.pixels, self.stored.folder, kept, chunk, points, self.info["perturbation_scale"])
 
-    def compare(self, check: Check, stored: Line, again: Line, close: bool) -> None:
+    def compare(self, check: Compared, stored: Line, again: Line, close: bool) -> None:
         """A line against what comes out now."""
         found = list(differences(msgspec.structs.asdict(stored), msgspec.structs.asdict(again)))
         if found and close:

@@ -17,7 +17,7 @@ from robustlab.attacks.parameters import THREAT, parameters
 from robustlab.attacks.suite import Member, Suite, load_suite, suite_again
 from robustlab.base.cards import card_names
 from robustlab.evaluation.record import _parameters
-from robustlab.runs.kept import slug
+from robustlab.runs.examples import slug
 
 NAMES = {
     "one of a method": (["pgd:steps=3", "fgsm"], ["pgd", "fgsm"]),

@@ -96,7 +96,7 @@ def test_lines_carry_distances_beyond_the_budget(data: tuple[Tensor, Tensor], tm
     units = {(line.attack, line.eps) for line in stored.lines}
     assert units == {("clean", 0.0), ("fmn", 0.1)}  # no sweep
     lines = [line for line in stored.lines if line.attack == "fmn"]
-    near, far = [line for line in lines if line.broken], [line for line in lines if not line.success]
+    near, far = [line for line in lines if line.succeeded], [line for line in lines if not line.success]
     assert len(near) + len(far) == N - 4 and near and far
     assert all(line.l2 <= 0.1 + 1e-6 and line.rank == 0 for line in near)
     assert all(line.l2 > 0.1 and line.adv != line.label and line.verified is None and line.rank == -1 for line in far)
@@ -121,7 +121,7 @@ def test_what_others_broke_before_counts_from_its_own_size_on(data: tuple[Tensor
     stored = run(data, tmp_path / "run", suite("pgd:steps=20", "fmn:steps=1"))
     curve = {point["eps"]: point["share"]["value"] for point in model_of(stored)["curve"]}
     found = {
-        line.id: line.l2 for line in stored.lines if line.broken or (line.attack == "fmn" and line.adv != line.label)
+        line.id: line.l2 for line in stored.lines if line.succeeded or (line.attack == "fmn" and line.adv != line.label)
     }
     for eps, value in curve.items():
         fallen = sum(size <= eps + 1e-6 for size in found.values()) if eps else 0

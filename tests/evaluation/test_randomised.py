@@ -136,7 +136,7 @@ def test_page_tables_and_verification(data: tuple[Tensor, Tensor], tmp_path: Pat
     folder = tmp_path / "run"
     options = {"save_adversarial": True, "batch_size": 7, "eot": 4, "curve": ["0.01"], "keep": 1}
     stored, _ = run({"net": Noisy()}, data, folder, **options)
-    assert 0 < sum(line.broken for line in stored.lines)
+    assert 0 < sum(line.succeeded for line in stored.lines)
     page = report([folder], tmp_path / "page.html").read_text()
     assert "net is randomised" in page and "averaged over 4 draws" in page and "half of 10 evaluations" in page
     assert "the majority of 10 evaluations" in written(PageRun.read(folder), "verdict", "markdown")

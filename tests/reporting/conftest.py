@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from robustlab.runs import Run
-from robustlab.runs.kept import image_name, keep_candidates
+from robustlab.runs.examples import image_name, keep_candidates
 
 Json = dict[str, Any]
 EPS = 8 / 255

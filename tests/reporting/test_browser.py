@@ -262,7 +262,7 @@ def test_downloads_are_what_the_run_says(visit: Callable[..., Any], run_folder: 
             assert (row[f"{model} pgd outcome"] == "not tried") == (line is None)
             assert row[f"{model} pgd prediction"] == ("" if line is None else str(line.adv))
             if line is not None:
-                assert row[f"{model} pgd outcome"].startswith("fooled") == line.broken
+                assert row[f"{model} pgd outcome"].startswith("fooled") == line.succeeded
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (768, "dark"), (1200, "dark")])

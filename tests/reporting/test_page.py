@@ -144,7 +144,7 @@ def test_the_embedded_columns_are_the_lines_at_the_headline_budget(html: str, ru
                 assert (line is None) == (code == "-")
                 if line:
                     assert next(tried) == (line.adv, round(line.confidence or 0, 3))
-                    assert (code in "fr") == line.broken and (code == "r") == (line.success_8bit is False)
+                    assert (code in "fr") == line.succeeded and (code == "r") == (line.success_8bit is False)
             assert next(tried, None) is None
     assert seen == {"not tried", "withstood", "fooled", "fooled, not after rounding"}
 

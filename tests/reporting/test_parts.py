@@ -15,7 +15,7 @@ from robustlab.base.intervals import share
 from robustlab.reporting import terminal_table
 from robustlab.reporting.figures import Line, Point, security_curve, share_bar
 from robustlab.reporting.sections import verdict
-from robustlab.reporting.sections.others import _cell
+from robustlab.reporting.sections.unknown import _cell
 from robustlab.reporting.sections.verdict import alarms, sentences
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.text import budget, without_paths

@@ -77,7 +77,7 @@ def test_confusion_counts_every_image_where_the_run_put_it(run: PageRun) -> None
         assert clean == Counter((line.label, line.clean) for line in lines if line.attack == "clean")
         assert sum(attacked.values()) == 300 and not any(value == 0 for value in difference.values())
         assert {k: attacked[k] - clean[k] for k in attacked | clean if attacked[k] != clean[k]} == dict(difference)
-        fallen = {line.id: (line.label, line.adv) for line in lines if line.broken and line.eps == 8 / 255}
+        fallen = {line.id: (line.label, line.adv) for line in lines if line.succeeded and line.eps == 8 / 255}
         assert sum(attacked[k] for k in attacked if k[0] != k[1]) == len(fallen) + sum(
             n for k, n in clean.items() if k[0] != k[1]
         )
@@ -274,7 +274,7 @@ def test_a_success_outside_the_budget_raises_an_alarm(run_folder: Path, tmp_path
             line["linf"] = 9 / 255
 
     run = changed(run_folder, tmp_path / "grown", grow)
-    outside = sum(line.broken and line.attack == "pgd" and line.eps == 8 / 255 for line in run.lines)
+    outside = sum(line.succeeded and line.attack == "pgd" and line.eps == 8 / 255 for line in run.lines)
     (alarm, *_) = [words(p) for p in parsed(verification.render([run])).iter("p") if p.get("class") == "alarm"]
     assert alarm.startswith(f"{outside} counted successes lie outside the budget")
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from robustlab.reporting import report
 from robustlab.runs import Run
-from robustlab.runs.kept import image_name, keep_candidates
+from robustlab.runs.examples import image_name, keep_candidates
 
 Json = dict[str, Any]
 SAMPLES, CLASSES, EPS = 10_000, 1_000, 8 / 255

@@ -18,7 +18,7 @@ from robustlab.explain.heatmaps import grad_cam
 from robustlab.explain.layers import Layer, find_layer
 from robustlab.models.classifier import Classifier
 from robustlab.runs import Run
-from robustlab.runs.kept import HEATMAPS, image_name
+from robustlab.runs.examples import HEATMAPS, image_name
 
 Json = dict[str, Any]
 _TOGETHER = 64  # examples whose images and maps are held at a time

@@ -16,9 +16,9 @@ from robustlab.reporting.sections import (
     data,
     factors,
     gallery,
-    others,
     provenance,
     transfer,
+    unknown,
     verdict,
     verification,
 )
@@ -47,9 +47,9 @@ SECTIONS: tuple[Section, ...] = (
     factors,
     confidence,
     verification,
-    others,
+    unknown,
     provenance,
     data,
 )
 # These get the runs as they were given; the others get comparable runs as one (reporting/comparison.py).
-OF_EACH_RUN: tuple[Section, ...] = (transfer, others, provenance, data)
+OF_EACH_RUN: tuple[Section, ...] = (transfer, unknown, provenance, data)

@@ -95,7 +95,7 @@ def _outcome(line: Line | None) -> str:
         return "-"
     if line.error is not None:
         return "e"
-    if not line.broken:
+    if not line.succeeded:
         return "w"
     return "r" if line.success_8bit is False else "f"
 

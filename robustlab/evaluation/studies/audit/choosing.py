@@ -79,7 +79,7 @@ def subject_of(
 def rows_of(suite: Suite, sweep: Iterable[float], lines: Callable[[str, float], Sequence[Line]], *, full: bool) -> Ran:
     """What the run's own attacks did. sweep: the curve's budgets; lines: those of an attack at a budget."""
     eps, curve = suite.threat.eps, suite.curve_member.name
-    below = {line.id for e in sweep if e < eps for line in lines(curve, e) if line.broken}
+    below = {line.id for e in sweep if e < eps for line in lines(curve, e) if line.succeeded}
     return Ran(suite, {m.name: lines(m.name, eps) for m in suite.members}, below=frozenset(below), full=full)
 
 

@@ -69,7 +69,7 @@ class Ran:
             tries = getattr(member.attack, "restarts", 1)
             if tries > 1 and not member.attack.aims:
                 tried = [line for line in self.lines[member.name] if line.error is None]
-                broken = [line.rank or 0 for line in tried if line.broken]
+                broken = [line.rank or 0 for line in tried if line.succeeded]
                 before = sum(rank < tries - 1 for rank in broken)
                 name = f"the last random start of {member.name}"
                 found.append(Rival(name, "those before", len(broken) - before, len(tried) - before))
@@ -77,15 +77,14 @@ class Ran:
 
     def fallen_below(self) -> list[Rival]:
         """What fell at a smaller budget, and is robust at this one: an adversarial inside the budget is known."""
-        right = {line.id for lines in self.lines.values() for line in lines}
-        fallen = {line.id for lines in self.lines.values() for line in lines if line.broken or line.error is not None}
-        robust = right - fallen
+        every = [line for lines in self.lines.values() for line in lines]
+        robust = {line.id for line in every} - {line.id for line in every if line.succeeded or line.error is not None}
         known = len(self.below & robust)
         return [Rival("the curve's attack at a smaller budget", "the suite", known, len(robust))] if known else []
 
     def unconfirmed(self) -> int:
         """Successes that the model did not confirm when they were judged."""
-        return sum(line.success and not line.broken for lines in self.lines.values() for line in lines)
+        return sum(line.success and not line.succeeded for lines in self.lines.values() for line in lines)
 
     def _rivals(self, these: Callable[[Attack], bool], those: Callable[[Attack], bool]) -> list[Rival]:
         """Each of these against all of those that saw the samples before it; in a full run all saw all."""
@@ -105,7 +104,7 @@ class Ran:
         return {line.id for line in self.lines[name] if line.error is None}
 
     def _broken(self, name: str) -> set[int]:
-        return {line.id for line in self.lines[name] if line.broken}
+        return {line.id for line in self.lines[name] if line.succeeded}
 
 
 # of each check that rows have something to say to: what they say, and how grave many are

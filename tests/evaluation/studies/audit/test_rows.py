@@ -202,8 +202,8 @@ def evaluated(world: Any, tmp_path: Path) -> Callable[..., Any]:
 @pytest.mark.parametrize("chunk_size", [512, 25])
 def test_a_small_audit_does_not_pass_what_the_run_contradicts(chunk_size: int, evaluated: Callable[..., Any]) -> None:
     found, stored = evaluated("pgd:steps=10", "square:steps=300", chunk_size=chunk_size)
-    pgd = {line.id for line in stored.lines if line.attack == "pgd" and not line.broken}
-    square = {line.id for line in stored.lines if line.attack == "square" and line.broken}
+    pgd = {line.id for line in stored.lines if line.attack == "pgd" and not line.succeeded}
+    square = {line.id for line in stored.lines if line.attack == "square" and line.succeeded}
     assert len(square) > 1
     box = found["black-box"]
     assert box["status"] == "fail" and "covers it" in box["advice"]

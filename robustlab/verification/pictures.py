@@ -16,12 +16,12 @@ from robustlab.base.pictures import to_picture
 from robustlab.base.reading import read_bounded
 from robustlab.data import Loaded
 from robustlab.runs.stored import PICTURE_BYTES
-from robustlab.verification.checks import Check, differences
+from robustlab.verification.checks import Compared, differences
 
 Json = dict[str, Any]
 
 
-def compare_choice(check: Check, listed: Sequence[Json], chosen: Sequence[Json]) -> None:
+def compare_choice(check: Compared, listed: Sequence[Json], chosen: Sequence[Json]) -> None:
     """run.json's `images` against all that the rule chooses of the recomputed lines, whether it has files or not."""
     stored, again = ({_key(image): image for image in images} for images in (listed, chosen))
     for key, image in again.items():
@@ -37,7 +37,7 @@ def compare_choice(check: Check, listed: Sequence[Json], chosen: Sequence[Json])
     check.record("order", [] if in_order else ["run.json lists them in another order, or one of them twice"])
 
 
-def compare_clean(check: Check, folder: Path, kept: Sequence[Json], chunk: Loaded) -> None:
+def compare_clean(check: Compared, folder: Path, kept: Sequence[Json], chunk: Loaded) -> None:
     """The pictures of clean images. kept: of run.json's `images`, those of one model; some may be of another chunk."""
     at = {id: i for i, id in enumerate(chunk.ids.tolist())}
     for image in kept:
@@ -46,7 +46,7 @@ def compare_clean(check: Check, folder: Path, kept: Sequence[Json], chunk: Loade
 
 
 def compare_attacked(
-    check: Check, folder: Path, kept: Sequence[Json], chunk: Loaded, points: Mapping[int, Tensor], scale: float
+    check: Compared, folder: Path, kept: Sequence[Json], chunk: Loaded, points: Mapping[int, Tensor], scale: float
 ) -> None:
     """The pictures of adversarial images, and of perturbations: half grey is no change, `scale` is full colour."""
     at = {id: i for i, id in enumerate(chunk.ids.tolist())}
@@ -65,7 +65,7 @@ def _said(key: tuple[str, str, int]) -> str:
     return f"{key[0]}, {key[1]}, id {key[2]}"
 
 
-def _compare(check: Check, folder: Path, image: Json, kind: str, tensor: Tensor) -> None:
+def _compare(check: Compared, folder: Path, image: Json, kind: str, tensor: Tensor) -> None:
     name, shown = str(image.get(kind)), to_picture(tensor)
     try:
         content = read_bounded(name, PICTURE_BYTES, folder=folder)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from robustlab.base.files import slug
 from robustlab.runs.aggregates import Line
-from robustlab.runs.kept import MOST, chosen_images, image_name, keep_candidates
+from robustlab.runs.examples import MOST, chosen_images, image_name, keep_candidates
 
 
 @given(st.text(max_size=80), st.text(max_size=80))

@@ -2,7 +2,7 @@
 
 Within each stratum (model, attack, class, success) the k ids with the smallest keyed hash are chosen, and of these at
 most `MOST` for each model, attack and outcome, again those with the smallest hash: data with 1,000 classes would keep
-every sample otherwise. The key is (seed, id), so nobody picks, and models tend to show the same samples.
+every sample otherwise. The key is (seed, id), so no one chooses by eye, and models tend to show the same samples.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from robustlab.base.files import slug
-from robustlab.runs.aggregates import CLEAN, Line, Seen, by_unit
+from robustlab.runs.aggregates import CLEAN, Line, ModelLines, by_unit
 
 MOST = 64
 Heat = Literal["heat_clean", "heat_adv", "heat_same"]
@@ -37,7 +37,7 @@ def rank_of(seed: int, id: int) -> bytes:
 def keep_candidates(seed: int, k: int, ids: Sequence[int], labels: Sequence[int], success: Sequence[bool]) -> list[int]:
     """The ids of one unit (one model, attack and eps) whose images to store; the merge prunes them to the chosen ones.
 
-    success: fooled and verified, as `Line.broken`.
+    success: fooled and verified, as `Line.succeeded`.
 
     >>> sorted(keep_candidates(0, 1, [1, 2, 3], [0, 0, 1], [True, True, True]))
     [2, 3]
@@ -54,18 +54,18 @@ def _chosen(seed: int, k: int, members: Iterable[tuple[int, bool, int]]) -> set[
     chosen of all too: in a part no more ids come before e than in all, which are fewer than MOST.
     """
     strata: dict[tuple[int, bool], list[int]] = defaultdict(list)
-    for label, hit, id in members:
-        strata[label, hit].append(id)
+    for label, success, id in members:
+        strata[label, success].append(id)
     outcomes: dict[bool, list[int]] = defaultdict(list)
-    for (_, hit), ids in strata.items():
-        outcomes[hit] += sorted(ids, key=lambda i: rank_of(seed, i))[:k]
+    for (_, success), ids in strata.items():
+        outcomes[success] += sorted(ids, key=lambda i: rank_of(seed, i))[:k]
     return {id for ids in outcomes.values() for id in sorted(ids, key=lambda i: rank_of(seed, i))[:MOST]}
 
 
 def chosen_images(config: Mapping[str, Any], lines: Sequence[Line]) -> list[dict[str, Any]]:
     """The kept examples at the headline eps by the rule alone, by model, attack and keyed hash; files as in run.json.
 
-    success: this attack turned the sample; robust: right, tried by all of the suite, turned by none.
+    success: of this attack on the sample; robust: right, tried by all of the suite, without success.
     """
     seed, eps, k = int(config["seed"]), float(config["threat"]["eps"]), int(config.get("keep", 1))
     clean = {(line.model, line.id): line for line in lines if line.attack == CLEAN}
@@ -76,10 +76,10 @@ def chosen_images(config: Mapping[str, Any], lines: Sequence[Line]) -> list[dict
     tables, suite = by_unit(lines), [attack["name"] for attack in config["attacks"]]
     images = []
     for model in (m["name"] for m in config["models"]):
-        robust = Seen(tables.get(model, {}), suite, eps).robust
+        robust = ModelLines(tables.get(model, {}), suite, eps).robust
         for attack in suite:
             unit = {line.id: line for line in units[model, attack]}
-            chosen = _chosen(seed, k, ((line.label, line.broken, line.id) for line in unit.values()))
+            chosen = _chosen(seed, k, ((line.label, line.succeeded, line.id) for line in unit.values()))
             for id in sorted(chosen, key=lambda i: rank_of(seed, i)):
                 line, before = unit[id], clean.get((model, id))
                 images.append(
@@ -88,7 +88,7 @@ def chosen_images(config: Mapping[str, Any], lines: Sequence[Line]) -> list[dict
                         "attack": attack,
                         "id": id,
                         "label": line.label,
-                        "success": line.broken,
+                        "success": line.succeeded,
                         "robust": id in robust,
                         "clean_prediction": line.clean,
                         "clean_confidence": before.confidence if before else None,

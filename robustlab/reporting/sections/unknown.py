@@ -13,7 +13,7 @@ from robustlab.reporting.templates import render as fill
 from robustlab.reporting.text import quantity
 from robustlab.runs.transfer import TRANSFER_MATRIX
 
-NAME = "others"
+NAME = "unknown"
 TITLE = "Further sections"
 KNOWN = {TRANSFER_MATRIX}  # those with a section of their own on the page
 
@@ -45,7 +45,7 @@ def render(runs: Sequence[PageRun]) -> Markup:
                     "pictures": [p for file in section.get("images", []) if (p := run.picture(file))],
                 }
             )
-    return fill("sections/others.html", shown=shown, several=len(runs) > 1)
+    return fill("sections/unknown.html", shown=shown, several=len(runs) > 1)
 
 
 def _cell(value: Any) -> str:
