@@ -100,10 +100,8 @@ def evaluate(
             raise UserError("The processes of this run were started with different configurations.")
         facts = plan.facts() | {"name": folder.name, "command": command}
         facts["operational"] = {"device": str(device), "batch_size": plan.batch_size, "processes": world.size}
-        if resume and world.first and not (folder / "run.json").exists():
-            listener.say(f"There is no run in {folder} to go on with: a new one starts.")
         lines = lambda: data_lines(plan.data)  # noqa: E731, only the first process needs them
-        with world.open(folder, config, facts, lines, resume=resume, overwrite=overwrite) as run:
+        with world.open(folder, config, facts, lines, resume=resume, overwrite=overwrite, say=listener.say) as run:
             plan.search_as_recorded(run.info)
             if not run.finished:
                 _evaluate(plan, run, world, listener)

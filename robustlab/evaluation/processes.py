@@ -72,10 +72,11 @@ class World:
         *,
         resume: bool,
         overwrite: bool,
+        say: Callable[[str], None],
     ) -> Run:
         """The run folder: the first process makes it and holds its lock, the others write their units beside it."""
         if self.first:
-            run = Run.create(folder, config, data_lines(), about=about, resume=resume, overwrite=overwrite)
+            run = Run.create(folder, config, data_lines(), about=about, resume=resume, overwrite=overwrite, say=say)
             self.wait()
             return run
         self.wait()

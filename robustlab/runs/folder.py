@@ -14,21 +14,19 @@ not whole is done again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
-from robustlab.base.files import INFO, SCHEMA_VERSION, OutputFolder, slug
+from robustlab.base.files import JobFolder, OutputFolder, settled, slug
+from robustlab.base.files.changes import changes, short
 from robustlab.base.reading import decoded
 from robustlab.runs.aggregates import Line, aggregate
 from robustlab.runs.examples import chosen_images, with_files
 from robustlab.runs.manifest import PAGE, RUN
-from robustlab.runs.resuming import resumed
 from robustlab.runs.stored import check_stored
 from robustlab.runs.units import UNIT_BYTES, encode_unit, in_order, read_unit, summed, unit_name
 
@@ -36,16 +34,7 @@ Json = dict[str, Any]
 _encode = msgspec.json.encode
 
 
-def config_hash(config: Mapping[str, Any]) -> str:
-    """16 hex digits over everything in `config`, whatever the order of its keys.
-
-    >>> config_hash({"seed": 0, "eps": 0.5}) == config_hash({"eps": 0.5, "seed": 0})
-    True
-    """
-    return hashlib.sha256(_encode(config, order="sorted")).hexdigest()[:16]
-
-
-class Run:
+class Run(JobFolder):
     """A run folder that is being written. One process holds it at a time; a context manager lets go of it.
 
     >>> import tempfile
@@ -58,9 +47,7 @@ class Run:
     """
 
     def __init__(self, output: OutputFolder, info: Json) -> None:
-        self.folder = output.folder
-        self.info = info
-        self._output = output
+        super().__init__(output, info)
         self._whole: set[str] = set()
 
     @classmethod
@@ -73,6 +60,7 @@ class Run:
         about: Mapping[str, Any] | None = None,
         resume: bool = False,
         overwrite: bool = False,
+        say: Callable[[str], None] = lambda text: None,
     ) -> Self:
         """Start a run in `folder`, or go on with the one that is there (`resume`; a missing or empty folder starts).
 
@@ -87,38 +75,24 @@ class Run:
         UserError: the folder holds something else, is in use, is there without resume or overwrite, or was started
         with another configuration. With `overwrite` the run that is there stays until this one is finished.
         """
-        settled: Json = _plain(config)
-        header: Json = _plain(about or {})
-        output = OutputFolder(Path(folder), RUN, resume=resume, overwrite=overwrite)
-        try:
-            if output.info is None:
-                run = cls(output, _first_info(output.folder, settled, header))
-                try:
-                    output.start(run.info)
-                    run._begin(data_lines)
-                except BaseException:
-                    output.abandon()
-                    raise
-                return run
-            check_stored(output.info, output.folder / INFO)
-            run = cls(output, resumed(output.info, settled, header, output.folder))
-            if not run.finished and not output.has("data.jsonl"):
-                run._begin(data_lines)
-            return run
-        except BaseException:
-            output.close()
-            raise
+        folder, header = Path(folder), {"warnings": [], "times": {"started": _now()}, **_plain(about or {})}
+        first = {"name": settled(folder).name, "command": "", **header}
+
+        def ready(run: Self) -> None:
+            if not run.finished:
+                run._warn_of_changes(header)
+                if not run._output.has("data.jsonl"):
+                    run._write("data.jsonl", b"".join(_encode(line) + b"\n" for line in data_lines))
+
+        return cls.opened(
+            folder, RUN, config, first, resume=resume, overwrite=overwrite, say=say, check=check_stored, ready=ready
+        )
 
     @classmethod
     def beside(cls, folder: str | Path) -> Self:
         """A second process of the same job: it writes units of a run that the first one has created and holds."""
         output = OutputFolder.beside(Path(folder), RUN)
         return cls(output, dict(output.info or {}))
-
-    @property
-    def finished(self) -> bool:
-        """Everything is merged and aggregated: only the page is left to build."""
-        return bool(self.info["finished"])
 
     def update(self, **fields: Any) -> None:
         """Set top-level fields of run.json (`models` with the search copy's decision, `warnings` ...) and write it."""
@@ -236,18 +210,11 @@ class Run:
         self._output.finish(self.info, keep)
         return aggregates
 
-    def close(self) -> None:
-        """Let go of the folder. What is written stays, finished or not."""
-        self._output.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def _begin(self, data_lines: Iterable[Mapping[str, Any]]) -> None:
-        self._write("data.jsonl", b"".join(_encode(line) + b"\n" for line in data_lines))
+    def _warn_of_changes(self, about: Json) -> None:
+        """A run that goes on keeps what it was started with, and warns where the environment is another one."""
+        for part in ("versions", "device", "git"):
+            for name, old, new in changes(self.info.get(part), about.get(part, self.info.get(part)), part):
+                self.info["warnings"].append(f"Resumed with another {name}: {short(old)}, then {short(new)}.")
 
     def _unit(self, name: str) -> tuple[Json, list[Line]] | None:
         return read_unit(name, self._output.read(f"parts/{name}.jsonl", UNIT_BYTES))
@@ -257,22 +224,6 @@ class Run:
 
     def _write_info(self) -> None:
         self._output.write_info(self.info)
-
-
-def _first_info(folder: Path, config: Json, about: Json) -> Json:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "attack",
-        "name": folder.name,
-        "command": "",
-        **about,
-        "finished": False,
-        "config": config,
-        "config_hash": config_hash(config),
-        "seed": config["seed"],
-        "warnings": list(about.get("warnings", [])),
-        "times": {"started": _now()},
-    }
 
 
 def _plain(value: Any) -> Any:

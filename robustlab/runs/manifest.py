@@ -61,4 +61,5 @@ RUN = Kind(
     files=("data.jsonl", "samples.jsonl", PAGE),
     folders={"parts": (".jsonl", ".json", ".safetensors"), "images": (".png",), "adversarial": (".safetensors",)},
     older=_older,
+    again=(PAGE,),
 )

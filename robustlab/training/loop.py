@@ -18,11 +18,12 @@ from robustlab.models.card import ModelCard
 from robustlab.models.classifier import check
 from robustlab.models.suitable import size_for
 from robustlab.models.zoo import card_path
+from robustlab.training.manifest import PREPARED
 from robustlab.training.recipe import Recipe
 from robustlab.training.result import divided, finish, keep_model
 from robustlab.training.session import Diverged, Entry, Session, Told, first_of
 from robustlab.training.start import begin, card_of
-from robustlab.training.train_folder import PREPARED, TrainFolder
+from robustlab.training.train_folder import TrainFolder
 
 DEFAULT_EPS = 8 / 255
 
@@ -115,15 +116,16 @@ def train(
         "seed": seed,
         **({"code": start.code} if start.code else {}),
     }
-    with TrainFolder(Path(output), config, command=command, resume=resume, overwrite=overwrite) as folder:
+    listening = told or Told()
+    if on_epoch is not None:
+        listening = replace(listening, epoch=on_epoch)
+    say, output = listening.warning, Path(output)
+    with TrainFolder.open(output, config, command=command, resume=resume, overwrite=overwrite, say=say) as folder:
         if not folder.finished:
             prepared = start.defense.prepare(train_data)
             _enough(prepared.data)
             if prepared.about:
                 folder.write_json(PREPARED, prepared.about)
-            listening = told or Told()
-            if on_epoch is not None:
-                listening = replace(listening, epoch=on_epoch)
             budget = eps if start.defense.budget is None else start.defense.budget
             session = Session(start, prepared.data, val_data, recipe, budget, seed, place, listening)
             _run(session, folder, config, name)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast, get_args
 
 from robustlab import __version__
+from robustlab.base.files.changes import changes
 from robustlab.base.intervals import share
 from robustlab.evaluation.studies.audit.check import Check
 from robustlab.evaluation.studies.audit.choosing import which
@@ -16,7 +17,6 @@ from robustlab.evaluation.studies.audit.finding import TOLERATED, Finding, Statu
 from robustlab.evaluation.studies.audit.rows import with_rows
 from robustlab.evaluation.studies.audit.subject import Subject
 from robustlab.evaluation.studies.audit.work import CHECKS, FAILED, not_asked, record_of
-from robustlab.runs.resuming import changes
 from robustlab.verification.checks import Compared, shown
 
 # they ask the model a few times, and run no attack

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustlab.base.files.changes import changes
 from robustlab.base.words import visible
-from robustlab.runs.resuming import changes
 
 # confidences: absolute; other batches, devices and versions of torch round logits differently
 CONFIDENCE = 1e-4

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from robustlab.attacks.suite import suite_again
 from robustlab.base.errors import UserError
+from robustlab.base.files import config_hash
 from robustlab.base.memory import Batches, machine_failures
 from robustlab.data import Data, Loaded
 from robustlab.data.matching import matched
@@ -27,7 +28,7 @@ from robustlab.models.classifier import Classifier, check
 from robustlab.models.search_copy import make_search_copy
 from robustlab.oracle import forked, full_float32, undisturbed
 from robustlab.reporting.text import budget
-from robustlab.runs import StoredRun, config_hash
+from robustlab.runs import StoredRun
 from robustlab.runs.aggregates import Line, aggregate
 from robustlab.runs.examples import chosen_images
 from robustlab.runs.transfer import surrogates

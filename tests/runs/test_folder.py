@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from robustlab.base.errors import RunError, UserError
-from robustlab.runs import Run, config_hash, read_run
+from robustlab.base.files import config_hash
+from robustlab.runs import Run, read_run
 
 CONFIG: dict[str, Any] = {
     "models": [{"name": "net/b"}, {"name": "net/a"}],
@@ -261,3 +262,11 @@ def test_a_full_disk_ends_the_run_and_damages_nothing(tmp_path: Path) -> None:
 def test_a_line_with_a_wrong_field_is_a_bug_that_shows(tmp_path: Path) -> None:
     with start(tmp_path / "run") as run, pytest.raises(ValueError, match="unknown field `sucess`"):
         run.write_unit(*UNITS[0], [{**lines_of(*UNITS[0])[0], "sucess": True}])
+
+
+def test_resume_where_there_is_nothing_says_that_a_new_one_starts(tmp_path: Path) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        with start(tmp_path / "run", resume=True, say=said.append):
+            pass
+    assert said == [f"There is no run in {tmp_path / 'run'} to go on with: a new one starts."]

@@ -393,10 +393,17 @@ def test_long_and_odd_names_fit_into_file_names(place: Path) -> None:
     assert [model["name"] for model in run.info["config"]["models"]] == names
 
 
-@pytest.mark.parametrize("name", ["run.json", "samples.jsonl", "data.jsonl", "images/a.png"])
+@pytest.mark.parametrize("name", ["run.json", "samples.jsonl", "data.jsonl", "images/a.png", "model.toml", "last.pt"])
 def test_a_file_of_a_run_is_no_output(tmp_path: Path, name: str) -> None:
     (tmp_path / "images").mkdir()
     for each in ("run.json", name):
         (tmp_path / each).write_text("{}")
     with pytest.raises(UserError, match="is a file of a run, which would be lost"):
         check_output(tmp_path / name, replace=True)
+
+
+@pytest.mark.parametrize("name", ["report.html", "results.json", "model.txt"])
+def test_what_no_run_needs_is_an_output(tmp_path: Path, name: str) -> None:
+    for each in ("run.json", name):
+        (tmp_path / each).write_text("{}")
+    check_output(tmp_path / name, replace=True)

@@ -141,3 +141,13 @@ def test_few_images_get_more_steps(images: int, batch: int, epochs: int) -> None
     few = Recipe().for_few(images, given=[])
     assert (few.batch_size, few.epochs) == (batch, epochs)
     assert Recipe().for_few(images, given=["epochs", "batch_size", "lr"]) == Recipe()
+
+
+def test_resume_where_there_is_nothing_says_that_a_new_one_starts(tmp_path: Path) -> None:
+    said: list[str] = []
+    told = Told(warning=said.append)
+    first = train("cnn", DATA, RECIPE, output=tmp_path / "out", device="cpu", told=told, resume=True)
+    new = f"There is no training in {tmp_path / 'out'} to go on with: a new one starts."
+    assert new in said and new not in first.warnings
+    train("cnn", DATA, RECIPE, output=tmp_path / "out", device="cpu", told=told, resume=True)
+    assert said.count(new) == 1

@@ -1,5 +1,6 @@
 """Everything that is written to the disk: single files, and folders that only ever lose what we wrote there."""
 
+from robustlab.base.files.job import JobFolder, config_hash
 from robustlab.base.files.manifest import INFO, SCHEMA_VERSION, Json, Kind
 from robustlab.base.files.names import default_folder, give_back, resumable, settled, slug
 from robustlab.base.files.output import OutputFolder
@@ -7,11 +8,13 @@ from robustlab.base.files.single import check_output, new_folder, place_of, writ
 
 __all__ = [
     "INFO",
+    "JobFolder",
     "SCHEMA_VERSION",
     "Json",
     "Kind",
     "OutputFolder",
     "check_output",
+    "config_hash",
     "default_folder",
     "give_back",
     "new_folder",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ import msgspec
 
 from robustlab.base.errors import UserError
 from robustlab.base.files.directory import Directory
-from robustlab.base.files.single import foreign
+from robustlab.base.lazy import locate
 from robustlab.base.reading import JSON_BYTES, decoded
 
 INFO, LOCK, JOURNAL, NEW = "run.json", ".lock", ".files", ".new"
 SCHEMA_VERSION = 1
 MARK = {"written_by": "robustlab"}
 WORDS = {"attack": "run", "train": "training"}
+KINDS = {"attack": "robustlab.runs.manifest:RUN", "train": "robustlab.training.manifest:TRAINING"}
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")  # of `Directory.write`
 Json = dict[str, Any]
 
@@ -37,12 +38,19 @@ class Kind:
 
     name: `kind` of its run.json. files: beside run.json. folders: with the endings of what is in them. older: of a
     run.json that lists no files, because an older version wrote it, which of the files that are there are its own.
+    again: those that can be made again from the others.
     """
 
     name: str
     files: tuple[str, ...]
     folders: Mapping[str, tuple[str, ...]]
     older: Callable[[Json, Directory], Iterable[str]]
+    again: tuple[str, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """What a message calls it."""
+        return WORDS[self.name]
 
     def may_write(self, name: str) -> bool:
         """Could this be a file of such a run? A list of files may come from a stranger."""
@@ -99,6 +107,26 @@ def listed(place: Directory, info: Json, kind: Kind) -> set[str]:
         names = set(map(str, info["files"])) if isinstance(info.get("files"), list) else set()
         names |= read_journal(place.read(JOURNAL) or b"")[0]
     return {name for name in names if kind.may_write(name)}
+
+
+def of_a_run(path: Path) -> bool:
+    """Is it a file that a run or a training cannot do without?"""
+    for root in path.parents[:2]:
+        name = str(path.relative_to(root))
+        if (root / INFO).is_file():
+            kinds: list[Kind] = [locate(each) for each in KINDS.values()]
+            if name == INFO or any(kind.may_write(name) and name not in kind.again for kind in kinds):
+                return True
+    return False
+
+
+def foreign(folder: Path, names: Sequence[str]) -> UserError:
+    """What is said of a folder that is not ours."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return UserError(
+        f"{folder} holds files that are no run of robustlab ({', '.join(names[:3])}{more}), so nothing is written"
+        " there. Choose another --output."
+    )
 
 
 def read_journal(content: bytes) -> tuple[set[str], set[str]]:

@@ -19,7 +19,6 @@ from robustlab.base.files.manifest import (
     INFO,
     JOURNAL,
     NEW,
-    WORDS,
     Json,
     Kind,
     encoded,
@@ -184,7 +183,7 @@ class OutputFolder:
         if info is not None and not told:
             half = f" (and in {NEW} one that was to replace it)" if there.is_file(f"{NEW}/{INFO}") else ""
             raise UserError(
-                f"{self.folder} already holds a {WORDS[self.kind.name]}{half}. Add --resume to go on with it,"
+                f"{self.folder} already holds a {self.kind.word}{half}. Add --resume to go on with it,"
                 " --overwrite to replace it, or choose another --output."
             )
 
@@ -278,13 +277,13 @@ class OutputFolder:
 
     def _in_the_way(self, name: str) -> UserError:
         return UserError(
-            f"{self.folder / name} is not robustlab's, and the {WORDS[self.kind.name]} must write there. Move it away,"
+            f"{self.folder / name} is not robustlab's, and the {self.kind.word} must write there. Move it away,"
             " or choose another --output."
         )
 
     def _not_ours(self, name: str) -> RunError:
         return RunError(
-            f"{self.folder / name} appeared while the {WORDS[self.kind.name]} was going on and is not robustlab's, so"
+            f"{self.folder / name} appeared while the {self.kind.word} was going on and is not robustlab's, so"
             " it is not replaced. Move it away and go on with --resume."
         )
 

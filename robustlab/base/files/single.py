@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.files.directory import Directory
+from robustlab.base.files.manifest import foreign, of_a_run
 from robustlab.base.files.names import make_folders, remove_folders, resolved, settled
 
 
@@ -34,18 +35,10 @@ def check_output(output: Path, *, replace: bool) -> None:
         raise UserError(f"--output {output} is a link, and no link is followed. Give the file itself.")
     if not stat.S_ISREG(mode):
         raise UserError(f"--output {output} is no regular file. Choose another --output.")
-    if _of_a_run(place):
+    if of_a_run(place):
         raise UserError(f"--output {output} is a file of a run, which would be lost. Choose another --output.")
     if not replace:
         raise UserError(f"{output} is there already. Add --overwrite to replace it, or choose another --output.")
-
-
-def _of_a_run(place: Path) -> bool:
-    """Is it one of the files that a run or a training cannot do without? Its page can be made again."""
-    beside, inside = place.parent / "run.json", place.parent.parent / "run.json"
-    if place.suffix in (".jsonl", ".json", ".toml", ".safetensors", ".pt") and beside.is_file():
-        return True
-    return place.parent.name in ("images", "adversarial", "parts") and inside.is_file()
 
 
 def write_output(output: Path, data: bytes, *, replace: bool = False) -> None:
@@ -144,12 +137,3 @@ def check_folder(path: Path, shown: Path) -> None:
     """UserError where something else than a folder is in the way."""
     if path.exists() and not path.is_dir():
         raise UserError(f"--output {shown} is a file; a folder was expected. Choose another --output.")
-
-
-def foreign(folder: Path, names: Sequence[str]) -> UserError:
-    """What is said of a folder that is not ours."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return UserError(
-        f"{folder} holds files that are no run of robustlab ({', '.join(names[:3])}{more}), so nothing is written"
-        " there. Choose another --output."
-    )

@@ -1,41 +1,11 @@
-"""Going on with what is there: only with the same configuration."""
+"""Where two configurations differ."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
-
-from robustlab.base.errors import UserError
-
-Json = dict[str, Any]
-
-
-def check_same(info: Json, config: Json, folder: Path, what: str) -> None:
-    """UserError that names the fields in which a configuration is not that of run.json."""
-    if changed := list(changes(info["config"], config)):
-        fields = "; ".join(f"{name} was {_short(old)}, now {_short(new)}" for name, old, new in changed)
-        raise UserError(
-            f"--resume: the {what} in {folder} was started with another configuration ({fields}), by"
-            f" `{info.get('command') or 'a call from Python'}`. Give the same values, replace it"
-            " (--overwrite), or choose another --output."
-        )
-
-
-def resumed(info: Json, config: Json, about: Json, folder: Path) -> Json:
-    """run.json of a run that goes on: as it was, with a warning where the environment is another one.
-
-    UserError: it was started with another configuration.
-    """
-    check_same(info, config, folder, "run")
-    if info["finished"]:
-        return info
-    for part in ("versions", "device", "git"):
-        for name, old, new in changes(info.get(part), about.get(part, info.get(part)), part):
-            info["warnings"].append(f"Resumed with another {name}: {_short(old)}, then {_short(new)}.")
-    return info
 
 
 def changes(
@@ -63,7 +33,8 @@ def changes(
         yield at, old, new
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as a message shows it; of tables with names, the names."""
     if isinstance(value, list) and value and all(isinstance(each, dict) and "name" in each for each in value):
         value = ", ".join(str(each["name"]) for each in value)
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
