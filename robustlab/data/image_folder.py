@@ -64,7 +64,7 @@ def load(
     if len(good) < len(looks):
         bad = sorted(f"{shown(found.files[i])} ({k.problem})" for i, k in zip(order, looks, strict=True) if k.problem)
         if not skip_bad or not good:
-            what = "Mend or remove them, or leave them out with --skip-bad." if good else "Nothing is left."
+            what = "Fix or remove them, or leave them out with --skip-bad." if good else "Nothing is left."
             raise UserError(f"{name}: {counted(len(bad), 'file')} cannot be read as an image: {few(bad)}. {what}")
         notes.append(f"{name}: left out {counted(len(bad), 'file')} that cannot be read as an image: {few(bad)}.")
     order = order[np.array([not look.problem for look in looks])]

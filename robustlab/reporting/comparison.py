@@ -141,7 +141,7 @@ def _cautions(run: PageRun, other: PageRun) -> Iterator[str]:
             f"In {whole} every attack ran on every image, in {cascade} only on what had withstood the attacks before:"
             " compare what is left, not the success rates."
         )
-    if run.crafted_on != other.crafted_on:
+    if _sources(run) != _sources(other):
         yield (
             f"The images of {run.name} were crafted on {run.crafted_on}, those of {other.name} on {other.crafted_on}:"
             " where the robust accuracies differ, the surrogates may be the reason, not the models."
@@ -154,6 +154,10 @@ def _cautions(run: PageRun, other: PageRun) -> Iterator[str]:
     curves = [config.get("curve", {}).get("attack") for config in (mine, theirs)]
     if all(curves) and curves[0] != curves[1]:
         yield f"The security curve of {run.name} is from {curves[0]}, that of {other.name} from {curves[1]}."
+
+
+def _sources(run: PageRun) -> set[tuple[str, ...]]:
+    return {tuple(names) for names in run.surrogates.values()}
 
 
 def _word(value: Any) -> str:
@@ -189,7 +193,7 @@ def _merged(group: Sequence[PageRun]) -> MergedRun:
         "config": config,
         "seed": listed(seeds),
         "times": {"finished": days[0] if len(days) == 1 else ""},
-        "warnings": _joined(info["warnings"] for info in infos),
+        "warnings": list(dict.fromkeys(text for info in infos for text in info["warnings"])),
         "models": _joined(info.get("models", []) for info in infos),
         "passes": _joined(info.get("passes", []) for info in infos),
         "sections": _joined(info.get("sections", []) for info in infos),

@@ -22,7 +22,6 @@ from robustlab.runs.transfer import matrix, surrogates
 
 Json = dict[str, Any]
 FOOLBOX = ("deepfool", "cw", "ead", "brendel-bethge")  # methods that run batch by batch
-OTHERS = "other models"  # what images were crafted on, where that differs from model to model
 
 
 @dataclass(frozen=True)
@@ -169,12 +168,15 @@ class PageRun:
     @property
     def crafted_on(self) -> str:
         """The surrogates of all models in words; "" in a white-box attack."""
-        groups = list(self.surrogates.values())
-        if not groups:
-            return ""
-        if any(group != groups[0] for group in groups):
-            return OTHERS
-        return " and ".join(groups[0]) if len(groups[0]) < 3 else f"{len(groups[0])} surrogates"
+        if not self.same_surrogates:
+            return "other models"
+        names = next(iter(self.surrogates.values()), [])
+        return listed(names) if len(names) < 3 else f"{len(names)} surrogates"
+
+    @property
+    def same_surrogates(self) -> bool:
+        """Were the images of all models crafted on the same ones (or in a white-box attack)?"""
+        return len({tuple(names) for names in self.surrogates.values()}) < 2
 
     def class_name(self, label: int | None) -> str:
         if label is None:

@@ -87,6 +87,30 @@ def test_a_model_that_occurs_twice_is_told_by_its_run(plain: Path, tmp_path: Pat
     ]
 
 
+def test_what_both_runs_say_is_said_once(plain: Path, robust: Path, tmp_path: Path) -> None:
+    for name, folder in (("one", plain), ("two", robust)):
+        changed(folder, tmp_path / name, lambda info: info["warnings"].append("the data are odd"))
+    changed(plain, tmp_path / "apart", _eps)
+    page = report([tmp_path / "one", tmp_path / "two"], tmp_path / "page.html").read_text()
+    assert page.count(">the data are odd<") == 1 and page.count('<p class="note">Attacks search on a copy') == 1
+    page = report([plain, tmp_path / "apart"], tmp_path / "apart.html").read_text()
+    assert page.count('<p class="note">Share of all n images') == 1
+    assert page.count('aria-label="Accuracy of each model"') == 2
+
+
+def test_runs_from_other_surrogates_are_said_to_be(plain: Path, robust: Path, tmp_path: Path) -> None:
+    def crafted(*names: str) -> Callable[[Json], None]:
+        return lambda info: info["config"]["models"][0].update(surrogates=[{"name": name} for name in names])
+
+    one = changed(plain, tmp_path / "one", crafted("a", "b", "c"))
+    two = changed(robust, tmp_path / "two", crafted("a", "b", "d"))
+    (run,), notices = compare(read_runs([one, two]))
+    assert not run.same_surrogates and "the surrogates may be the reason" in notices[0]
+    same = changed(robust, tmp_path / "same", crafted("a", "b", "c"))
+    (run,), notices = compare(read_runs([one, same]))
+    assert run.same_surrogates and run.crafted_on == "3 surrogates" and not notices
+
+
 def test_runs_of_the_same_name_are_numbered(plain: Path, tmp_path: Path) -> None:
     twin = shutil.copytree(plain, tmp_path / "twin")  # run.json still calls it plain
     runs = read_runs([plain, twin])

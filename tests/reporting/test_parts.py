@@ -107,9 +107,34 @@ def test_the_comparison_says_who_is_better_and_at_what_cost(
 ) -> None:
     run = PageRun.read(run_folder)
     pair = {"first": "a", "second": "b"}
-    pair |= {k: {"value": v, "p": p, "n": 300} for k, (v, p) in (("robust", robust), ("clean", clean))}  # type: ignore[misc]
+    for kind, (value, p) in (("robust", robust), ("clean", clean)):
+        reach = abs(value) / 2 if p < 0.05 else abs(value) * 2
+        pair[kind] = {"value": value, "low": value - reach, "high": value + reach, "p": p, "n": 300}  # type: ignore[assignment]
     info = run.info | {"aggregates": run.info["aggregates"] | {"pairs": [pair]}}
-    assert said in sentences(PageRun(run.stored, info))[-1]
+    sentence = sentences(PageRun(run.stored, info))[-1]
+    assert said in sentence and "disagree" not in sentence
+
+
+def test_what_only_one_model_gets_right_bears_its_name(run_folder: Path) -> None:
+    run = PageRun.read(run_folder)
+    (pair,) = run.numbers["pairs"]
+    page = verdict.render([run])
+    for name, key in (("road-signs/cnn", "only_first"), ("road-signs/cnn-robust", "only_second")):
+        for kind in ("clean", "robust"):
+            assert f'<td class="number">{pair[kind][key]}<small>{name}</small></td>' in page
+
+
+@pytest.mark.parametrize(("p", "low", "said"), [(0.07, -0.2, True), (0.04, -0.4, True), (0.04, -0.2, False)])
+def test_a_test_and_an_interval_that_disagree_are_said_to(p: float, low: float, said: bool, run_folder: Path) -> None:
+    run = PageRun.read(run_folder)
+    high = -0.01 if low == -0.2 else 0.01
+    (pair,) = run.info["aggregates"]["pairs"]
+    clean = pair["clean"] | {"value": -0.1, "low": low, "high": high, "p": p, "n": 60}
+    info = run.info | {"aggregates": run.info["aggregates"] | {"pairs": [pair | {"clean": clean}]}}
+    sentence = sentences(PageRun(run.stored, info))[-1]
+    assert ("Clean accuracy: McNemar's test" in sentence) == said and "Robust accuracy: McNemar" not in sentence
+    if said:
+        assert "−1.0 points) disagree, so 60 images" in sentence or "+1.0 points) disagree, so 60 images" in sentence
 
 
 def test_the_verdict_of_a_targeted_run_speaks_of_targets(run_folder: Path) -> None:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from robustlab.base.words import interval, percent
 from robustlab.reporting.figures import share_bar
-from robustlab.reporting.source import OTHERS, PageRun
+from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
 from robustlab.reporting.text import p_value, points
 from robustlab.runs.audits import audit_of
@@ -48,8 +48,24 @@ def sentences(run: PageRun) -> list[str]:
     for pair in run.numbers["pairs"]:
         robust = pair["robust"]
         if robust and robust["value"] is not None:
-            said.append(_compared(pair["first"], pair["second"], robust, None if run.own_labels else pair["clean"]))
+            clean = None if run.own_labels else pair["clean"]
+            said.append(
+                _compared(pair["first"], pair["second"], robust, clean)
+                + _unsettled("Robust accuracy", robust)
+                + _unsettled("Clean accuracy", clean)
+            )
     return said
+
+
+def _unsettled(what: str, difference: dict[str, Any] | None) -> str:
+    """A sentence where McNemar's test and Newcombe's interval disagree whether there is a difference, otherwise ""."""
+    if difference is None or (difference["p"] < 0.05) == (difference["low"] > 0 or difference["high"] < 0):
+        return ""
+    return (
+        f" {what}: McNemar's test (p {p_value(difference['p'])}) and the 95 % interval of the difference"
+        f" ({points(difference['low'])} to {points(difference['high'])} points) disagree, so {difference['n']:,} images"
+        " do not settle it."
+    )
 
 
 def _compared(first: str, second: str, robust: dict[str, Any], clean: dict[str, Any] | None) -> str:
@@ -72,16 +88,14 @@ def _compared(first: str, second: str, robust: dict[str, Any], clean: dict[str, 
 
 def alarms(run: PageRun) -> list[str]:
     """What makes the numbers other than they seem: labels that are no truth, samples that no attack judged."""
-    unsure = [model["name"] for model in run.info["config"].get("models", []) if "evaluations" in model]
-    said = [f"{name}: Two evaluations" for name in unsure]  # below in other words, with what was done about it
-    found = [text for text in run.info["warnings"] if not text.startswith(tuple(said))]
+    found = list(run.info["warnings"])
     if run.surrogates:
         found.append(
             f"Transfer: the images were crafted on {run.crafted_on}, and the attacked model was only shown them. The"
             " numbers hold for an attacker who cannot see it; for one who can, robust accuracy is an upper bound, often"
             " far too high."
         )
-    if run.crafted_on == OTHERS:
+    if not run.same_surrogates:
         found.append("No two models were attacked from the same surrogates: what sets them apart may be those.")
     if run.own_labels:
         found.append(
@@ -95,7 +109,7 @@ def alarms(run: PageRun) -> list[str]:
         failed = [check["title"] for check in (record or {"checks": []})["checks"] if check["status"] == "fail"]
         if failed:
             found.append(
-                f"{model['name']}: the audit of the attack says not to believe these numbers. It does not hold that:"
+                f"{model['name']}: the audit of the attack says not to believe these numbers. It found untrue:"
                 f" {'; '.join(title[0].lower() + title[1:] for title in failed)}."
             )
         units = run.tables.get(model["name"], {})
@@ -112,13 +126,13 @@ def alarms(run: PageRun) -> list[str]:
 
 
 def _randomised(model: dict[str, Any]) -> str:
-    """A model that answers differently each time. model: its entry in the configuration."""
+    """What was done about a model that answers differently each time. model: its entry in the configuration."""
     if "eot" in model:
         said = f"Gradients were averaged over {model['eot']} draws."
     else:
         said = "Each gradient is a single draw, with which attacks do badly: see --eot."
     return (
-        f"{model['name']} is randomised: it does not answer twice alike. {said} An image counts as right where at"
+        f"{model['name']} is randomised. {said} An image counts as right where at"
         f" least half of {model['evaluations']} evaluations are, and as fooled where more than half are; another seed"
         " or batch size moves the numbers a little."
     )
