@@ -144,7 +144,7 @@ def ours(
         steps=setting.steps,
         step_size=setting.step_size,
         restarts=setting.restarts,
-        stop_when_fooled=retire,
+        stop_at_success=retire,
     )
 
     def run(images: Tensor, labels: Tensor) -> Result:

@@ -34,7 +34,7 @@ class NoGradientError(UserError):
 
 @contextmanager
 def forked(device: torch.device, *key: object) -> Iterator[None]:
-    """torch's own generators seeded by the key, and put back afterwards: for what draws inside a model.
+    """torch's own generators seeded by the key, and put back afterwards: for the random numbers drawn inside a model.
 
     Such draws depend on the batch in which an image is seen, unlike those of `robustlab.base.draws`.
 
@@ -206,16 +206,16 @@ class Oracle:
         loss: Callable[[Tensor], Tensor],
         view: Callable[[Tensor, int], Tensor],
         views: int = 1,
-        draws: int = 1,
+        eot: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (draws, N, K) and mean losses (N,) of view 0, and the gradient (N, C, H, W) by the image of each row's
-        loss, averaged over views and draws.
+        """Logits (eot, N, K) and mean losses (N,) of view 0, and the gradient (N, C, H, W) by the image of each row's
+        loss, averaged over all evaluations.
 
-        loss: logits (N, K) -> (N,), never reduced. view: (images, i) -> what the model is shown as view i. draws: how
+        loss: logits (N, K) -> (N,), never reduced. view: (images, i) -> what the model is shown as view i. eot: how
         often each view is shown, for the expectation over a randomised model (EOT, Athalye et al. 2018).
         """
         logits, losses, total = [], [], None
-        for i in range(draws * views):
+        for i in range(eot * views):
             with torch.enable_grad():
                 leaf = images.detach().requires_grad_(True)
                 z = self.differentiable(view(leaf, i % views))
@@ -228,9 +228,9 @@ class Oracle:
                 logits.append(z.detach())
                 losses.append(each.detach())
             total = g.contiguous() if total is None else total.add_(g)
-        self.backwards += draws * views * len(images)
+        self.backwards += eot * views * len(images)
         assert total is not None
-        mean = total if draws * views == 1 else total.div_(draws * views)
+        mean = total if eot * views == 1 else total.div_(eot * views)
         return torch.stack(logits), torch.stack(losses).mean(0), mean
 
 

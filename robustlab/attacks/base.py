@@ -36,7 +36,7 @@ class Outcome:
     images: the adversarial image, or where the attack failed its final point. success: as judged by the target.
     rank: the try that succeeded, -1 for none. forwards, backwards: what the sample cost.
     invalid: the target returned NaN or infinite values for it; neither a success nor a failure.
-    refused: hits of the search copy that the target itself did not confirm, summed over samples.
+    refused: successes on the search copy that the target itself did not confirm, summed over samples.
     """
 
     images: Tensor

@@ -111,7 +111,7 @@ class _Drive:
         self.forwards[:, :1] += oracle.evaluations * looked
         self.success, self.invalid = (torch.zeros_like(self.ranks, dtype=torch.bool) for _ in range(2))
         self.allowed = allowed(attack.eps)
-        self.stops = attack.stop_when_fooled and self.kept != "last" and math.isfinite(attack.eps)
+        self.stops = attack.stop_at_success and self.kept != "last" and math.isfinite(attack.eps)
         self.leap = None
         simple = self.kept == "adversarial" and oracle.query_budget is None and oracle.evaluations == attack.eot == 1
         if isinstance(attack, Foreseeable) and simple:

@@ -30,7 +30,7 @@ class RowAttack(Attack):
 
     restarts: int = 1
     loss: str = "ce"
-    stop_when_fooled: bool = field(default=True, kw_only=True)
+    stop_at_success: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()

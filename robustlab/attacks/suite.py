@@ -69,7 +69,7 @@ class Suite:
         return replace(member.attack, **scaled)
 
     def with_eot(self, eot: int, over_card: bool = False) -> Suite:
-        """Every gradient averaged over `eot` draws of the model; what a card says itself holds unless `over_card`."""
+        """Every gradient averaged over `eot` evaluations; what a card says itself holds unless `over_card`."""
 
         def averaged(member: Member) -> Member:
             fixed = "eot" in member.parameters and not over_card

@@ -83,7 +83,7 @@ def test_pgd_l1_fills_the_largest_weights_up_to_the_box(linear: tuple[nn.Module,
     net, w = linear
     x, y = points(net, 0.6, 1.0)
     eps = 1.2
-    outcome = PGD(norm="l1", eps=eps, steps=100, stop_when_fooled=False, random_start=False).run(net, x, y)
+    outcome = PGD(norm="l1", eps=eps, steps=100, stop_at_success=False, random_start=False).run(net, x, y)
     flat, away = x.flatten(1), torch.where(y == 1, -1.0, 1.0)[:, None] * w.sign()
     room = torch.where(away > 0, 1 - flat, flat)
     order = w.abs().argsort(descending=True)
@@ -225,6 +225,6 @@ def test_pgd_is_the_bare_loop_from_the_same_start() -> None:
         adv = (x + (adv.detach() + size * g.sign() - x).clamp(-eps, eps)).clamp(0, 1)
     outcome = PGD(eps=eps, steps=9, step_size=size).run(net, x, y, ids=ids, seed=3)
     with torch.no_grad():
-        fooled = net(adv).argmax(1) != y
-    assert outcome.success.any() and (outcome.success | ~fooled).all()
+        wrong = net(adv).argmax(1) != y
+    assert outcome.success.any() and (outcome.success | ~wrong).all()
     assert torch.allclose(outcome.images[~outcome.success], adv[~outcome.success], atol=1e-6)

@@ -183,7 +183,7 @@ def test_2_views_cost_a_gradient_each(net: nn.Module, sample: tuple[Tensor, Tens
 def test_3_ranks_are_those_of_sequential_restarts(stop: bool, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
     """Restart by restart on what is left, by hand, with the same draws: the same outcome, rank and cost."""
     x, y = sample
-    attack = PGD(eps=0.2, steps=2, step_size=0.01, restarts=4, stop_when_fooled=stop)
+    attack = PGD(eps=0.2, steps=2, step_size=0.01, restarts=4, stop_at_success=stop)
     whole = attack.run(net, x, y, ids=IDS, seed=2)
 
     class OneRank(PGD):
@@ -193,7 +193,7 @@ def test_3_ranks_are_those_of_sequential_restarts(stop: bool, net: nn.Module, sa
     left = torch.ones(len(x), dtype=torch.bool)
     rank, forwards = torch.full_like(y, -1), torch.zeros_like(y)
     for current in range(4):
-        once = OneRank(eps=0.2, steps=2, step_size=0.01, stop_when_fooled=stop)
+        once = OneRank(eps=0.2, steps=2, step_size=0.01, stop_at_success=stop)
         i = left.nonzero()[:, 0] if stop else torch.arange(len(x))
         part = once.run(net, x[i], y[i], ids=IDS[i], seed=2)
         new = i[part.success]
@@ -201,7 +201,7 @@ def test_3_ranks_are_those_of_sequential_restarts(stop: bool, net: nn.Module, sa
         forwards[i] += part.forwards
         left[new] = False
     assert torch.equal(whole.success, ~left) and torch.equal(whole.rank, rank) and torch.equal(whole.forwards, forwards)
-    assert len(whole.rank.unique()) >= 3  # some fall at once, some late, some never
+    assert len(whole.rank.unique()) >= 3  # some succeed at once, some late, some never
     if not stop:
         assert (whole.forwards == 4 * (2 + 1)).all()
 
@@ -272,7 +272,7 @@ def test_5_gradients_are_contiguous_and_parameters_collect_none(sample: tuple[Te
 
 
 def test_a_lying_search_copy_is_found_out(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
-    """The search model calls everything fooled; only what the model itself confirms counts, and the rows go on."""
+    """The search model calls everything a success; only what the model itself confirms counts, and the rows go on."""
     x, y = sample
 
     def liar(images: Tensor) -> Tensor:
@@ -336,7 +336,7 @@ def test_query_budget(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
     assert (outcome.forwards == 17).all()
 
 
-def test_query_budget_holds_where_a_hit_is_shown_again(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+def test_query_budget_holds_where_a_success_is_shown_again(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
     x, y = sample
     attack = attack_class("di-fgsm")(eps=0.03, steps=10, diversity=1.0)
     free = attack.run(net, x, y, ids=IDS)
@@ -408,12 +408,12 @@ def test_labels_only(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
     assert by_label.success.any() and same(by_label, by_logits)
 
 
-def test_retirement_spares_what_has_fallen(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+def test_a_success_takes_no_further_steps(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
     x, y = sample
     attack = PGD(eps=0.1, steps=50)
     oracle, whole = Oracle(net), Oracle(net)
     stopped = attack.run(oracle, x, y, ids=IDS)
-    full = replace(attack, stop_when_fooled=False).run(whole, x, y, ids=IDS)
+    full = replace(attack, stop_at_success=False).run(whole, x, y, ids=IDS)
     assert torch.equal(stopped.success, full.success)
     assert whole.forwards == 40 * 51
     assert oracle.forwards == int(stopped.forwards.sum()) < 0.3 * whole.forwards

@@ -1,4 +1,4 @@
-"""Expectation over a randomised model: gradients averaged over draws, success judged by the majority of looks."""
+"""Expectation over a randomised model: gradients are averaged and success is judged over several evaluations."""
 
 from __future__ import annotations
 
@@ -50,22 +50,22 @@ def linear() -> nn.Sequential:
         return nn.Sequential(nn.Flatten(), nn.Linear(192, 4, bias=False))
 
 
-def test_averaged_gradients_break_more() -> None:
+def test_averaged_gradients_succeed_more_often() -> None:
     model = Dropping(linear())
     x, y = answered(model.inner, 200)  # type: ignore[arg-type]
-    broken = {}
+    successes = {}
     for eot in (1, 20):
         with forked(CPU, eot):
             attack = PGD(eps=0.1, steps=3, step_size=0.1, loss="margin", random_start=False, eot=eot)
             crafted = attack.run(Oracle(model, evaluations=EVALUATIONS), x, y).images
-        broken[eot] = (model.inner(crafted).argmax(1) != y).sum().item()  # what it answers on average
-    assert broken[20] > broken[1] + 40, broken
+        successes[eot] = (model.inner(crafted).argmax(1) != y).sum().item()  # what it answers on average
+    assert successes[20] > successes[1] + 40, successes
 
 
 @pytest.mark.parametrize(
     ("method", "eot"), [(m, 2) for m in ("pgd", "mi-fgsm", "apgd", "apgd-t", "fmn", "ddn", "square")] + [("pgd", 3)]
 )
-def test_on_a_deterministic_model_draws_only_cost(method: str, eot: int) -> None:
+def test_on_a_deterministic_model_more_evaluations_only_cost(method: str, eot: int) -> None:
     """The mean of two equal numbers is that number, bit for bit; of three it may be rounded."""
     net = small_net()
     x, y = answered(net)
@@ -81,7 +81,7 @@ def test_on_a_deterministic_model_draws_only_cost(method: str, eot: int) -> None
     assert 0 < once.success.sum() < 40
 
 
-def test_draws_and_views_multiply() -> None:
+def test_evaluations_and_views_multiply() -> None:
     net = small_net()
     x, y = answered(net, 6)
     oracle = Oracle(net)
@@ -90,22 +90,22 @@ def test_draws_and_views_multiply() -> None:
     assert oracle.forwards == 6 * 31
 
 
-def test_a_hit_that_the_majority_does_not_confirm_is_none() -> None:
+def test_a_success_that_the_majority_does_not_confirm_is_none() -> None:
     x, y = torch.rand(5, 1, 2, 2), torch.zeros(5, dtype=torch.long)
     attack = PGD(eps=0.1, steps=8)
     believed = attack.run(Oracle(EveryThird()), x, y)
     assert believed.success.all()
     outcome = attack.run(Oracle(EveryThird(), evaluations=9), x, y)
     assert not outcome.success.any() and outcome.refused > 0
-    # eight gradients; nine looks at each hit on the way (every third look) and at the last point
+    # eight gradients; nine evaluations of each claim on the way (every third) and at the last point
     assert (outcome.backwards == 8).all()
     assert ((outcome.forwards - 8) % 9 == 0).all() and (outcome.forwards >= 8 + 2 * 9).all()
     shown = attack.run(Oracle(EveryThird(), evaluations=9), x, y, surrogate=small_net(2, 1))
     assert not shown.success.any() and (shown.forwards == 8 + 9).all()
 
 
-def test_the_majority_of_the_draws_is_a_hit() -> None:
-    """Two looks in three are right, so no query is a hit; a single draw is one every third time."""
+def test_the_majority_of_the_evaluations_is_a_success() -> None:
+    """Two evaluations in three are right, so no query succeeds; with a single one every third would."""
     x, y = torch.rand(3, 1, 2, 2), torch.zeros(3, dtype=torch.long)
     outcome = PGD(eps=0.1, steps=5, eot=3).run(Oracle(EveryThird(), evaluations=9), x, y)
     assert outcome.refused == 0 and (outcome.forwards == 15 + 9).all()
@@ -143,7 +143,7 @@ def test_inner_draws_are_forked() -> None:
 
 
 @pytest.mark.parametrize("bad", [0, -1, 1.5])
-def test_bad_draws(bad: Any) -> None:
+def test_bad_numbers_of_evaluations(bad: Any) -> None:
     with pytest.raises(UserError, match="eot of at least 1"):
         PGD(eot=bad)
     if bad != 1.5:

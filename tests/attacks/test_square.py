@@ -90,9 +90,9 @@ def test_hopeless_samples_are_given_up_and_no_others(norm: str, eps: float) -> N
     net = small_net()
     x, y = answered(net)
     whole, short = (Square(norm=norm, eps=eps, steps=400, give_up=g).run(net, x, y) for g in (False, True))
-    won, lost = whole.success, ~whole.success
-    assert 0.2 < won.float().mean() < 0.8
-    assert torch.equal(short.success, won) and torch.equal(short.images[won], whole.images[won])
+    success, lost = whole.success, ~whole.success
+    assert 0.2 < success.float().mean() < 0.8
+    assert torch.equal(short.success, success) and torch.equal(short.images[success], whole.images[success])
     assert (whole.forwards[lost] == 401).all()
     assert (short.forwards[lost] >= 81).all() and short.forwards[lost].float().mean() < 320
     size = distance(short.images[lost] - x[lost], norm)  # the last point is kept

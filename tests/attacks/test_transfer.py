@@ -85,9 +85,9 @@ def test_targeted_transfer_counts_the_target_class() -> None:
 def test_the_plain_options_are_mi_fgsm() -> None:
     net = small_net()
     x, y = answered(net)
-    plain = MIFGSM(eps=0.05, stop_when_fooled=False)(net, x, y)
+    plain = MIFGSM(eps=0.05, stop_at_success=False)(net, x, y)
     for other in (NIFGSM(nesterov=False, eps=0.05), DIFGSM(diversity=0.0, eps=0.05), TIFGSM(kernel=0, eps=0.05)):
-        assert torch.equal(replace(other, stop_when_fooled=False)(net, x, y), plain)
+        assert torch.equal(replace(other, stop_at_success=False)(net, x, y), plain)
 
 
 def test_nesterov_asks_ahead_and_ends_at_its_point() -> None:
@@ -105,7 +105,7 @@ def test_scales_average_the_gradients_of_darker_copies() -> None:
     leaf = x.clone().requires_grad_(True)
     loss = sum(nn.functional.cross_entropy(net(leaf / 2**i), y, reduction="sum") for i in range(5)) / 5
     (g,) = torch.autograd.grad(loss, leaf)  # type: ignore[arg-type]
-    outcome = SINIFGSM(eps=1e-4, steps=1, stop_when_fooled=False).run(net, x, y)
+    outcome = SINIFGSM(eps=1e-4, steps=1, stop_at_success=False).run(net, x, y)
     inside = (x > 1e-3) & (x < 1 - 1e-3) & (g.abs() > 1e-7)
     assert torch.equal((outcome.images - x).sign()[inside], g.sign()[inside])
 

@@ -127,7 +127,7 @@ class Subject:
 
     @property
     def eot(self) -> int:
-        """Draws of the model that the suite's attacks average over."""
+        """How many evaluations of the model the suite's attacks average over."""
         return max(member.attack.eot for member in self.suite.members)
 
     @cached_property
