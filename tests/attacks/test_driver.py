@@ -289,14 +289,12 @@ def test_a_lying_search_copy_is_found_out(net: nn.Module, sample: tuple[Tensor, 
 def test_a_blind_search_copy_still_gets_its_last_point_judged(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
     """The search model never sees a success, but its gradients are right: the last point is judged by the model."""
     x, y = sample
-    high = torch.full((len(x), 4), 0.0)
 
     def blind(images: Tensor) -> Tensor:
-        z = net(images)
-        return z + 1e4 * F.one_hot(y, 4)  # type: ignore[no-any-return]
+        return net(images) + 1e4 * F.one_hot(y, 4)  # type: ignore[no-any-return]
 
     outcome = PGD(eps=0.05, steps=5, loss="margin").run(net, x, y, search=blind, batch_size=64)
-    assert outcome.success.float().mean() > 0.8 and high.shape == (40, 4)
+    assert outcome.success.float().mean() > 0.8
 
 
 def test_nan_is_an_error_and_not_a_robust_sample(sample: tuple[Tensor, Tensor]) -> None:
