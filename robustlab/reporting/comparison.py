@@ -17,7 +17,7 @@ from robustlab.base.errors import UserError
 from robustlab.base.words import listed
 from robustlab.reporting.source import Json, PageRun, with_models
 from robustlab.reporting.text import distinct
-from robustlab.runs.aggregates import Line, ModelLines, by_unit, pairs
+from robustlab.runs.aggregates import Line, ModelLines, pairs
 
 
 @dataclass(frozen=True)
@@ -168,41 +168,56 @@ def _merged(group: Sequence[PageRun]) -> MergedRun:
     """A group of comparable runs as one; a model's name that occurs twice gets its run's beside it."""
     parts = _told_apart(group)
     infos = [part.info for part in parts]
-    first = infos[0]
-    configs = [info["config"] for info in infos]
-    attacks = {attack["name"]: attack for config in reversed(configs) for attack in config["attacks"]}
-    order = list(dict.fromkeys(attack["name"] for config in configs for attack in config["attacks"]))
-    config = first["config"] | {
-        "models": _joined(config["models"] for config in configs),
-        "attacks": [attacks[name] for name in order],
-    }
-    if curves := [config["curve"] for config in configs if "curve" in config]:
-        sources = listed([*dict.fromkeys(curve["attack"] for curve in curves)], "or")
-        config["curve"] = {"attack": sources, "eps": sorted({eps for curve in curves for eps in curve["eps"]})}
-        if all(curve.get("from") == "distances" for curve in curves):
-            config["curve"]["from"] = "distances"
-    views = {}
-    for part in parts:
-        units = by_unit(part.lines)
-        suite = [attack["name"] for attack in part.info["config"]["attacks"]]
-        for model in part.models:
-            views[model["name"]] = ModelLines(units.get(model["name"], {}), suite, part.numbers["eps"])
-    seeds, days = ([*dict.fromkeys(values)] for values in zip(*(_seed_and_day(info) for info in infos), strict=True))
-    info = first | {
+
+    def lists(key: str) -> list[Json]:
+        return [item for info in infos for item in info.get(key, [])]
+
+    def by_name(key: str) -> Json:
+        return {name: told for info in infos for name, told in info.get(key, {}).items()}
+
+    days = {str(info.get("times", {}).get("finished", ""))[:10] for info in infos}
+    info = infos[0] | {
         "name": listed([part.name for part in parts]),
-        "config": config,
-        "seed": listed(seeds),
-        "times": {"finished": days[0] if len(days) == 1 else ""},
-        "warnings": list(dict.fromkeys(text for info in infos for text in info["warnings"])),
-        "models": _joined(info.get("models", []) for info in infos),
-        "passes": _joined(info.get("passes", []) for info in infos),
-        "sections": _joined(info.get("sections", []) for info in infos),
-        "images": _joined(_located(at, info.get("images", [])) for at, info in enumerate(infos)),
-        "heatmaps": {name: told for info in infos for name, told in info.get("heatmaps", {}).items()},
-        "audit": {name: told for info in infos for name, told in info.get("audit", {}).items()},
-        "aggregates": first["aggregates"] | {"models": _joined(part.models for part in parts), "pairs": pairs(views)},
+        "config": _config([info["config"] for info in infos]),
+        "seed": listed([*dict.fromkeys(str(info["seed"]) for info in infos)]),
+        "times": {"finished": days.pop() if len(days) == 1 else ""},
+        "warnings": list(dict.fromkeys(lists("warnings"))),
+        "images": [image for at, info in enumerate(infos) for image in _located(at, info.get("images", []))],
+        **{key: lists(key) for key in ("models", "passes", "sections")},
+        **{key: by_name(key) for key in ("heatmaps", "audit")},
+        "aggregates": infos[0]["aggregates"]
+        | {"models": [model for part in parts for model in part.models], "pairs": _pairs(parts)},
     }
     return MergedRun(parts[0].stored, info, parts=tuple(parts))
+
+
+def _config(configs: Sequence[Json]) -> Json:
+    """One configuration for all: every model, every attack in the order in which they occur, every budget."""
+    attacks: Json = {}
+    for attack in (attack for config in configs for attack in config["attacks"]):
+        attacks.setdefault(attack["name"], attack)
+    joined = configs[0] | {
+        "models": [model for config in configs for model in config["models"]],
+        "attacks": list(attacks.values()),
+    }
+    if curves := [config["curve"] for config in configs if "curve" in config]:
+        joined["curve"] = {
+            "attack": listed([*dict.fromkeys(curve["attack"] for curve in curves)], "or"),
+            "eps": sorted({eps for curve in curves for eps in curve["eps"]}),
+        }
+        if all(curve.get("from") == "distances" for curve in curves):
+            joined["curve"]["from"] = "distances"
+    return joined
+
+
+def _pairs(parts: Sequence[PageRun]) -> list[Json]:
+    """Every two models of all runs on the same samples, each under the suite of its own run."""
+    views = {}
+    for part in parts:
+        suite = [attack["name"] for attack in part.info["config"]["attacks"]]
+        for model in part.models:
+            views[model["name"]] = ModelLines(part.tables.get(model["name"], {}), suite, part.numbers["eps"])
+    return pairs(views)
 
 
 def _told_apart(group: Sequence[PageRun]) -> list[PageRun]:
@@ -219,10 +234,6 @@ def _told_apart(group: Sequence[PageRun]) -> list[PageRun]:
     return parts
 
 
-def _seed_and_day(info: Json) -> tuple[str, str]:
-    return str(info["seed"]), str(info.get("times", {}).get("finished", ""))[:10]
-
-
 def _located(number: int, images: Iterable[Json]) -> Iterator[Json]:
     """Kept images whose files begin with the number of the run whose folder holds them."""
     for image in images:
@@ -230,7 +241,3 @@ def _located(number: int, images: Iterable[Json]) -> Iterator[Json]:
             key: f"{number}/{value}" if isinstance(value, str) and value.startswith("images/") else value
             for key, value in image.items()
         }
-
-
-def _joined(lists: Iterable[Iterable[Json]]) -> list[Json]:
-    return [item for items in lists for item in items]

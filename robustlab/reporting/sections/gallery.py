@@ -30,33 +30,11 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
-    owners = [(at, model["name"]) for at, run in enumerate(runs) for model in run.models]
-    kept = [[i for i in runs[at].info.get("images", []) if i["model"] == name] for at, name in owners]
-    queues = [
-        in_turns(images, {a.id for a in runs[at].answers[name] if a.attacked is None})
-        for images, (at, name) in zip(kept, owners, strict=True)
-    ]
-    chosen: list[list[Json]] = [[] for _ in owners]
-    missing = [0 for _ in owners]  # examples whose picture is not there
-    cleans: dict[str, str] = {}  # anchor -> picture: a clean image is in the page once, whoever attacked it
-    left = BYTES
-    for place, image in _one_of_each(queues):
-        at, _ = owners[place]
-        item = _item(runs[at], image)
-        if item is None:
-            missing[place] += 1
-            continue
-        anchors = (f"clean-{at}-{image['id']}", f"adv-{place}-{len(chosen[place])}")
-        left -= sum(map(len, item["pictures"].values()))
-        left += len(item["pictures"]["clean"]) if anchors[0] in cleans else 0
-        if left < 0:
-            break
-        cleans[anchors[0]] = item["pictures"]["clean"]
-        chosen[place].append(item | {"tiles": _tiles(item, *anchors)})
+    groups, cleans = _groups(runs)
     shown = []
     for at, run in enumerate(runs):
-        places = [place for place, (of, _) in enumerate(owners) if of == at]
-        items = [item for place in places for item in chosen[place]]
+        mine = [group for group in groups if group["run"] == at]
+        items = [item for group in mine for item in group["items"]]
         if not items:
             continue
         size = (run.data.get("shape") or [1, 1, 1])[1:]
@@ -68,23 +46,45 @@ def render(runs: Sequence[PageRun]) -> Markup:
                 "size": size,
                 "crisp": max(size) <= CRISP,
                 "explained": any("heat_adv" in item["pictures"] for item in items),
-                "cleans": {anchor: uri for anchor, uri in cleans.items() if anchor.startswith(f"clean-{at}-")},
+                "cleans": cleans[at],
                 "filters": _filters(run, items),
                 "groups": [
-                    {
-                        "model": owners[place][1],
-                        "shade": shade % 6,
-                        "items": chosen[place],
-                        "kept": len(kept[place]),
-                        "missing": missing[place],
-                        "cut": len(chosen[place]) + missing[place] < len(queues[place]),
-                        "heat": _heat(run, owners[place][1]),
-                    }
-                    for shade, place in enumerate(places)
+                    group | {"shade": shade % 6, "heat": _heat(run, group["model"])} for shade, group in enumerate(mine)
                 ],
             }
         )
     return fill("sections/gallery.html", shown=shown, first=FIRST, megabytes=BYTES / 1e6)
+
+
+def _groups(runs: Sequence[PageRun]) -> tuple[list[Json], list[dict[str, str]]]:
+    """The examples that the page has room for, of each model; and the clean images of each run, by their anchor.
+
+    A clean image is in the page once, whoever attacked it.
+    """
+    groups: list[Json] = []
+    queues = []
+    for at, run in enumerate(runs):
+        for name in (model["name"] for model in run.models):
+            kept = [image for image in run.info.get("images", []) if image["model"] == name]
+            queues.append(in_turns(kept, {a.id for a in run.answers[name] if a.attacked is None}))
+            groups.append({"run": at, "model": name, "items": [], "kept": len(kept), "missing": 0})
+    cleans: list[dict[str, str]] = [{} for _ in runs]
+    left = BYTES
+    for place, image in _one_of_each(queues):
+        group = groups[place]
+        item = _item(runs[group["run"]], image)
+        if item is None:
+            group["missing"] += 1  # its picture is not there
+            continue
+        anchor, there = f"clean-{group['run']}-{image['id']}", cleans[group["run"]]
+        left -= sum(len(uri) for kind, uri in item["pictures"].items() if kind != "clean" or anchor not in there)
+        if left < 0:
+            break
+        there[anchor] = item["pictures"]["clean"]
+        group["items"].append(item | {"tiles": _tiles(item, anchor, f"adv-{place}-{len(group['items'])}")})
+    for group, queue in zip(groups, queues, strict=True):
+        group["cut"] = len(group["items"]) + group["missing"] < len(queue)
+    return groups, cleans
 
 
 def in_turns(images: Sequence[Json], unknown: Container[int] = ()) -> list[Json]:
