@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from robustlab.models.weights import save_weights
 from robustlab.models.zoo import ZOO
 from robustlab.threat.model import parse_eps
 from robustlab.training import Recipe
+from robustlab.training.curve import in_words
 
 EPS = "8/255"
 NFGSM = {"method": "n-fgsm", "eps": EPS, "k": 2.0, "alpha": 1.0, "ramp": 2.0}
@@ -120,24 +120,13 @@ def main() -> None:
             write_model_card(card, ZOO / f"{name}.toml")
         else:
             output = arguments.output / name.replace("/", "-")
-            train(architecture, "road-signs", recipe, output=output, name=name, resume=True, on_epoch=_printer(name))
+            show = lambda entry, name=name: print(name, in_words(entry), flush=True)  # noqa: E731
+            train(architecture, "road-signs", recipe, output=output, name=name, resume=True, on_epoch=show)
             card = ship(name, summary, output)
         for m in card.measured:
             print(
                 f"{name}: {m.metric} {m.value:.1%} ({m.low:.1%}-{m.high:.1%}, n={m.n}) {m.attack} {m.eps}", flush=True
             )
-
-
-def _printer(name: str) -> Callable[[dict[str, float]], None]:
-    def show(entry: dict[str, float]) -> None:
-        print(
-            f"{name} epoch {entry['epoch']}: {entry['seconds']:.0f} s, batches {entry['batch_accuracy']:.3f},"
-            f" train {entry['train_accuracy']:.3f} / {entry['train_robust_accuracy']:.3f} robust,"
-            f" validation {entry['val_accuracy']:.3f} / {entry['val_robust_accuracy']:.3f} robust",
-            flush=True,
-        )
-
-    return show
 
 
 if __name__ == "__main__":

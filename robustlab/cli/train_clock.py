@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from robustlab.base.progress import Clock, Piece, bar, every_minute
+from robustlab.training.curve import in_words
 
 if TYPE_CHECKING:
     from robustlab.training.session import Moment
@@ -68,9 +69,8 @@ class Shown:
             self._stack.enter_context(bar(clock) if sys.stderr.isatty() else every_minute(clock, self._say))
         self._clock.batch(moment)
 
-    def epoch(self, entry: Mapping[str, Any]) -> None:
+    def epoch(self, entry: dict[str, Any]) -> None:
         """An epoch is done. entry: its number and what was measured."""
         if self._clock is not None:
             self._clock.finish(entry["epoch"])
-        measured = (f"{key} {value:.3f}" for key, value in entry.items() if isinstance(value, float))
-        self._say(f"epoch {entry['epoch']}: {', '.join(measured)}")
+        self._say(in_words(entry))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from robustlab.base.lazy import exports
-from robustlab.training.recipe import DefenseCard, Plan, Recipe, read_recipe, recipe_for
+from robustlab.training.recipe import Assignment, DefenseCard, Recipe, read_recipe, recipe_for
 
 if TYPE_CHECKING:
     from robustlab.training.loop import Trained, train
 
-__all__ = ["DefenseCard", "Plan", "Recipe", "Trained", "read_recipe", "recipe_for", "train"]
+__all__ = ["Assignment", "DefenseCard", "Recipe", "Trained", "read_recipe", "recipe_for", "train"]
 
 __getattr__ = exports(__name__, ["robustlab.training.loop:Trained", "robustlab.training.loop:train"])

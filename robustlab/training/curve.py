@@ -1,9 +1,23 @@
-"""The learning curve: loss and accuracy by epoch, clean and under PGD, on training and validation images."""
+"""The learning curve, drawn and in words: loss and accuracy by epoch, clean and under PGD, on both splits."""
 
 from __future__ import annotations
 
 import io
 from typing import Any
+
+
+def in_words(entry: dict[str, Any]) -> str:
+    """One epoch as a line; an accuracy on a part of the images says on how many.
+
+    >>> in_words({"epoch": 2, "lr": 0.1, "train_accuracy": 0.75, "train_n": 40, "seconds": 1.5})
+    'epoch 2: lr 0.100, train_accuracy 0.750 (n = 40), seconds 1.500'
+    """
+    measured = []
+    for key, value in entry.items():
+        if isinstance(value, float):
+            n = entry.get(key.removesuffix("accuracy") + "n")
+            measured.append(f"{key} {value:.3f}{'' if n is None else f' (n = {n})'}")
+    return f"epoch {entry['epoch']}: {', '.join(measured)}"
 
 
 def drawn_curve(history: list[dict[str, Any]], best_epoch: int) -> dict[str, bytes]:
@@ -18,8 +32,8 @@ def drawn_curve(history: list[dict[str, Any]], best_epoch: int) -> dict[str, byt
             for split, style in (("train", "--"), ("val", "-")):
                 # a loss of 0 has no place on a logarithmic axis
                 values = [max(entry[f"{split}{kind}_{what}"], 1e-5) for entry in history]
-                name = f"{label}, {'training' if split == 'train' else 'validation'} images"
-                axes.plot(epochs, values, style, color=colour, marker=".", label=name)
+                images = f"{history[-1][f'{split}{kind}_n']} {'training' if split == 'train' else 'validation'} images"
+                axes.plot(epochs, values, style, color=colour, marker=".", label=f"{label}, {images}")
         axes.axvline(best_epoch, color="0.6", linewidth=1, linestyle=":", label="kept epoch")
         axes.set_xlabel("epoch")
         axes.set_title(what)

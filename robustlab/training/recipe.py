@@ -115,7 +115,7 @@ def read_recipe(name: str) -> Recipe:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Assignment:
     """Everything that `train` needs, resolved: which architecture on which data by which recipe."""
 
     architecture: str
@@ -130,7 +130,7 @@ def recipe_for(
     data: str | None = None,
     recipe: str | None = None,
     overrides: Mapping[str, Any] | None = None,
-) -> Plan:
+) -> Assignment:
     """What `robustlab train MODEL` means.
 
     model: a zoo name (trained again as its card says); an architecture, `torchvision:NAME` or `FILE.py:function`, which
@@ -140,35 +140,41 @@ def recipe_for(
     overrides: values that win over the card's: fields of `Recipe`, and parameters of the defense, such as `eps`.
     Raises UserError.
 
-    >>> plan = recipe_for("road-signs/cnn-robust", overrides={"epochs": 2, "eps": "4/255"})
-    >>> plan.architecture, plan.data, plan.recipe.epochs, plan.recipe.defense["eps"]
+    >>> wanted = recipe_for("road-signs/cnn-robust", overrides={"epochs": 2, "eps": "4/255"})
+    >>> wanted.architecture, wanted.data, wanted.recipe.epochs, wanted.recipe.defense["eps"]
     ('cnn', 'road-signs', 2, '4/255')
     """
     model = card_path(model)
     file, colon, function = model.rpartition(":")
     if model in zoo_names():
         card = zoo_card(model)
-        plan = Plan(card.architecture, card.data, convert(card.recipe, Recipe, f"the recipe of {model}"), card.seed)
+        wanted = Assignment(
+            card.architecture, card.data, convert(card.recipe, Recipe, f"the recipe of {model}"), card.seed
+        )
     elif model.endswith(".toml"):
         card = read_model_card(model)
-        plan = Plan(model, card.data or "road-signs", _of_card(card, model), card.seed)
+        wanted = Assignment(model, card.data or "road-signs", _of_card(card, model), card.seed)
     elif model in ARCHITECTURES or (function and file == "torchvision") or (function and file.endswith(".py")):
-        plan = Plan(model, "road-signs", read_recipe(recipe or "plain"))
+        wanted = Assignment(model, "road-signs", read_recipe(recipe or "plain"))
     else:
-        known = [*ARCHITECTURES, *zoo_names()]
-        hint = did_you_mean(model, known)
-        if model.endswith(".py"):
-            hint = f" Name the function in it that returns the network: {model}:FUNCTION."
-        raise UserError(
-            f"There is nothing to train called {model!r}.{hint} Give an architecture"
-            f" ({', '.join(ARCHITECTURES)}, torchvision:NAME or FILE.py:function), a model card (FILE.toml), or a zoo"
-            f" name ({', '.join(zoo_names())})."
-        )
-    chosen = plan.recipe
+        raise UserError(_no_such(model))
+    chosen = wanted.recipe
     if recipe is not None:  # a card's weights are started from by whatever recipe
         other = read_recipe(recipe)
         chosen = replace(other, init=chosen.init) if model.endswith(".toml") else other
-    return Plan(plan.architecture, data or plan.data, _overridden(chosen, overrides or {}), plan.seed)
+    return Assignment(wanted.architecture, data or wanted.data, _overridden(chosen, overrides or {}), wanted.seed)
+
+
+def _no_such(model: str) -> str:
+    """The message for a name of nothing that can be trained."""
+    hint = did_you_mean(model, [*ARCHITECTURES, *zoo_names()])
+    if model.endswith(".py"):
+        hint = f" Name the function in it that returns the network: {model}:FUNCTION."
+    return (
+        f"There is nothing to train called {model!r}.{hint} Give an architecture ({', '.join(ARCHITECTURES)},"
+        " torchvision:NAME or FILE.py:function), a model card (FILE.toml), or a zoo name"
+        f" ({', '.join(zoo_names())})."
+    )
 
 
 def _of_card(card: ModelCard, path: str) -> Recipe:

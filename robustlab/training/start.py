@@ -60,42 +60,14 @@ def begin(architecture: str, data: Data, recipe: Recipe, seed: int, output: Path
     is kept. A module of one's own gets the images as they are, in [0, 1], as in an attack; all others normalise by
     mean and standard deviation of the training images. output: the folder that the card will lie in.
     """
-    count = len(data.classes)
+    if len(data.classes) < 2:
+        raise UserError(
+            f"{data.name} has {'one class' if data.classes else 'no classes'}, and training needs at least 2 to tell"
+            " apart: make a folder for each."
+        )
     channels, high, wide = data.images.shape[1:]
     shape = (channels, high, wide)
-    if count < 2:
-        raise UserError(
-            f"{data.name} has {'one class' if count else 'no classes'}, and training needs at least 2 to tell apart:"
-            " make a folder for each."
-        )
-    options: dict[str, Any] = {}
-    beside = Path()
-    if (card := card_of(architecture)) is not None:
-        # what the data and the recipe decide is not the card's
-        options = {k: v for k, v in card.options.items() if k not in ("classes", "num_classes", "shape", "dropout")}
-        beside, architecture = Path(architecture).parent, card.architecture
-    options |= {"dropout": recipe.dropout} if recipe.dropout else {}
-    file, colon, function = architecture.rpartition(":")
-    code = ""
-    norm: Norm = _normalisation(data)
-    if architecture in ARCHITECTURES:
-        module: nn.Module = build(architecture, count, shape, options, seed)
-    elif file == "torchvision":
-        module = build_torchvision(function, count, shape, options, seed)
-    elif colon and file.endswith(".py"):
-        path = beside / file
-        offered = {"classes": count, "num_classes": count, "shape": list(shape)}
-        module, options = made_from_file(path, function, options, offered, seed)
-        code = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
-        norm, architecture = (None, None), f"{_seen_from(output, path)}:{function}"
-        if isinstance(module, Classifier):
-            norm = _of(module)
-            module = module.module
-    else:
-        raise UserError(
-            f"{architecture!r} cannot be trained: give an architecture ({', '.join(ARCHITECTURES)}), torchvision:NAME,"
-            " FILE.py:function, or a model card (FILE.toml) that names one of these."
-        )
+    module, norm, architecture, options, code = _made(architecture, shape, data, recipe, seed, output)
     if recipe.init:
         first = undefended(recipe.init)
         norm = _of(first)
@@ -107,6 +79,35 @@ def begin(architecture: str, data: Data, recipe: Recipe, seed: int, output: Path
     model.classes = data.classes
     defense = make_defense(recipe.defense)
     return Start(defended(model, defense), model, defense, architecture, options, code, warnings if code else [])
+
+
+def _made(
+    architecture: str, shape: tuple[int, int, int], data: Data, recipe: Recipe, seed: int, output: Path
+) -> tuple[nn.Module, Norm, str, dict[str, Any], str]:
+    """A fresh module, what to normalise by, and `architecture`, `options` and `code` of `Start`."""
+    count, options, beside = len(data.classes), dict[str, Any](), Path()
+    if (card := card_of(architecture)) is not None:
+        # what the data and the recipe decide is not the card's
+        options = {k: v for k, v in card.options.items() if k not in ("classes", "num_classes", "shape", "dropout")}
+        beside, architecture = Path(architecture).parent, card.architecture
+    options |= {"dropout": recipe.dropout} if recipe.dropout else {}
+    file, colon, function = architecture.rpartition(":")
+    if architecture in ARCHITECTURES:
+        return build(architecture, count, shape, options, seed), _normalisation(data), architecture, options, ""
+    if file == "torchvision":
+        module = build_torchvision(function, count, shape, options, seed)
+        return module, _normalisation(data), architecture, options, ""
+    if not colon or not file.endswith(".py"):
+        raise UserError(
+            f"{architecture!r} cannot be trained: give an architecture ({', '.join(ARCHITECTURES)}), torchvision:NAME,"
+            " FILE.py:function, or a model card (FILE.toml) that names one of these."
+        )
+    path = beside / file
+    offered = {"classes": count, "num_classes": count, "shape": list(shape)}
+    made, options = made_from_file(path, function, options, offered, seed)
+    code = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    inner, norm = (made.module, _of(made)) if isinstance(made, Classifier) else (made, (None, None))
+    return inner, norm, f"{_seen_from(output, path)}:{function}", options, code
 
 
 def _normalisation(data: Data) -> Norm:

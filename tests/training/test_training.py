@@ -82,7 +82,7 @@ def test_end_to_end(tmp_path: Path, architecture: str, defense: dict[str, Any]) 
     names = {"curve.png", "curve.svg", "history.json", "model.safetensors", "model.toml", "run.json"}
     assert {path.name for path in (tmp_path / "run").iterdir()} == names
     assert (tmp_path / "run" / "curve.png").read_bytes().startswith(b"\x89PNG")
-    assert "validation images" in (tmp_path / "run" / "curve.svg").read_text()
+    assert "PGD-10, 20 validation images" in (tmp_path / "run" / "curve.svg").read_text()
 
 
 def is_finished(folder: Path) -> bool:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from robustlab.base.errors import RunError
+from robustlab.base.files import resumable
 from robustlab.cli.train_clock import TrainClock
 from robustlab.data import Data
 from robustlab.models import load_model
@@ -151,3 +152,18 @@ def test_resume_where_there_is_nothing_says_that_a_new_one_starts(tmp_path: Path
     assert new in said and new not in first.warnings
     train("cnn", DATA, RECIPE, output=tmp_path / "out", device="cpu", told=told, resume=True)
     assert said.count(new) == 1
+
+
+@pytest.mark.parametrize("where", ["before the first epoch", "after an epoch", "instead of another"])
+def test_an_interrupt_says_that_something_is_kept_only_where_it_is(tmp_path: Path, where: str) -> None:
+    def stop(moment: Moment) -> None:
+        if moment.epoch == (2 if where == "after an epoch" else 1):
+            raise KeyboardInterrupt
+
+    other, folder = where == "instead of another", tmp_path / "out"
+    if other:
+        train("cnn", DATA, replace(RECIPE, epochs=1), output=folder, device="cpu")
+    with pytest.raises(KeyboardInterrupt) as stopped, resumable(folder):
+        train("cnn", DATA, RECIPE, output=folder, device="cpu", told=Told(batch=stop), overwrite=other)
+    assert str(stopped.value) == (f"--output {folder} --resume" if where == "after an epoch" else "")
+    assert folder.exists() == (where != "before the first epoch")

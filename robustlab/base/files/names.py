@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from robustlab.base.errors import UserError
+from robustlab.base.files.manifest import INFO, NEW
 
 _reserved: dict[Path, list[Path]] = {}  # by `default_folder`, with the folders that were made for it
 
@@ -87,13 +88,22 @@ def remove_folders(folders: Sequence[Path]) -> None:
 
 @contextlib.contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """An interrupt says how to go on; a default folder that stayed empty goes away."""
+    """An interrupt says how to go on, if anything was written; a default folder that stayed empty goes away."""
+    before = _written(folder)
     try:
         yield
     except KeyboardInterrupt:
+        if _written(folder) == before:
+            raise
         raise KeyboardInterrupt(f"--output {folder} --resume") from None
     finally:
         give_back(folder)
+
+
+def _written(folder: Path) -> list[tuple[int, int]]:
+    """What is there to go on with: it is another one when a run has begun, or goes on."""
+    files = [path.stat() for path in (folder / INFO, folder / NEW / INFO) if path.is_file()]
+    return [(status.st_ino, status.st_mtime_ns) for status in files]
 
 
 def give_back(folder: Path) -> None:
