@@ -23,19 +23,20 @@ ENOUGH = 0.1  # of the whole work: what has to be measured before what is left i
 class Piece:
     """A piece of the work. kind: pieces that take alike for what is guessed of each. seconds: the guess.
 
-    key: what `Clock.finish` calls it. name: what people are told.
+    key: what `Clock.finish` calls it. name: what people are told. done: before the work began.
     """
 
     key: Hashable
     name: str
     kind: Hashable
     seconds: float
+    done: bool = False
 
 
 class Clock:
     """What is done of several pieces, one after another, and how long the rest takes by what was measured so far.
 
-    before: pieces that were done already. unit: what people call a piece. now: the seconds since any moment.
+    unit: what people call a piece. now: the seconds since any moment.
 
     >>> times = iter([0.0, 30.0, 30.0])
     >>> clock = Clock([Piece(n, f"epoch {n}", "epoch", 10) for n in (1, 2, 3)], "epoch", now=lambda: next(times))
@@ -48,16 +49,15 @@ class Clock:
         self,
         pieces: Sequence[Piece],
         unit: str = "unit",
-        before: int = 0,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.unit, self._now = unit, now
         self.changed: Callable[[], None] = lambda: None  # called when a piece is done
-        self._open = {piece.key: piece for piece in pieces}
+        self._open = {piece.key: piece for piece in pieces if not piece.done}
         self._guessed: dict[Hashable, float] = {}  # of what is done, by kind
         self._measured: dict[Hashable, float] = {}
         self._share = 0.0  # of the piece at work
-        self.total, self._whole = before + len(self._open), sum(piece.seconds for piece in pieces)
+        self.total, self._whole = len(pieces), sum(piece.seconds for piece in self._open.values())
         self._since = now()
 
     @property
@@ -74,14 +74,15 @@ class Clock:
         """So much of the piece at work is done, from 0 to 1."""
         self._share = share
 
-    def finish(self, key: Hashable) -> None:
-        """A piece is done, and the next begins; one that was done before the clock was made is no piece of it."""
+    def finish(self, key: Hashable) -> bool:
+        """A piece is done, and the next begins. False where it was done already."""
         now = self._now()
         passed, self._since, self._share = now - self._since, now, 0.0
         if (piece := self._open.pop(key, None)) is not None:
             self._guessed[piece.kind] = self._guessed.get(piece.kind, 0.0) + piece.seconds
             self._measured[piece.kind] = self._measured.get(piece.kind, 0.0) + passed
         self.changed()
+        return piece is not None
 
     @property
     def is_guess(self) -> bool:

@@ -33,7 +33,7 @@ from robustlab.evaluation.options import Options
 from robustlab.models.zoo import card_path
 
 if TYPE_CHECKING:
-    from robustlab.evaluation.evaluate import Listener
+    from robustlab.evaluation.listener import Listener
 
 DEFAULT_MODELS = ("road-signs/cnn", "road-signs/cnn-robust")
 
@@ -255,11 +255,12 @@ def _listener(quiet: bool) -> Listener:
     from contextlib import nullcontext
 
     from robustlab.base.progress import bar
-    from robustlab.evaluation.evaluate import Listener
+    from robustlab.evaluation.listener import Listener
 
     if quiet:
         return Listener(
-            say=lambda text: print(visible(text), file=sys.stderr) if text.startswith("Warning") else None,
+            say=lambda text: None,
+            warn=lambda text: print(f"Warning: {visible(text)}", file=sys.stderr),
             watch=lambda clock, say: nullcontext(),
         )
     if not sys.stderr.isatty():

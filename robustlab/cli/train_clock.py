@@ -19,8 +19,8 @@ class TrainClock(Clock):
     """Epochs of batches, after each of which losses and accuracies are measured; before: epochs done already."""
 
     def __init__(self, epochs: int, before: int, now: Callable[[], float] = time.monotonic) -> None:
-        pieces = [Piece(k, f"epoch {k}", "epoch", 1.0) for k in range(before + 1, epochs + 1)]
-        super().__init__(pieces, "epoch", before, now)
+        pieces = [Piece(k, f"epoch {k}", "epoch", 1.0, done=k <= before) for k in range(1, epochs + 1)]
+        super().__init__(pieces, "epoch", now)
         self.epochs = epochs
         self._at: Moment | None = None
         self._seen = now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,21 +14,21 @@ from torch import Tensor, nn
 
 from robustlab.attacks.base import INVALID, Outcome
 from robustlab.attacks.suite import Member, Suite
-from robustlab.base.draws import keys, uniform
-from robustlab.base.errors import RunError, UserError
-from robustlab.base.memory import Batches, of_the_machine
+from robustlab.base.errors import RunError
+from robustlab.base.memory import Batches
 from robustlab.base.pictures import png
 from robustlab.base.words import kind_and_line
 from robustlab.data import Data, Loaded
-from robustlab.data.selection import class_index
-from robustlab.evaluation.judging import Verdict, answers, judge, logits_of, looks_of, own_answers
+from robustlab.evaluation.faults import blamed_on_model, ends_the_run
+from robustlab.evaluation.judging import Verdict, judge, looks_of, own_answers
 from robustlab.evaluation.options import Options
-from robustlab.oracle import Oracle, forked, of_the_model
+from robustlab.evaluation.targets import class_names, targets_of
+from robustlab.evaluation.units import clean_draws, clean_lines, error_line, judge_draws, judged, search_draws, sweep_of
+from robustlab.oracle import Oracle
 from robustlab.runs import Run
+from robustlab.runs.aggregates import CLEAN, Line
 from robustlab.runs.examples import image_name, keep_candidates
 from robustlab.threat.model import ThreatModel, allowed
-
-CLEAN = "clean"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Task:
     chunk_size: int
     batches: Batches
     device: torch.device
-    told: Callable[[str], None]
+    say: Callable[[str], None]
     surrogate: nn.Module | None = None  # what images are crafted on, where not on the model itself
     evaluations: int = 1  # of an image, whose majority is the answer of a randomised model
     distances: bool = False  # the curve comes from those of `suite.nearest`, not from a sweep
@@ -61,14 +61,10 @@ class Task:
         """(number, positions) of the chunks: `chunk_size` consecutive samples, whatever the batch size."""
         return list(enumerate(torch.arange(len(self.data)).split(self.chunk_size)))
 
-    def unit_count(self) -> int:
-        """Units of one chunk."""
-        return 1 + len(self.suite.members) + len(self.sweep)
-
     @property
     def sweep(self) -> list[float]:
         """The budgets at which the curve's attack is run beside the suite."""
-        return [] if self.distances else [eps for eps in self.curve if eps != self.suite.threat.eps]
+        return sweep_of(self.curve, self.suite.threat.eps, self.distances)
 
     def unbounded(self, member: Member) -> bool:
         """Does it look for the distance of every sample, whatever the budget?"""
@@ -88,29 +84,29 @@ def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
         label = {line.id: line.label for line in lines}
         chunk = replace(chunk, labels=torch.tensor([label[id] for id in chunk.ids.tolist()]))
 
-    standing, on_curve = set(right), set(right)
+    left, on_curve = set(right), set(right)
     before_curve_ends = True
     for member in suite.members:
         everyone = task.options.full or task.unbounded(member)
-        fallen = _attack_unit(task, member, eps, number, chunk, right if everyone else standing)
-        standing -= fallen
+        lost = _attack_unit(task, member, eps, number, chunk, right if everyone else left)
+        left -= lost
         if before_curve_ends:
-            on_curve -= fallen
+            on_curve -= lost
         before_curve_ends &= member is not suite.curve_member
         yield member.name
 
-    # the sweep: what falls at one eps counts as fallen at every larger one, and at eps what the suite broke so far
-    standing = set(right)
+    # the sweep: a success at one eps counts at every larger one, and at eps what the suite had before the curve ends
+    left = set(right)
     for e in task.curve if task.sweep else ():
         if e == eps:
-            standing &= on_curve
+            left &= on_curve
             continue
-        standing -= _attack_unit(task, suite.curve_member, e, number, chunk, standing)
+        left -= _attack_unit(task, suite.curve_member, e, number, chunk, left)
         yield f"{suite.curve_member.name} at {e:.4g}"
 
 
 def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Loaded, ids: set[int]) -> set[int]:
-    """Do one unit if it is not done; returns the ids that no longer stand: broken, or failed with an error."""
+    """Do one unit if it is not done; returns the ids that are not left after it: successes, and errors."""
     name = (task.name, member.name, eps, number)
     done = task.run.unit_lines(*name) if task.run.has_unit(*name) else None
     if done is None or any(line.error for line in done):  # what ended in an error is tried again
@@ -120,13 +116,9 @@ def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Loa
         try:
             lines, info = _attack(task, member, eps, number, attempted)
         except Exception as error:  # a model raises what it likes
-            if isinstance(error, UserError | RunError) or of_the_machine(error):
-                raise
-            if not of_the_model(error):  # whoever else failed, it says nothing about the model's robustness
-                raise RunError(ours(error, f"{member.name} on {task.name}, chunk {number}")) from error
-            text = kind_and_line(error)
-            task.told(f"{task.name}, {member.name}, chunk {number}: {text}")
-            lines = [{**_line(task, member.name, eps, id, label), "error": text} for id, label in _pairs(attempted)]
+            text = blamed_on_model(error, f"{member.name} on {task.name}, chunk {number}")
+            task.say(f"{task.name}, {member.name}, chunk {number}: {text}")
+            lines = [error_line(task.name, member.name, eps, id, label, text) for id, label in _pairs(attempted)]
             info = {"errors": len(lines)}
         info["seconds"] = time.perf_counter() - start
         task.run.write_unit(*name, lines, info)
@@ -138,36 +130,29 @@ def _clean_unit(task: Task, number: int, chunk: Loaded) -> None:
     start = time.perf_counter()
 
     def look(size: int) -> Tensor:
-        with forked(task.device, task.options.seed, task.name, CLEAN, number):
+        with clean_draws(task.device, task.options.seed, task.name, number):
             return looks_of(task.model, chunk.images.to(task.device), size, task.evaluations)
 
     try:
         logits = task.batches.fit(look).cpu()
     except Exception as error:
-        if isinstance(error, UserError | RunError) or of_the_machine(error):
+        if ends_the_run(error):
             raise
         raise RunError(
             f"{task.name} failed on clean images (chunk {number}): {kind_and_line(error)}. Nothing can be said about it"
-            " without them. What is finished is kept: mend the model and go on with --resume."
+            " without them. What is finished is kept: fix the model and go on with --resume."
         ) from error
     if not bool(torch.isfinite(logits).all()):
         raise RunError(
             f"{task.name} returns NaN or infinite values on clean images (chunk {number}); nothing can be measured on"
             " it. Check its weights, and its mean and std."
         )
-    if task.options.labels == "predicted":
-        chunk = replace(chunk, labels=own_answers(logits))
-    prediction, confidence = answers(logits, chunk.labels)
-    lines = [
-        {**_line(task, CLEAN, 0.0, id, label), "clean": c, "adv": c, "confidence": p, "forwards": task.evaluations}
-        for (id, label), c, p in zip(_pairs(chunk), prediction.tolist(), confidence.tolist(), strict=True)
-    ]
+    labels = own_answers(logits) if task.options.labels == "predicted" else chunk.labels
+    lines = clean_lines(task.name, chunk.ids.tolist(), labels, logits)
     task.run.write_unit(task.name, CLEAN, 0.0, number, lines, {"seconds": time.perf_counter() - start})
 
 
-def _attack(
-    task: Task, member: Member, eps: float, number: int, chunk: Loaded
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _attack(task: Task, member: Member, eps: float, number: int, chunk: Loaded) -> tuple[list[Line], dict[str, Any]]:
     """One attack on the attempted samples of a chunk: its lines, and the numbers of the unit."""
     if not len(chunk):
         return [], {}
@@ -177,8 +162,8 @@ def _attack(
     attack = task.suite.at(member, math.inf if task.unbounded(member) else eps)
 
     def attempt(size: int) -> tuple[Outcome, Verdict]:
-        unit = task.options.seed, task.name, member.name, eps, number
-        with forked(task.device, *unit):
+        unit = task.device, task.options.seed, task.name, member.name, eps, number
+        with search_draws(*unit):
             targets = targets_of(task.crafted_on, threat, x, y, ids, names, seed=task.options.seed, batch_size=size)
             outcome = attack.run(
                 task.model if task.evaluations == 1 else Oracle(task.model, evaluations=task.evaluations),
@@ -191,7 +176,7 @@ def _attack(
                 search=task.search,
                 surrogate=task.surrogate,
             )
-        with forked(task.device, "judge", *unit):  # apart, so that `verify` can draw the same
+        with judge_draws(*unit):
             return outcome, judge(task.model, outcome.images, x, y, outcome.target, threat, size, task.evaluations)
 
     outcome, verdict = task.batches.fit(attempt)
@@ -200,7 +185,7 @@ def _attack(
         outcome.rank[~outcome.success] = -1
     # a model may return NaN to the judge alone
     outcome.invalid = outcome.invalid | ~torch.isfinite(verdict.confidence)
-    verified = outcome.success & verdict.fooled & verdict.inside & ~outcome.invalid
+    verified = outcome.success & verdict.success & verdict.inside & ~outcome.invalid
     lines = _lines(task, member.name, eps, chunk, outcome, verdict, verified)
     if eps == task.suite.threat.eps:
         _keep_images(task, member.name, number, chunk, outcome, verified)
@@ -214,80 +199,30 @@ def _attack(
     return lines, info | ({"errors": errors} if errors else {})
 
 
-def targets_of(
-    model: Callable[[Tensor], Tensor],
-    threat: ThreatModel,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
-    names: Sequence[str],
-    *,
-    seed: int,
-    batch_size: int,
-) -> Tensor | None:
-    """(n,) the class that each sample is to be taken for, None in an untargeted threat. names: of the outputs."""
-    if not threat.targeted:
-        return None
-    if threat.target == "least-likely":
-        logits = logits_of(model, x, batch_size)
-        return logits.scatter(1, y[:, None], torch.inf).argmin(1)  # where all logits tie, another class all the same
-    if threat.target == "random":
-        return random_targets(seed, ids, y, len(names))
-    return torch.full_like(y, class_index(threat.target, names))
-
-
-def class_names(data: Data, outputs: int) -> list[str]:
-    """The data's class names, then numbers for outputs that it has no class for."""
-    return [*data.classes[:outputs], *(str(i) for i in range(len(data.classes), outputs))]
-
-
-def random_targets(seed: int, ids: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """(n,) a class other than the label, uniform, keyed by seed and id."""
-    shift = 1 + (uniform(keys(seed, ids, "target"), (1,))[:, 0] * (classes - 1)).long()
-    return (labels + shift) % classes
-
-
-def ours(error: Exception, where: str) -> str:
-    """The message on an error that no model raised."""
-    return (
-        f"{where}: {kind_and_line(error)}. The model did not raise this: it is a fault of robustlab, or of what it"
-        " uses. Please report it. What is finished is kept."
-    )
-
-
-def _pairs(chunk: Data) -> list[tuple[int, int]]:
-    return list(zip(chunk.ids.tolist(), chunk.labels.tolist(), strict=True))
-
-
-def _line(task: Task, attack: str, eps: float, id: int, label: int) -> dict[str, Any]:
-    """The fields that name a line; an attack only ever sees samples that were classified right."""
-    return {"model": task.name, "attack": attack, "eps": eps, "id": id, "label": label, "clean": label}
-
-
 def _lines(
     task: Task, name: str, eps: float, chunk: Data, outcome: Outcome, verdict: Verdict, verified: Tensor
-) -> list[dict[str, Any]]:
-    columns: dict[str, list[Any]] = {
-        "adv": verdict.prediction.tolist(),
-        "confidence": verdict.confidence.tolist(),
+) -> list[Line]:
+    columns = {
         "success": outcome.success.tolist(),
         "verified": verified.tolist(),
-        "success_8bit": (verified & verdict.fooled_8bit).tolist(),
+        "success_8bit": (verified & verdict.success_8bit).tolist(),
         "rank": outcome.rank.tolist(),
         "target": outcome.target.tolist(),
         "forwards": outcome.forwards.tolist(),
         "backwards": outcome.backwards.tolist(),
-        **{norm: size.tolist() for norm, size in verdict.sizes.items()},
     }
-    lines, invalid = [], outcome.invalid.tolist()
+    lines, invalid, found = [], outcome.invalid.tolist(), judged(verdict)
     for i, (id, label) in enumerate(_pairs(chunk)):
-        line = _line(task, name, eps, id, label) | {key: values[i] for key, values in columns.items()}
-        if invalid[i]:
-            line = _line(task, name, eps, id, label) | {"error": INVALID}
-        elif not line["success"]:
-            line["verified"] = line["success_8bit"] = None
-        lines.append(line)
+        fields = found[i] | {key: values[i] for key, values in columns.items()}
+        if not fields["success"]:
+            fields["verified"] = fields["success_8bit"] = None
+        line = Line(task.name, name, eps, id, label, clean=label, **fields)
+        lines.append(error_line(task.name, name, eps, id, label, INVALID) if invalid[i] else line)
     return lines
+
+
+def _pairs(chunk: Data) -> list[tuple[int, int]]:
+    return list(zip(chunk.ids.tolist(), chunk.labels.tolist(), strict=True))
 
 
 def perturbation_scale(threat: ThreatModel, values: int) -> float:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, fields
-from functools import partial
+from collections.abc import Hashable, Sequence
+from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +12,21 @@ from robustlab.attacks.suite import Suite
 from robustlab.base.environment import resolve_device
 from robustlab.base.errors import RunError, UserError, did_you_mean
 from robustlab.base.files import default_folder, give_back, settled
-from robustlab.base.progress import Clock, every_minute
-from robustlab.base.words import visible
-from robustlab.evaluation.cascade import evaluate_chunk
-from robustlab.evaluation.estimate import AUDIT, HEATMAPS, MATRIX, announced, planned
+from robustlab.base.lazy import locate
+from robustlab.base.words import counted, rough_duration
+from robustlab.evaluation.cascade import Task
+from robustlab.evaluation.engine import clock_of, do
+from robustlab.evaluation.estimate import timed
 from robustlab.evaluation.inputs import home_of
+from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.options import Options
 from robustlab.evaluation.plan import Plan, settle
 from robustlab.evaluation.processes import World
 from robustlab.evaluation.randomised import long_run
 from robustlab.evaluation.record import data_lines
-from robustlab.evaluation.studies.audit import audit, collected
-from robustlab.evaluation.studies.heatmaps import explain_kept
-from robustlab.evaluation.studies.transfer import matrix_chunk, matrix_section
+from robustlab.evaluation.studies import STUDIES
+from robustlab.evaluation.studies.base import Job, Study
 from robustlab.runs import Run, StoredRun, read_run
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Who is told what happens.
-
-    say: gets sentences. advance: gets (units done, units in all, what was done). watch: shows how far the work is while
-    it goes on, a line a minute unless another is given; see `robustlab.base.progress`.
-    """
-
-    say: Callable[[str], None] = field(default=lambda text: print(visible(text), file=sys.stderr))
-    advance: Callable[[int, int, str], None] = field(default=lambda done, total, text: None)
-    watch: Callable[[Clock, Callable[[str], None]], AbstractContextManager[None]] = every_minute
 
 
 def evaluate(
@@ -55,6 +41,7 @@ def evaluate(
     overwrite: bool = False,
     command: str = "",
     listener: Listener | None = None,
+    studies: Sequence[type[Study]] = (),
     **options: Any,
 ) -> StoredRun:
     """Attack one or several classifiers and write everything that was found into a run folder.
@@ -64,8 +51,8 @@ def evaluate(
     tensors, arrays or lists, or a torch Dataset or DataLoader of such pairs, all of which is read into memory.
     suite: a card's name or path, or a `Suite`. surrogate: as models; the images are crafted on these alone, on the mean
     of their logits if there are several, and the attacked models are shown the finished ones. output: the run folder,
-    default reports/DATA-DATE-TIME. options: the fields of `Options`. Raises UserError for bad input, RunError where
-    a model failed on some samples.
+    default reports/DATA-DATE-TIME. studies: more questions to ask, of your own. options: the fields of `Options`.
+    Raises UserError for bad input, RunError where a model failed on some samples.
 
     >>> import tempfile, torch
     >>> from torch import nn
@@ -89,13 +76,13 @@ def evaluate(
         listener = Listener(say=lambda text: None)
     device = world.device(resolve_device(chosen.device) if chosen.device != "auto" else home_of(models))
     with ExitStack() as left_as_found:
-        plan = settle(models, data, suite, surrogate, limit, chosen, device, listener.say, left_as_found)
+        plan = settle(models, data, suite, surrogate, limit, chosen, device, listener, left_as_found)
         if output is None:
             folder = world.agree(default_folder(plan.data.name) if world.first else Path())
             left_as_found.callback(give_back, folder)
         else:
             folder = settled(Path(output))
-        config = plan.config()
+        config = plan.config() | ({"studies": [study.name for study in studies]} if studies else {})
         if world.agree(config) != config:
             raise UserError("The processes of this run were started with different configurations.")
         facts = plan.facts() | {"name": folder.name, "command": command}
@@ -104,7 +91,7 @@ def evaluate(
         with world.open(folder, config, facts, lines, resume=resume, overwrite=overwrite, say=listener.say) as run:
             plan.search_as_recorded(run.info)
             if not run.finished:
-                _evaluate(plan, run, world, listener)
+                _evaluate(plan, run, world, listener, studies)
     stored = read_run(folder)
     failed = sum(line.error is not None for line in stored.lines)
     if failed:
@@ -115,37 +102,32 @@ def evaluate(
     return stored
 
 
-def _evaluate(plan: Plan, run: Run, world: World, listener: Listener) -> None:
-    """All units, the audit, and what follows from them; processes meet where one needs what the others have written."""
-    tasks, sources = plan.tasks(run, listener.say), plan.sources()
-    chunks = world.share(tasks[0].chunks())
-    clock = planned(tasks, sources, world.share(tasks), chunks)
-    listener.say(announced(tasks, plan.data, clock))
-    noisy = [task for task in tasks if task.evaluations > 1]
-    if advice := long_run(noisy[0].suite if noisy else plan.suite, [task.name for task in noisy], clock.left()):
-        listener.say(advice)
+def _evaluate(plan: Plan, run: Run, world: World, listener: Listener, own: Sequence[type[Study]]) -> None:
+    """All studies, and what comes of them in run.json."""
+    tasks = plan.tasks(run, listener.say)
 
-    def done(key: Hashable, name: str) -> None:
-        clock.finish(key)
-        listener.advance(clock.done, clock.total, name)
+    def finished(key: Hashable, name: str) -> None:
+        if clock.finish(key):
+            listener.advance(clock.done, clock.total, name)
 
+    job = Job(plan, run, tasks, {task.name: timed(task) for task in tasks}, listener, finished)
+    studies = [*(locate(path)(job) for path in STUDIES), *(kind(job) for kind in own)]
+    clock = clock_of(studies, world)
+    _announce(plan, tasks, clock.left(), listener)
     with listener.watch(clock, listener.say):
-        for task in tasks:
-            for number, where in chunks:
-                for unit in evaluate_chunk(task, number, where):
-                    done((task.name, number, unit), f"{task.name}: {unit}")
-        for number, where in chunks:
-            for source in matrix_chunk(tasks, sources, number, where):
-                done((MATRIX, source, number), f"{MATRIX}: {source}")
-        world.wait()
-        audit(tasks, world, listener.say, lambda name: done((AUDIT, name), f"{AUDIT} of {name}"))
-        world.wait()
+        sections, fields = do(studies, world)
         if world.first:
-            run.update(**collected(tasks, listener.say))
-            explained = [(party.model, party.batches) for party in plan.attacked]
-            run.finish(
-                sections=[matrix_section(tasks, sources)] if sources else [],
-                explain=partial(explain_kept, run, explained, plan.data, plan.device, listener.say),
-            )
-            done(HEATMAPS, HEATMAPS)
+            run.finish(sections=sections, fields=fields)
         world.wait()
+
+
+def _announce(plan: Plan, tasks: Sequence[Task], seconds: float, listener: Listener) -> None:
+    """What will be done, and a guess of how long it takes."""
+    suite, noisy = tasks[0].suite, [task for task in tasks if task.evaluations > 1]
+    listener.say(
+        f"{len(plan.data)} images of {plan.data.name}, {counted(len(tasks), 'model')}, {suite.threat.norm} eps"
+        f" {suite.eps_typed}: {', '.join(m.name for m in suite.members)}. A guess: up to about"
+        f" {rough_duration(seconds)}, less where models fall early."
+    )
+    if advice := long_run(noisy[0].suite if noisy else plan.suite, [task.name for task in noisy], seconds):
+        listener.say(advice)

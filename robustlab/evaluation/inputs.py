@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from robustlab.attacks.suite import Suite, load_suite
 from robustlab.base.draws import pixel_ids
 from robustlab.base.environment import resolve_device
 from robustlab.base.errors import UserError
@@ -18,10 +20,10 @@ from robustlab.base.outputs import form_of
 from robustlab.base.typed import check_whole
 from robustlab.data import Data, load_data
 from robustlab.data.selection import class_index
-from robustlab.evaluation.cascade import class_names
 from robustlab.evaluation.judging import logits_of
+from robustlab.evaluation.targets import class_names
 from robustlab.models import load_model
-from robustlab.models.classifier import Classifier, check
+from robustlab.models.classifier import Checked, Classifier, check
 from robustlab.models.suitable import suitable
 from robustlab.oracle import ask
 from robustlab.threat.model import ThreatModel
@@ -51,6 +53,18 @@ def as_data(data: Any, limit: int | None, models: Sequence[Classifier] = ()) -> 
         hash=raw.hexdigest()[:16],
         threat=ThreatModel(),
     )
+
+
+def as_suite(suite: Any, data: Data) -> Suite:
+    """A suite, or the card of that name or path under the data's own threat where it says none."""
+    if isinstance(suite, Suite):
+        return suite
+    if not (suite is None or isinstance(suite, str | Path)):
+        raise UserError(
+            f"suite is a card's name or path, or a Suite; got {type(suite).__name__}. Attacks of your own:"
+            " robustlab.attacks.suite.load_suite(attacks=['pgd:steps=50'], eps='8/255')."
+        )
+    return load_suite(None if suite is None else str(suite), default=data.threat)
 
 
 def check_data(data: Data, labels: str) -> None:
@@ -117,8 +131,8 @@ def untrained(model: Classifier) -> bool:
     return (model.source or {}).get("weights") == "random"
 
 
-def warnings_of(model: Classifier, data: Data, device: torch.device, probabilities: bool, batch_size: int) -> list[str]:
-    """The warnings of the boundary check on the first batch; what cannot be attacked is a UserError.
+def check_of(model: Classifier, data: Data, device: torch.device, probabilities: bool, batch_size: int) -> Checked:
+    """The boundary check on the first batch; what cannot be attacked is a UserError.
 
     probabilities: that is what the model returns; from now on it returns their logits.
     """

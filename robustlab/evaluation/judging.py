@@ -1,6 +1,6 @@
 """Judging finished points: in float32 by the given module, inside the budget and the box, and once more in 8 bits.
 
-A randomised model is asked several times. It is right where at least half of its answers are, and fooled where more
+A randomised model is asked several times. It is right where at least half of its answers are, and wrong where more
 than half are (with a target: more than half are the target).
 """
 
@@ -23,15 +23,15 @@ from robustlab.threat.model import NORMS, TOLERANCE, ThreatModel, allowed
 class Verdict:
     """What the target says of n points; every field has n entries.
 
-    fooled: the criterion of the threat model holds. inside: within eps and the box. fooled_8bit: still fooled after
+    success: what the threat model asks for. inside: within eps and the box. success_8bit: still a success after
     rounding to 8 bits, and still inside the ball; leaves_8bit: no rounded image inside the ball was found.
     """
 
     prediction: Tensor
     confidence: Tensor
-    fooled: Tensor
+    success: Tensor
     inside: Tensor
-    fooled_8bit: Tensor
+    success_8bit: Tensor
     leaves_8bit: Tensor
     sizes: dict[str, Tensor]
 
@@ -121,7 +121,7 @@ def _judge(
 ) -> Verdict:
     """`judge` for one batch: distances are summed in float64, which a whole chunk of large images has no room for."""
 
-    def fooled(logits: Tensor) -> Tensor:
+    def success(logits: Tensor) -> Tensor:
         predicted = logits.argmax(2)
         wrong = most(predicted == targets if threat.targeted else predicted != labels)
         return wrong & torch.isfinite(logits).all(2).all(0)
@@ -136,9 +136,9 @@ def _judge(
     return Verdict(
         prediction=prediction,
         confidence=confidence,
-        fooled=fooled(logits),
+        success=success(logits),
         inside=(sizes[threat.norm] <= radius) & (flat.amin(1) >= 0) & (flat.amax(1) <= 1),
-        fooled_8bit=fooled(looks_of(model, rounded, len(points), evaluations)) & ~leaves,
+        success_8bit=success(looks_of(model, rounded, len(points), evaluations)) & ~leaves,
         leaves_8bit=leaves,
         sizes=sizes,
     )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from robustlab.attacks.suite import Member, Suite, load_suite
+from robustlab.attacks.suite import Member, Suite
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.memory import Batches, machine_failures
 from robustlab.data import Data
@@ -23,7 +22,9 @@ from robustlab.evaluation.inputs import (
     CHECKED,
     answer_names,
     as_data,
+    as_suite,
     check_data,
+    check_of,
     classifiers_of,
     default_batch_size,
     default_chunk_size,
@@ -31,15 +32,15 @@ from robustlab.evaluation.inputs import (
     numbers_only,
     predictions,
     untrained,
-    warnings_of,
     without_target_class,
 )
 from robustlab.evaluation.judging import logits_of
+from robustlab.evaluation.listener import Listener, Say
 from robustlab.evaluation.options import Options
-from robustlab.evaluation.randomised import averaged, check_targets, draws_of, how_averaged
+from robustlab.evaluation.randomised import averaged, averaging_of, check_targets, how_averaged
 from robustlab.evaluation.record import about, configuration
-from robustlab.evaluation.studies.transfer import Source, as_one, check_surrogates, surrogates_of
-from robustlab.models.classifier import RANDOMISED, Classifier
+from robustlab.evaluation.surrogates import as_one, check_surrogates, surrogates_of
+from robustlab.models.classifier import Classifier
 from robustlab.models.search_copy import SearchCopy, make_search_copy
 from robustlab.models.suitable import elsewhere, learned_from
 from robustlab.oracle import check_gradient, forked, full_float32, undisturbed
@@ -47,12 +48,10 @@ from robustlab.runs import Run
 from robustlab.threat.geometry import diameter
 from robustlab.threat.model import ThreatModel, parse_eps
 
-Say = Callable[[str], None]
-
 
 @dataclass
-class Party:
-    """A model of the run, attacked or lent as a surrogate; `settle` fills in what it sees of it."""
+class Participant:
+    """A model of the run, attacked or a surrogate; `settle` fills in what it sees of it."""
 
     model: Classifier
     batches: Batches
@@ -64,22 +63,27 @@ class Party:
     def outputs(self) -> int:
         return self.answer.shape[1]
 
+    @property
+    def search(self) -> nn.Module:
+        """What attacks search on: its copy where there is one."""
+        return self.copy.module or self.model
+
 
 @dataclass
 class Plan:
-    """Everything that is settled; only the search copies may still change, to those of a run that is resumed.
+    """What a run does, and to what. Fixed, but for the search copies: see `search_as_recorded`.
 
-    crafted_on: of each attacked model, its surrogates. draws: of each attacked model, see `draws_of`.
+    crafted_on: of each attacked model, its surrogates. averaging: of each attacked model, see `averaging_of`.
     """
 
     options: Options
     device: torch.device
     data: Data
     suite: Suite
-    attacked: list[Party]
-    lent: list[Party]
+    attacked: list[Participant]
+    surrogates: list[Participant]  # those that are not attacked themselves
     crafted_on: list[list[Classifier]]
-    draws: list[dict[str, int]]
+    averaging: list[dict[str, int]]
     nearest: Member | None  # the attack whose distances give the curve
     curve: tuple[float, ...]
     batch_size: int  # to begin with
@@ -87,12 +91,12 @@ class Plan:
     warnings: list[str]
 
     @property
-    def everyone(self) -> list[Party]:
-        return [*self.attacked, *self.lent]
+    def everyone(self) -> list[Participant]:
+        return [*self.attacked, *self.surrogates]
 
     @property
     def randomised(self) -> set[str]:
-        return {party.model.name for party in self.everyone if party.randomised}
+        return {each.model.name for each in self.everyone if each.randomised}
 
     def config(self) -> dict[str, Any]:
         """What decides outcomes."""
@@ -100,65 +104,54 @@ class Plan:
         if self.curve:
             drawing = {"attack": (self.nearest or self.suite.curve_member).name, "eps": list(self.curve)}
             drawing |= {"from": "distances"} if self.nearest else {}
-        models = [party.model for party in self.attacked]
+        models = [each.model for each in self.attacked]
         options = replace(self.options, chunk_size=self.chunk_size)
-        return configuration(models, self.data, self.suite, options, drawing, self.crafted_on, self.draws)
+        return configuration(models, self.data, self.suite, options, drawing, self.crafted_on, self.averaging)
 
     def facts(self) -> dict[str, Any]:
         """The rest of run.json, as far as it is known before the run; ask before `search_as_recorded`."""
-        models, copies = [p.model for p in self.attacked], [p.copy for p in self.attacked]
-        lent = [(party.model, party.copy) for party in self.lent]
-        facts = about(models, copies, self.data, self.suite, self.device, lent)
+        models, copies = [each.model for each in self.attacked], [each.copy for each in self.attacked]
+        surrogates = [(each.model, each.copy) for each in self.surrogates]
+        facts = about(models, copies, self.data, self.suite, self.device, surrogates)
         return facts | {"warnings": self.warnings} | ({"randomised": True} if self.randomised else {})
 
     def search_as_recorded(self, info: Mapping[str, Any]) -> None:
         """Use search copies where the run in this run.json was started with them: all its units search alike."""
         records = [*info["models"], *info.get("surrogates", [])]
-        for record, party in zip(records, self.everyone, strict=True):
+        for record, each in zip(records, self.everyone, strict=True):
             used, folded = record["search_copy"]["used"], record["search_copy"]["folded"]
-            if used and (party.copy.module is None or party.copy.folded != folded):
+            if used and (each.copy.module is None or each.copy.folded != folded):
                 raise UserError(
                     f"--resume: the run searched on a copy of {record['name']}, which cannot be used here"
-                    f" ({party.copy.unfolded or party.copy.reason}). Go on where it was started, or start another run."
+                    f" ({each.copy.unfolded or each.copy.reason}). Go on where it was started, or start another run."
                 )
             if not used:
-                party.copy = replace(party.copy, module=None)
+                each.copy = replace(each.copy, module=None)
 
     def tasks(self, run: Run, say: Say) -> list[Task]:
         """The work on each attacked model."""
-        fast = {party.model.name: party.copy.module or party.model for party in self.everyone}
+        searched = {each.model.name: each.search for each in self.everyone}
         return [
             Task(
                 run=run,
-                name=party.model.name,
-                model=party.model,
-                search=party.copy.module,
-                outputs=party.outputs,
+                name=each.model.name,
+                model=each.model,
+                search=each.copy.module,
+                outputs=each.outputs,
                 data=self.data,
-                suite=averaged(self.suite, drawn, self.options),
+                suite=averaged(self.suite, averaging, self.options),
                 curve=self.curve,
                 options=self.options,
                 chunk_size=self.chunk_size,
-                batches=party.batches,
+                batches=each.batches,
                 device=self.device,
-                told=say,
-                surrogate=as_one([fast[each.name] for each in own]),
-                evaluations=drawn.get("evaluations", 1),
+                say=say,
+                surrogate=as_one([searched[surrogate.name] for surrogate in own]),
+                evaluations=averaging.get("evaluations", 1),
                 distances=bool(self.curve) and self.nearest is not None,
             )
-            for party, own, drawn in zip(self.attacked, self.crafted_on, self.draws, strict=True)
+            for each, own, averaging in zip(self.attacked, self.crafted_on, self.averaging, strict=True)
         ]
-
-    def sources(self) -> list[Source]:
-        """The rows of the transfer matrix; none where the suite is no transfer suite."""
-        if not self.suite.transfer:
-            return []
-        rows = []
-        for party in self.everyone:
-            drawn = draws_of(party.model, [], self.randomised, self.options)
-            suite = averaged(self.suite, drawn, self.options)
-            rows.append(Source(party.model, party.copy.module or party.model, party.batches, suite))
-        return rows
 
 
 def settle(
@@ -169,7 +162,7 @@ def settle(
     limit: int | None,
     options: Options,
     device: torch.device,
-    say: Say,
+    listener: Listener,
     left_as_found: ExitStack,
 ) -> Plan:
     """Look at everything that was given, and say what is unusual; see `evaluate` for the arguments.
@@ -179,126 +172,135 @@ def settle(
     models = classifiers_of(models, device)
     selected = as_data(data, limit, models)
     check_data(selected, options.labels)
-    if not isinstance(suite, Suite):
-        if not (suite is None or isinstance(suite, str | Path)):
-            raise UserError(
-                f"suite is a card's name or path, or a Suite; got {type(suite).__name__}. Attacks of your own:"
-                " robustlab.attacks.suite.load_suite(attacks=['pgd:steps=50'], eps='8/255')."
-            )
-        suite = load_suite(None if suite is None else str(suite), default=selected.threat)
-    lent = [] if surrogate is None else classifiers_of(surrogate, device)
-    crafted_on = surrogates_of(suite, models, lent)
+    suite = as_suite(suite, selected)
+    surrogates = [] if surrogate is None else classifiers_of(surrogate, device)
+    crafted_on = surrogates_of(suite, models, surrogates)
     values = math.prod(selected.images.shape[1:])
     # what is nearest to the boundary of a surrogate says nothing about distances to that of the target
     nearest = None if any(crafted_on) else suite.nearest
     curve = _curve(options, suite.threat, values, fine=nearest is not None)
     size = options.batch_size or default_batch_size(values, device)
-    everyone = [Party(model, Batches(size, say)) for model in (*models, *lent)]
+    everyone = [Participant(model, Batches(size, listener.say)) for model in (*models, *surrogates)]
     attacked = everyone[: len(models)]
     _hold_still(left_as_found, everyone, device, options.seed)
 
     warnings = [*selected.notes, *learned_from(selected, models)]
-    warnings += [f"{p.model.name} has random weights: it was never trained." for p in everyone if untrained(p.model)]
-    for party in everyone:
-        left_as_found.callback(setattr, party.model, "outputs", party.model.outputs)
-        probabilities = options.outputs == "probabilities"
-        found = party.batches.fit(partial(warnings_of, party.model, selected, device, probabilities))
-        warnings += [f"{party.model.name}: {text}" for text in found]
-        party.randomised = RANDOMISED in found
-    randomised = {party.model.name for party in everyone if party.randomised}
+    warnings += [f"{e.model.name} has random weights: it was never trained." for e in everyone if untrained(e.model)]
+    for each in everyone:
+        left_as_found.callback(setattr, each.model, "outputs", each.model.outputs)
+        warnings += _looked_at(each, selected, device, options)
+    randomised = {each.model.name for each in everyone if each.randomised}
     check_targets(randomised, suite.threat, options)
-    draws = [draws_of(model, own, randomised, options) for model, own in zip(models, crafted_on, strict=True)]
-    crafting = [each for model, own in zip(models, crafted_on, strict=True) for each in own or [model]]
-    for party in everyone:
+    averaging = [averaging_of(model, own, randomised, options) for model, own in zip(models, crafted_on, strict=True)]
+    by_gradient = any(member.attack.needs == "gradient" for member in suite.members)
+    asked = [each for model, own in zip(models, crafted_on, strict=True) for each in own or [model]] * by_gradient
+    for each in everyone:
         first = selected.images[:1].to(device)
-        party.answer = logits_of(party.model, first, 1)
-        if any(member.attack.needs == "gradient" for member in suite.members) and party.model in crafting:
-            check_gradient(party.model, first)
-    check_surrogates(models, crafted_on, {party.model.name: party.answer for party in everyone})
-    if options.labels == "given":
-        given, selected = selected, matched(selected, [(p.model.name, p.model.classes, p.outputs) for p in everyone])
-        if torch.equal(given.labels, selected.labels):
-            warnings += [text for p in attacked for text in numbers_only(p.model, p.outputs, given)]
-        warnings += [text for model in models for text in named_alike(model, selected)]
-    selected, dropped = _samples(selected, suite.threat, options, attacked, device)
-    if dropped:
-        warnings.append(f"{dropped} samples of the target class {suite.threat.target!r} were left out.")
-    for party in everyone:
-        if party.randomised:
-            reason = "two of its evaluations differ, so that no copy can be seen to agree"
-            party.copy = SearchCopy(None, reason)
-        else:
-            party.copy = party.batches.fit(partial(_search_copy, party.model, selected, options, device))
-    for party in everyone:
-        left_as_found.enter_context(_kept_in_eval(party.model))
+        each.answer = logits_of(each.model, first, 1)
+        if each.model in asked:
+            check_gradient(each.model, first)
+    check_surrogates(models, crafted_on, {each.model.name: each.answer for each in everyone})
+    selected, found = _samples(selected, suite.threat, options, everyone, attacked, device)
+    warnings += found
+    for each in everyone:
+        each.copy = _search_copy(each, selected, options, device)
+    for each in everyone:
+        left_as_found.enter_context(_kept_in_eval(each.model))
 
-    for text in (
-        *(f"Warning: {text}" for text in warnings),
-        *elsewhere(selected, models),
-        *_remarks(everyone, draws, options),
-    ):
-        say(text)
-    chunk_size = options.chunk_size or default_chunk_size(values)
+    for text in warnings:
+        listener.warn(text)
+    for text in (*elsewhere(selected, models), *_remarks(everyone, averaging, options)):
+        listener.say(text)
     return Plan(
         options=options,
         device=device,
         data=selected,
         suite=suite,
         attacked=attacked,
-        lent=everyone[len(models) :],
+        surrogates=everyone[len(models) :],
         crafted_on=crafted_on,
-        draws=draws,
+        averaging=averaging,
         nearest=nearest,
         curve=curve,
         batch_size=size,
-        chunk_size=chunk_size,
+        chunk_size=options.chunk_size or default_chunk_size(values),
         warnings=warnings,
     )
 
 
-def _remarks(everyone: Sequence[Party], draws: Sequence[Mapping[str, int]], options: Options) -> Iterator[str]:
-    """What is worth knowing about the models, and no warning."""
-    for party in everyone:
-        name, reason = party.model.name, party.copy.reason
-        if options.search_copy and party.copy.module is None:
-            yield f"{name}: no search copy, {reason}; attacks search on the model itself (slower)."
-        elif party.copy.unfolded:
-            yield f"{name}: the search copy is a plain one (slower); of a rebuilt one {party.copy.unfolded}."
-    for party, drawn in zip(everyone, draws, strict=False):  # those that are attacked come first
-        if drawn:
-            yield f"{party.model.name}: {how_averaged(drawn)}"
-    for party in everyone:
-        if party.model.outputs != "logits":
-            form = "a softmax" if party.model.outputs == "softmax" else "one sigmoid a class"
-            yield f"{party.model.name} returns the probabilities of {form}; attacks see their logits."
-
-
-def _hold_still(stack: ExitStack, everyone: Sequence[Party], device: torch.device, seed: int) -> None:
-    """Frozen models in eval mode, full float32, draws that follow from the seed: until the stack is left."""
-    for party in everyone:
-        stack.enter_context(undisturbed(party.model))
-    stack.enter_context(full_float32())
-    stack.enter_context(machine_failures())
-    stack.enter_context(forked(device, seed))
+def _looked_at(each: Participant, data: Data, device: torch.device, options: Options) -> list[str]:
+    """The warnings of the boundary check on a model."""
+    probabilities = options.outputs == "probabilities"
+    found = each.batches.fit(partial(check_of, each.model, data, device, probabilities))
+    each.randomised = found.randomised
+    return [f"{each.model.name}: {text}" for text in found.warnings]
 
 
 def _samples(
-    data: Data, threat: ThreatModel, options: Options, attacked: Sequence[Party], device: torch.device
-) -> tuple[Data, int]:
-    """The samples without those of the target class, and how many these were."""
-    truths, outputs = [data.labels], [party.outputs for party in attacked]
+    data: Data,
+    threat: ThreatModel,
+    options: Options,
+    everyone: Sequence[Participant],
+    attacked: Sequence[Participant],
+    device: torch.device,
+) -> tuple[Data, list[str]]:
+    """The samples with the labels that count, without those of the target class; and warnings about both."""
+    warnings: list[str] = []
+    if options.labels == "given":
+        given, data = data, matched(data, [(each.model.name, each.model.classes, each.outputs) for each in everyone])
+        if torch.equal(given.labels, data.labels):
+            warnings += [text for each in attacked for text in numbers_only(each.model, each.outputs, given)]
+        warnings += [text for each in attacked for text in named_alike(each.model, data)]
+    truths, outputs = [data.labels], [each.outputs for each in attacked]
     if options.labels == "predicted":
-        data = replace(data, classes=answer_names([party.model for party in attacked], data, max(outputs)))
+        data = replace(data, classes=answer_names([each.model for each in attacked], data, max(outputs)))
         if threat.target_class is not None:  # what any model sees as the target already, all leave out
-            truths = [party.batches.fit(partial(predictions, party.model, data, device)) for party in attacked]
-    return without_target_class(data, truths, threat, min(outputs))
+            truths = [each.batches.fit(partial(predictions, each.model, data, device)) for each in attacked]
+    data, dropped = without_target_class(data, truths, threat, min(outputs))
+    if dropped:
+        warnings.append(f"{dropped} samples of the target class {threat.target!r} were left out.")
+    return data, warnings
 
 
-def _search_copy(model: Classifier, data: Data, options: Options, device: torch.device, batch_size: int) -> SearchCopy:
+def _search_copy(each: Participant, data: Data, options: Options, device: torch.device) -> SearchCopy:
+    if each.randomised:
+        return SearchCopy(None, "two of its evaluations differ, so that no copy can be seen to agree")
     if not options.search_copy:
         return SearchCopy(None, "turned off")
-    first = data.images[: min(CHECKED, batch_size)].to(device)
-    return make_search_copy(model, first, options.precision, options.compile)
+
+    def copied(size: int) -> SearchCopy:
+        first = data.images[: min(CHECKED, size)].to(device)
+        return make_search_copy(each.model, first, options.precision, options.compile)
+
+    return each.batches.fit(copied)
+
+
+def _remarks(
+    everyone: Sequence[Participant], averaging: Sequence[Mapping[str, int]], options: Options
+) -> Iterator[str]:
+    """What is worth knowing about the models, and no warning."""
+    for each in everyone:
+        name, reason = each.model.name, each.copy.reason
+        if options.search_copy and each.copy.module is None:
+            yield f"{name}: no search copy, {reason}; attacks search on the model itself (slower)."
+        elif each.copy.unfolded:
+            yield f"{name}: the search copy is a plain one (slower); of a rebuilt one {each.copy.unfolded}."
+    for each, own in zip(everyone, averaging, strict=False):  # those that are attacked come first
+        if own:
+            yield f"{each.model.name}: {how_averaged(own)}"
+    for each in everyone:
+        if each.model.outputs != "logits":
+            form = "a softmax" if each.model.outputs == "softmax" else "one sigmoid a class"
+            yield f"{each.model.name} returns the probabilities of {form}; attacks see their logits."
+
+
+def _hold_still(stack: ExitStack, everyone: Sequence[Participant], device: torch.device, seed: int) -> None:
+    """Frozen models in eval mode, full float32, draws that follow from the seed: until the stack is left."""
+    for each in everyone:
+        stack.enter_context(undisturbed(each.model))
+    stack.enter_context(full_float32())
+    stack.enter_context(machine_failures())
+    stack.enter_context(forked(device, seed))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Models that answer differently each time: over how many draws their gradients are averaged, and who judges.
+"""Models that answer differently each time: over how many evaluations their gradients are averaged, and who judges.
 
 Their robust accuracy is that of the majority: an image counts as right where at least half of 10 evaluations are, and
 as fooled where more than half are. The model's draws follow from the seed and the unit of work (`oracle.forked`); which
@@ -19,7 +19,7 @@ from robustlab.threat.model import BUDGET_NORMS, ThreatModel
 
 SUITE = "autoattack-rand"  # AutoAttack's version for such models
 LONG = 3600.0  # seconds from which on a run names it
-EOT = 20  # draws that a gradient is averaged over, as AutoAttack does (Croce and Hein 2020, arXiv:2003.01690)
+EOT = 20  # evaluations that a gradient is averaged over, as AutoAttack does (Croce and Hein 2020, arXiv:2003.01690)
 
 
 class _Named(Protocol):
@@ -37,10 +37,10 @@ def check_targets(randomised: Collection[str], threat: ThreatModel, options: Opt
         )
 
 
-def draws_of(
+def averaging_of(
     model: _Named, crafted_on: Sequence[_Named], randomised: Collection[str], options: Options
 ) -> dict[str, int]:
-    """Over how many draws gradients are averaged (`eot`) and how many `evaluations` judge, where that is more than one.
+    """Over how many evaluations gradients are averaged (`eot`), and how many judge (`evaluations`); those over one.
 
     crafted_on: the surrogates, if the images are crafted on others than the model. randomised: names.
     """
@@ -49,9 +49,9 @@ def draws_of(
     return ({"eot": eot} if eot > 1 else {}) | ({"evaluations": EVALUATIONS} if model.name in randomised else {})
 
 
-def averaged(suite: Suite, draws: Mapping[str, int], options: Options) -> Suite:
+def averaged(suite: Suite, averaging: Mapping[str, int], options: Options) -> Suite:
     """The suite as it attacks this model. --eot overrides the card; the default does not."""
-    eot = draws.get("eot", 1)
+    eot = averaging.get("eot", 1)
     return suite.with_eot(eot, over_card=options.eot is not None) if eot > 1 or options.eot else suite
 
 
@@ -69,18 +69,18 @@ def long_run(suite: Suite, randomised: Collection[str], seconds: float) -> str |
         return None
     looks, fewer = (sum(m.attack.looks for m in s.members) for s in (suite, load_suite(SUITE, **asdict(threat))))
     return (
-        f"{', '.join(sorted(randomised))}: gradients are means over several draws, which takes long. AutoAttack's"
+        f"{', '.join(sorted(randomised))}: gradients are means over several evaluations, which takes long. AutoAttack's"
         f" version for such models is --suite {SUITE}: at most {fewer:,} looks at an image, here at most {looks:,}."
     )
 
 
-def how_averaged(draws: Mapping[str, int]) -> str:
+def how_averaged(averaging: Mapping[str, int]) -> str:
     """What is done about it, as a sentence.
 
     >>> how_averaged({"eot": 20, "evaluations": 10})
-    'gradients are averaged over 20 draws (--eot), and the majority of 10 evaluations is its answer.'
+    'gradients are averaged over 20 evaluations (--eot), and the majority of 10 evaluations is its answer.'
     """
-    said = [f"gradients are averaged over {draws['eot']} draws (--eot)"] if "eot" in draws else []
-    if "evaluations" in draws:
-        said.append(f"the majority of {draws['evaluations']} evaluations is its answer")
+    said = [f"gradients are averaged over {averaging['eot']} evaluations (--eot)"] if "eot" in averaging else []
+    if "evaluations" in averaging:
+        said.append(f"the majority of {averaging['evaluations']} evaluations is its answer")
     return ", and ".join(said) + "."

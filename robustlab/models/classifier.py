@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,14 @@ class Classifier(nn.Module):
         return digest.hexdigest()[:32]
 
 
-def check(classifier: nn.Module, images: Tensor, labels: Tensor | None) -> list[str]:
+class Checked(NamedTuple):
+    """What `check` found: the warnings, and whether two evaluations of the classifier differ."""
+
+    warnings: list[str]
+    randomised: bool
+
+
+def check(classifier: nn.Module, images: Tensor, labels: Tensor | None) -> Checked:
     """Look at one batch before a run: what is wrong is a `UserError`, what is suspicious comes back as a warning.
 
     Errors: shape or range of the images, a module that raises, outputs that are not (N, K) finite logits, labels or
@@ -159,7 +166,7 @@ def check(classifier: nn.Module, images: Tensor, labels: Tensor | None) -> list[
         warnings.append(KEEPS_STATE)
     if found.batch:
         warnings.append(DEPENDS_ON_BATCH)
-    return warnings
+    return Checked(warnings, found.randomised)
 
 
 def _check_images(images: Tensor, shape: tuple[int, int, int] | None) -> None:

@@ -112,7 +112,7 @@ class Run(JobFolder):
         attack: str,
         eps: float,
         chunk: int,
-        lines: Sequence[Mapping[str, Any]],
+        lines: Sequence[Line | Mapping[str, Any]],
         info: Mapping[str, Any] | None = None,
     ) -> None:
         """Store a finished unit. Write its images first: a unit that is there is not done again.
@@ -160,27 +160,39 @@ class Run(JobFolder):
         """Store a unit's adversarial images (the bytes of a safetensors file)."""
         self._write(f"adversarial/{unit_name(model, attack, eps, chunk)}.safetensors", data)
 
+    def units(self) -> tuple[list[Json], list[Line]]:
+        """The heads and the lines of all finished units.
+
+        They are ordered by model and attack as in the configuration, eps, chunk and id, so that the same outcomes give
+        the same bytes.
+        """
+        names = (name for name in self._output.names("parts") if name.endswith(".jsonl"))
+        units = [unit for name in names if (unit := self._unit(Path(name).stem))]
+        lines_of = {unit_name(**head["unit"]): lines for head, lines in units}
+        heads = in_order(self.info["config"], (head for head, _ in units))
+        return heads, [line for head in heads for line in lines_of[unit_name(**head["unit"])]]
+
+    def chosen(self, rows: Sequence[Line] | None = None) -> list[Json]:
+        """run.json's `images`: the kept examples of the finished units, by `examples.chosen_images`."""
+        return with_files(
+            chosen_images(self.info["config"], self.units()[1] if rows is None else rows), self._output.has
+        )
+
     def finish(
         self,
         *,
         sections: Sequence[Mapping[str, Any]] = (),
         warnings: Sequence[str] = (),
-        explain: Callable[[list[Json]], Json] | None = None,
+        fields: Mapping[str, Any] | None = None,
     ) -> Json:
         """Merge the units, aggregate, prune the kept images and write run.json. Returns the aggregates.
 
-        Lines are ordered by model and attack as in the configuration, eps, chunk and id, so that the same outcomes
-        give the same bytes. explain: draws heatmaps of the chosen examples (`kept.chosen_images`), adds their files to
-        them, and returns run.json's `heatmaps`.
+        fields: more of run.json, `times` to be added to its own; `images`, where something was added to `chosen`.
         """
         if self.finished:
             return dict(self.info["aggregates"])
-        config = self.info["config"]
-        names = (name for name in self._output.names("parts") if name.endswith(".jsonl"))
-        units = [unit for name in names if (unit := self._unit(Path(name).stem))]
-        lines_of = {unit_name(**head["unit"]): lines for head, lines in units}
-        heads = in_order(config, (head for head, _ in units))
-        rows = [line for head in heads for line in lines_of[unit_name(**head["unit"])]]
+        config, more = self.info["config"], _plain(dict(fields or {}))
+        heads, rows = self.units()
         self._write("samples.jsonl", b"".join(_encode(line) + b"\n" for line in rows))
         passes = summed(heads)
         aggregates = aggregate(config, rows, passes=passes, classes=self.info.get("data", {}).get("classes"))
@@ -190,13 +202,13 @@ class Run(JobFolder):
             for model in aggregates["models"]
             if model["fallen_at_smaller_eps"]
         ]
-        images = with_files(chosen_images(config, rows), self._output.has)
-        heatmaps = explain(images) if explain else {}
+        images = more.pop("images", None) or self.chosen(rows)
+        self.info["times"].update(more.pop("times", {}))
         self.info.update(
+            more,
             aggregates=aggregates,
             passes=passes,
             images=images,
-            heatmaps=heatmaps,
             sections=[*self.info.get("sections", []), *_plain(sections)],
             warnings=_plain([*self.info["warnings"], *warnings, *found]),
             finished=True,

@@ -146,7 +146,7 @@ def _checked(model: Classifier, data: Data, seed: int) -> list[str]:
             " output a class is expected. A function of your own gets the number where it has a parameter named"
             " classes (and channels, height, width as shape): def make(classes, shape)."
         )
-    return [text for text in found if text != RANDOMISED]
+    return [text for text in found.warnings if text != RANDOMISED]
 
 
 def _seen_from(folder: Path, file: Path) -> str:

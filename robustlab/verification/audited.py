@@ -15,8 +15,8 @@ from robustlab.evaluation.studies.audit.choosing import which
 from robustlab.evaluation.studies.audit.comparisons import COVERED
 from robustlab.evaluation.studies.audit.finding import TOLERATED, Finding, Status, judged, mostly, worst
 from robustlab.evaluation.studies.audit.rows import with_rows
+from robustlab.evaluation.studies.audit.study import CHECKS, FAILED, not_asked, record_of
 from robustlab.evaluation.studies.audit.subject import Subject
-from robustlab.evaluation.studies.audit.work import CHECKS, FAILED, not_asked, record_of
 from robustlab.verification.checks import Compared, shown
 
 # they ask the model a few times, and run no attack

@@ -19,17 +19,18 @@ from robustlab.base.files import config_hash
 from robustlab.base.memory import Batches, machine_failures
 from robustlab.data import Data, Loaded
 from robustlab.data.matching import matched
-from robustlab.evaluation.cascade import CLEAN, class_names, targets_of
 from robustlab.evaluation.inputs import CHECKED, answer_names, default_batch_size
-from robustlab.evaluation.judging import answers, logits_of, looks_of, own_answers
+from robustlab.evaluation.judging import logits_of, looks_of, own_answers
 from robustlab.evaluation.record import data_lines
 from robustlab.evaluation.studies.audit.choosing import rows_of, subject_of
+from robustlab.evaluation.targets import class_names, targets_of
+from robustlab.evaluation.units import clean_draws, clean_lines, error_line, judge_draws, sweep_of
 from robustlab.models.classifier import Classifier, check
 from robustlab.models.search_copy import make_search_copy
 from robustlab.oracle import forked, full_float32, undisturbed
 from robustlab.reporting.text import budget
 from robustlab.runs import StoredRun
-from robustlab.runs.aggregates import Line, aggregate
+from robustlab.runs.aggregates import CLEAN, Line, aggregate
 from robustlab.runs.examples import chosen_images
 from robustlab.runs.transfer import surrogates
 from robustlab.runs.units import unit_name
@@ -73,7 +74,7 @@ class Recomputation:
             left_as_found.enter_context(forked(self.device, self.config["seed"]))
             for model in models:
                 left_as_found.enter_context(undisturbed(model))
-                warnings += check(model, self.data.images[:CHECKED].to(self.device), None)
+                warnings += check(model, self.data.images[:CHECKED].to(self.device), None).warnings
                 outputs.append(logits_of(model, self.data.images[:1].to(self.device), 1).shape[1])
             self.samples(models, outputs)
             self.table()
@@ -104,7 +105,7 @@ class Recomputation:
         """(attack, eps) of the units of a chunk after the clean pass."""
         suite = [(str(attack["name"]), self.threat.eps) for attack in self.config["attacks"]]
         curve = self.config.get("curve", {"eps": []})
-        swept = [] if curve.get("from") == "distances" else [eps for eps in curve["eps"] if eps != self.threat.eps]
+        swept = sweep_of(curve["eps"], self.threat.eps, curve.get("from") == "distances")
         return suite + [(str(curve["attack"]), eps) for eps in swept]
 
     def samples(self, models: Sequence[Classifier], outputs: Sequence[int]) -> None:
@@ -139,19 +140,16 @@ class Recomputation:
     def chunk(self, name: str, model: Classifier, number: int, chunk: Loaded) -> None:
         """The clean pass of a chunk, and the units that follow it."""
         x, ids = chunk.images.to(self.device), chunk.ids.tolist()
-        with forked(self.device, self.config["seed"], name, CLEAN, number):
+        with clean_draws(self.device, self.config["seed"], name, number):
             logits = looks_of(model, x, self.batch_size, self.evaluations[name]).cpu()
         if self.predicted:
             chunk = replace(chunk, labels=own_answers(logits))
-        clean, confidence = answers(logits, chunk.labels)
-        check, close = self.check(f"{name}: clean pass"), tied(logits.mean(0)).tolist()
-        columns = (ids, chunk.labels.tolist(), clean.tolist(), confidence.tolist())
-        for i, (id, label, answer, sure) in enumerate(zip(*columns, strict=True)):
-            stored = self.lines[name, CLEAN, 0.0].get(id)
+        clean = clean_lines(name, ids, chunk.labels, logits)
+        check = self.check(f"{name}: clean pass")
+        for again, close in zip(clean, tied(logits.mean(0)).tolist(), strict=True):
+            stored = self.lines[name, CLEAN, 0.0].get(again.id)
             if stored:  # a missing one is counted in `table`
-                named = {"model": name, "attack": CLEAN, "eps": 0.0, "id": id, "label": label}
-                again = Line(**named, clean=answer, adv=answer, confidence=sure, forwards=self.evaluations[name])
-                self.compare(check, stored, again, close[i])
+                self.compare(check, stored, again, close)
         kept = [image for image in self.stored.images if image["model"] == name]
         compare_clean(self.pixels, self.stored.folder, kept, chunk)
         if not self.complete:
@@ -173,10 +171,16 @@ class Recomputation:
             told = {id: line.target for unit in self.units() for id, line in self.lines[name, *unit].items()}
             targets = torch.tensor([-1 if (aim := told.get(id)) is None else aim for id in ids], device=self.device)
         for attack, eps in self.units():
-            self.unit((name, attack, eps), model, number, chunk, dict(zip(ids, clean.tolist(), strict=True)), targets)
+            self.unit((name, attack, eps), model, number, chunk, {line.id: line.clean for line in clean}, targets)
 
     def unit(
-        self, key: Key, model: Classifier, number: int, chunk: Loaded, answers: dict[int, int], targets: Tensor | None
+        self,
+        key: Key,
+        model: Classifier,
+        number: int,
+        chunk: Loaded,
+        answers: dict[int, int | None],
+        targets: Tensor | None,
     ) -> None:
         """One attack on one chunk, from its file."""
         name, attack, eps = key
@@ -186,7 +190,7 @@ class Recomputation:
         expected = {id for id, line in lines.items() if line.error is None}
         for id in sorted(lines.keys() - expected):  # it says that there was an error, and nothing else
             label = int(chunk.labels[chunk.ids == id])
-            bare = Line(name, attack, eps, id, label, label, error=lines[id].error)
+            bare = error_line(name, attack, eps, id, label, str(lines[id].error))
             self.compare(check, lines[id], bare, close=False)
         file = f"{unit_name(*key, number)}.safetensors"
         if not expected and not (self.stored.folder / "adversarial" / file).exists():
@@ -200,7 +204,7 @@ class Recomputation:
         if not points:
             return
         threat = replace(self.threat, eps=eps)
-        with forked(self.device, "judge", self.config["seed"], *key, number):
+        with judge_draws(self.device, self.config["seed"], *key, number):
             found = judge_again(
                 model,
                 lines,

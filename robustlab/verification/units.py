@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from robustlab.base.reading import check_safetensors
 from robustlab.data import Loaded
 from robustlab.evaluation.judging import judge, logits_of
+from robustlab.evaluation.units import judged
 from robustlab.runs.aggregates import Line
 from robustlab.threat.model import ThreatModel
 
@@ -55,7 +55,7 @@ def judge_again(
     lines: Mapping[int, Line],
     stored: Mapping[int, Tensor],
     chunk: Loaded,
-    answers: Mapping[int, int],
+    answers: Mapping[int, int | None],
     targets: Tensor | None,
     threat: ThreatModel,
     batch_size: int,
@@ -73,11 +73,9 @@ def judge_again(
     aims = torch.full_like(part.labels, -1) if targets is None else targets.cpu()[where]
     x, y = part.images.to(device), part.labels.to(device)
     verdict = judge(model, points, x, y, aims.to(device), threat, batch_size, evaluations)
-    counts = (verdict.fooled & verdict.inside).tolist()
-    rounded, leaves = verdict.fooled_8bit.tolist(), verdict.leaves_8bit.tolist()
-    predictions, confidences = verdict.prediction.tolist(), _as_stored(verdict.confidence.tolist())
-    sizes = {norm: _as_stored(size.tolist()) for norm, size in verdict.sizes.items()}
-    found = []
+    counts = (verdict.success & verdict.inside).tolist()
+    rounded, leaves = verdict.success_8bit.tolist(), verdict.leaves_8bit.tolist()
+    fields, found = judged(verdict), []
     for i, (id, label) in enumerate(zip(part.ids.tolist(), part.labels.tolist(), strict=True)):
         line = lines[id]
         # of a randomised model the looks of the search may have said otherwise than those of the judge
@@ -86,13 +84,11 @@ def judge_again(
             line,
             label=label,
             clean=answers[id],
-            adv=predictions[i],
-            confidence=confidences[i],
             success=success,
             verified=counts[i] if success else None,
             success_8bit=counts[i] and rounded[i] if success else None,
             target=line.target if targets is None else int(aims[i]),
-            **{norm: values[i] for norm, values in sizes.items()},
+            **fields[i],
         )
         found.append(again)
     changed = [i for i, line in enumerate(found) if line.adv != lines[line.id].adv]
@@ -103,11 +99,6 @@ def judge_again(
         unverified=sum(line.success and not line.verified for line in found),
         leaves_8bit=sum(left and count for left, count in zip(leaves, counts, strict=True)),
     )
-
-
-def _as_stored(values: Iterable[float]) -> list[float | None]:
-    """What is no finite number is null in samples.jsonl."""
-    return [value if math.isfinite(value) else None for value in values]
 
 
 def tied(logits: Tensor) -> Tensor:

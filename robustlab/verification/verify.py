@@ -50,7 +50,8 @@ def verify(
     where the folder cannot be read, or where model or data are not those that were attacked.
 
     >>> import tempfile, torch
-    >>> from robustlab.evaluation.evaluate import Listener, evaluate
+    >>> from robustlab.evaluation.evaluate import evaluate
+    >>> from robustlab.evaluation.listener import Listener
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     >>> pair = torch.rand(8, 3, 2, 2), torch.zeros(8, dtype=torch.long)
     >>> folder, quiet = tempfile.mkdtemp() + "/run", Listener(say=lambda text: None)

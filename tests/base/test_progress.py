@@ -23,7 +23,8 @@ class Now:
 
 def clock(*pieces: tuple[str, str, float], before: int = 0) -> tuple[Clock, Now]:
     now = Now()
-    return Clock([Piece(name, name, kind, guess) for name, kind, guess in pieces], before=before, now=now), now
+    earlier = [Piece(n, "earlier", "earlier", 1000, done=True) for n in range(before)]
+    return Clock([*earlier, *(Piece(name, name, kind, guess) for name, kind, guess in pieces)], now=now), now
 
 
 def test_a_guess_is_corrected_by_what_was_measured() -> None:
@@ -52,10 +53,10 @@ def test_a_piece_that_takes_longer_than_guessed_is_not_over_in_no_time() -> None
 
 def test_what_was_done_before_counts_and_measures_nothing() -> None:
     own, now = clock(("b", "b", 10), before=3)
-    own.finish("a")  # of another run of the same work
+    assert not own.finish(0)  # of another run of the same work
     assert (own.done, own.total, own.left()) == (3, 4, 10)
     now.seconds = 5
-    own.finish("b")
+    assert own.finish("b")
     assert (own.done, own.total) == (4, 4)
 
 

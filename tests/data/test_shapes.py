@@ -15,8 +15,8 @@ from torch import Tensor, nn
 import robustlab
 from robustlab.cli import main
 from robustlab.data import load_data
-from robustlab.evaluation.evaluate import Listener
 from robustlab.evaluation.inputs import default_batch_size, default_chunk_size
+from robustlab.evaluation.listener import Listener
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier
 from robustlab.training import Recipe, train

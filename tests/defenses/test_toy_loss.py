@@ -14,7 +14,8 @@ from robustlab.base.draws import uniform
 from robustlab.data import Data
 from robustlab.defenses import DEFENSES
 from robustlab.defenses.base import Defense
-from robustlab.evaluation.evaluate import Listener, evaluate
+from robustlab.evaluation.evaluate import evaluate
+from robustlab.evaluation.listener import Listener
 from robustlab.training import train
 from tests.defenses.conftest import SMALL
 

@@ -14,8 +14,8 @@ from robustlab.attacks import PGD
 from robustlab.attacks.suite import load_suite
 from robustlab.base.errors import UserError
 from robustlab.data import Data
-from robustlab.evaluation.cascade import random_targets
-from robustlab.evaluation.evaluate import Listener
+from robustlab.evaluation.listener import Listener
+from robustlab.evaluation.targets import random_targets
 from robustlab.threat.model import ThreatModel
 
 QUIET = Listener(say=lambda text: None)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import robustlab
 from robustlab.attacks.suite import Suite, load_suite
-from robustlab.evaluation.evaluate import Listener
+from robustlab.evaluation.listener import Listener
 from robustlab.reporting import report
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.tables import written

@@ -14,7 +14,8 @@ from torch import Tensor
 from robustlab.attacks import FMN, PGD, Square
 from robustlab.base.errors import UserError
 from robustlab.data import load_data
-from robustlab.evaluation.evaluate import Listener, evaluate
+from robustlab.evaluation.evaluate import evaluate
+from robustlab.evaluation.listener import Listener
 from robustlab.models.classifier import check
 from robustlab.threat.geometry import distance
 from robustlab.threat.model import allowed

@@ -25,7 +25,7 @@ def look(
     y = torch.zeros(len(points), dtype=torch.long)
     threat = ThreatModel(norm, eps, targeted)  # type: ignore[arg-type]
     verdict = judge(brightness, points, clean, y, y + 1 if targeted else y - 1, threat, 2)
-    return {key: getattr(verdict, key).tolist() for key in ("fooled", "inside", "fooled_8bit", "leaves_8bit")}
+    return {key: getattr(verdict, key).tolist() for key in ("success", "inside", "success_8bit", "leaves_8bit")}
 
 
 def test_budget_and_box() -> None:
@@ -38,11 +38,11 @@ def test_budget_and_box() -> None:
     assert nan["inside"] == [False]
 
 
-def test_fooled_and_target() -> None:
+def test_success_and_target() -> None:
     clean = torch.full((2, 1, 2, 2), 0.49)
     points = clean + torch.tensor([0.005, 0.02]).view(2, 1, 1, 1)
-    assert look(points, clean, 0.05)["fooled"] == [False, True]
-    assert look(points, clean, 0.05, targeted=True)["fooled"] == [False, True]
+    assert look(points, clean, 0.05)["success"] == [False, True]
+    assert look(points, clean, 0.05, targeted=True)["success"] == [False, True]
 
 
 def test_what_rounding_undoes() -> None:
@@ -51,7 +51,7 @@ def test_what_rounding_undoes() -> None:
     points[1] = 0.50001
     points[1, 0, 0, 0] = 0.49995 + 1e-4
     seen = look(points, clean, 0.01)
-    assert seen["fooled"] == [True, True] and seen["fooled_8bit"] == [True, True]
+    assert seen["success"] == [True, True] and seen["success_8bit"] == [True, True]
     near = torch.full((1, 1, 2, 2), 127.4 / 255)
     assert torch.equal(to_8bit(near, clean[:1], ThreatModel(eps=1 / 255)), clean[:1])
 

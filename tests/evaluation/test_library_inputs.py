@@ -16,7 +16,8 @@ from torchvision.transforms.functional import to_pil_image
 
 from robustlab.attacks import FMN, PGD, Square
 from robustlab.base.errors import UserError
-from robustlab.evaluation.evaluate import Listener, evaluate
+from robustlab.evaluation.evaluate import evaluate
+from robustlab.evaluation.listener import Listener
 from robustlab.oracle import Oracle
 from robustlab.runs import StoredRun
 from robustlab.verification import verify

@@ -17,7 +17,7 @@ from robustlab.attacks.suite import load_suite
 from robustlab.base.errors import UserError
 from robustlab.cli import main
 from robustlab.data import Data
-from robustlab.evaluation.evaluate import Listener
+from robustlab.evaluation.listener import Listener
 from robustlab.models.classifier import Classifier
 from robustlab.threat.model import ThreatModel
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import robustlab
 from robustlab.attacks.suite import Suite, load_suite
 from robustlab.base.errors import UserError
-from robustlab.evaluation.evaluate import Listener
+from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.randomised import long_run
 from robustlab.reporting import report
 from robustlab.reporting.source import PageRun
@@ -82,7 +82,7 @@ def test_a_randomised_model_is_attacked_as_one(data: tuple[Tensor, Tensor], tmp_
     noisy, quiet = info["config"]["models"]
     assert (noisy["eot"], noisy["evaluations"]) == (20, 10) and not {"eot", "evaluations"} & quiet.keys()
     assert info["randomised"] is True and "noisy: Two evaluations" in " ".join(info["warnings"])
-    assert "noisy: gradients are averaged over 20 draws (--eot), and the majority of 10 evaluations" in told
+    assert "noisy: gradients are averaged over 20 evaluations (--eot), and the majority of 10 evaluations" in told
     assert info["models"][0]["search_copy"]["used"] is False and info["models"][1]["search_copy"]["used"] is True
     cost = {(line.model, line.attack): line for line in stored.lines if not line.success}
     for attack, steps, draws in (("fgsm", 1, 20), ("pgd", 3, 20), ("apgd", 4, 2)):
@@ -208,5 +208,5 @@ def test_autoattack_rand(norm: str, eps: float, data: tuple[Tensor, Tensor], tmp
     few = data[0][:4], data[1][:4]
     stored, told = run({"noisy": Noisy()}, few, tmp_path / "run", card)
     left = [line for line in stored.lines if line.attack != "clean" and not line.success]
-    assert all(line.backwards == 100 * 20 for line in left) and "averaged over 20 draws" in told
+    assert all(line.backwards == 100 * 20 for line in left) and "averaged over 20 evaluations" in told
     assert stored.info["aggregates"]["models"][0]["robust_accuracy"]["n"] == 4

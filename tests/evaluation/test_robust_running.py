@@ -20,7 +20,7 @@ import robustlab
 from robustlab.attacks.suite import load_suite
 from robustlab.base.errors import RunError, UserError
 from robustlab.cli import main
-from robustlab.evaluation.evaluate import Listener
+from robustlab.evaluation.listener import Listener
 
 
 class Net(nn.Module):

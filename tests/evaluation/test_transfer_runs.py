@@ -18,8 +18,8 @@ from robustlab.attacks import MIFGSM, PGD
 from robustlab.base.errors import UserError
 from robustlab.base.intervals import share
 from robustlab.cli import main
-from robustlab.evaluation.cascade import random_targets
-from robustlab.evaluation.evaluate import Listener
+from robustlab.evaluation.listener import Listener
+from robustlab.evaluation.targets import random_targets
 from robustlab.models import load_model
 from robustlab.models.ensemble import Ensemble
 from robustlab.runs import read_run
@@ -181,7 +181,7 @@ def test_names_that_do_not_fit(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert "4 outputs and models.py:a has 3" in refused(capsys, A, *fgsm, "--surrogate", "models.py:four")
     assert "models.py:wide: The model cannot take images" in refused(capsys, A, *fgsm, "--surrogate", "models.py:wide")
     assert "Give the model to attack before" in refused(capsys, *fgsm, "--surrogate", B)
-    assert "--surrogate was given without a value" in refused(capsys, A, *fgsm, "--surrogate")
+    assert "--surrogate requires at least 1" in refused(capsys, A, *fgsm, "--surrogate")
     assert "no model 'road-signs/cn'" in refused(capsys, A, *fgsm, "--surrogate", "road-signs/cn")
     Path("card.toml").write_text(CARD.replace("transfer = true", "transfer = 1"))
     assert "transfer must be of the type bool" in refused(capsys, A, B, *TRANSFER)
@@ -241,7 +241,7 @@ def test_interrupted_in_the_matrix_and_resumed(place: Path) -> None:
 
     def stop(done: int, total: int, text: str) -> None:
         seen.append(text)
-        if text == f"transfer matrix: {B}":
+        if text == f"transfer-matrix: {B} 0":
             raise KeyboardInterrupt
 
     quiet = Listener(say=lambda text: None, advance=stop)
@@ -249,7 +249,7 @@ def test_interrupted_in_the_matrix_and_resumed(place: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         robustlab.evaluate([A, B], "npz:data.npz", "card.toml", output="run", listener=quiet, **options)
     rows = sorted((place / "run" / "parts").glob("transfer-matrix*.json"))
-    assert len(rows) == 2 and seen[-2:] == [f"transfer matrix: {A}", f"transfer matrix: {B}"]
+    assert len(rows) == 2 and seen[-2:] == [f"transfer-matrix: {A} 0", f"transfer-matrix: {B} 0"]
     rows[0].write_bytes(rows[0].read_bytes()[:-9])  # as if the disk had kept half of it
     rows[1].write_bytes(rows[1].read_bytes().replace(b'"errors":0', b'"errors":7', 1))  # kept, not done again
     args = [A, B, *TRANSFER, "--chunk-size", "16", "--audit", "0"]
@@ -278,9 +278,7 @@ def test_two_processes_give_the_same_matrix(place: Path) -> None:
 def test_a_model_that_cannot_be_a_source(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is attacked all the same; its own row says why it is empty."""
     assert main(["attack", "models.py:closed", "--surrogate", A, *TRANSFER, "--audit", "0", "--output", "run"]) == 0
-    assert (
-        "no row of models.py:closed in the transfer matrix: RuntimeError: no gradients here" in capsys.readouterr().err
-    )
+    assert "transfer-matrix, models.py:closed 0 was not finished: RuntimeError: no gradients" in capsys.readouterr().err
     found = board("run")
     assert found[A, "models.py:closed"]["turned"]["n"] > 0
     own = found["models.py:closed", "models.py:closed"]

@@ -8,7 +8,8 @@ import torchvision
 from torch import fx, nn
 
 from robustlab.base.errors import UserError
-from robustlab.evaluation.evaluate import Listener, evaluate
+from robustlab.evaluation.evaluate import evaluate
+from robustlab.evaluation.listener import Listener
 from robustlab.models import ARCHITECTURES
 from robustlab.models.classifier import Classifier
 from robustlab.models.loading import build

@@ -61,7 +61,7 @@ def test_check_passes_a_good_model_and_leaves_it_as_it_was() -> None:
     net[2].eval()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     state = torch.random.get_rng_state()
-    assert check(Classifier(net, classes=["a", "b", "c"], shape=(3, 2, 2)), X, Y) == []
+    assert check(Classifier(net, classes=["a", "b", "c"], shape=(3, 2, 2)), X, Y).warnings == []
     assert net.training and not net[2].training
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -107,7 +107,7 @@ def test_check_names_what_a_module_raises() -> None:
 
 
 def test_check_warns_of_probabilities() -> None:
-    (warning,) = check(Classifier(nn.Sequential(linear(), nn.Softmax(1))), X, Y)
+    (warning,) = check(Classifier(nn.Sequential(linear(), nn.Softmax(1))), X, Y).warnings
     assert "probabilities" in warning
 
 
@@ -116,5 +116,6 @@ def test_check_warns_of_randomness() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.flatten(1)[:, :3] + torch.randn(len(x), 3)
 
-    (warning,) = check(Classifier(Noisy()), X, Y)
+    (warning,), randomised = check(Classifier(Noisy()), X, Y)
+    assert randomised
     assert "randomised" in warning

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from robustlab.base.errors import UserError
-from robustlab.evaluation.evaluate import Listener, evaluate
+from robustlab.evaluation.evaluate import evaluate
+from robustlab.evaluation.listener import Listener
 from robustlab.models import load_model
 
 

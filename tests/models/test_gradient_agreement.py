@@ -179,7 +179,8 @@ def test_one_image_in_eight_is_enough() -> None:
 
 
 def test_a_run_says_so_and_finds_what_the_model_shows(tmp_path: Any) -> None:
-    from robustlab.evaluation.evaluate import Listener, evaluate
+    from robustlab.evaluation.evaluate import evaluate
+    from robustlab.evaluation.listener import Listener
 
     model, said = LOST["rounding with a straight-through gradient"]().eval(), []
     y = model(IMAGES).argmax(1)

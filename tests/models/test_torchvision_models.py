@@ -11,7 +11,8 @@ import torchvision
 from torch import nn
 
 from robustlab.base.errors import UserError
-from robustlab.evaluation.evaluate import Listener, evaluate
+from robustlab.evaluation.evaluate import evaluate
+from robustlab.evaluation.listener import Listener
 from robustlab.models import load_model
 from robustlab.models.torchvision_models import modern, torchvision_names
 

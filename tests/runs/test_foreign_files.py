@@ -383,7 +383,7 @@ def test_long_and_odd_names_fit_into_file_names(place: Path) -> None:
     import torch
 
     import robustlab
-    from robustlab.evaluation.evaluate import Listener
+    from robustlab.evaluation.listener import Listener
 
     names = ["n" * 300, "m" * 299 + "/é\n\x1b", "..", "-"]
     nets = {name: torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 3)) for name in names}

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.base.errors import UserError
-from robustlab.evaluation.evaluate import Listener, evaluate
+from robustlab.evaluation.evaluate import evaluate
+from robustlab.evaluation.listener import Listener
 from robustlab.reporting.comparison import one_group, read_runs
 from robustlab.reporting.page import page
 from robustlab.reporting.plots import draw

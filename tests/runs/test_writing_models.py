@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks import ATTACKS
-from robustlab.evaluation.evaluate import Listener, evaluate
+from robustlab.evaluation.evaluate import evaluate
 from robustlab.evaluation.judging import logits_of
+from robustlab.evaluation.listener import Listener
 from robustlab.explain import grad_cam
 from robustlab.models.classifier import Classifier, check
 from robustlab.models.ensemble import Ensemble

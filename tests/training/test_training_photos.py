@@ -13,7 +13,8 @@ from PIL import Image
 
 from robustlab import load_data, load_model
 from robustlab.__main__ import main
-from robustlab.evaluation.evaluate import Listener, evaluate
+from robustlab.evaluation.evaluate import evaluate
+from robustlab.evaluation.listener import Listener
 from robustlab.models.card import read_model_card
 from robustlab.models.suitable import suitable
 from robustlab.training import Recipe, train

@@ -22,8 +22,8 @@ from robustlab import evaluate, load_model, verify
 from robustlab.base.errors import UserError
 from robustlab.base.files import config_hash
 from robustlab.cli import main
-from robustlab.evaluation.evaluate import Listener
 from robustlab.evaluation.inputs import as_data
+from robustlab.evaluation.listener import Listener
 from robustlab.runs.aggregates import Line
 from robustlab.threat.model import ThreatModel
 from robustlab.verification.units import judge_again, tied

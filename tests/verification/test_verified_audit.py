@@ -17,8 +17,8 @@ from robustlab import evaluate, verify
 from robustlab.attacks.suite import load_suite
 from robustlab.base.errors import UserError
 from robustlab.cli import main
-from robustlab.evaluation.evaluate import Listener
-from robustlab.evaluation.studies.audit.work import CHECKS
+from robustlab.evaluation.listener import Listener
+from robustlab.evaluation.studies.audit.study import CHECKS
 from robustlab.verification.audited import CHEAP
 
 QUIET = Listener(say=lambda text: None)

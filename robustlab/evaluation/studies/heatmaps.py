@@ -1,8 +1,8 @@
-"""Heatmaps of a run's kept examples, drawn when all attacks are done and stored beside them as pictures."""
+"""Grad-CAM of a run's kept examples, drawn when all attacks are done and stored beside them as pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,91 +11,99 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from robustlab.base.errors import RunError, UserError
-from robustlab.base.memory import Batches
 from robustlab.base.pictures import heat_png
-from robustlab.data import Data
+from robustlab.base.words import kind_and_line
+from robustlab.evaluation.cascade import Task
+from robustlab.evaluation.studies.base import Study
 from robustlab.explain.heatmaps import grad_cam
 from robustlab.explain.layers import Layer, find_layer
-from robustlab.models.classifier import Classifier
 from robustlab.runs import Run
-from robustlab.runs.examples import HEATMAPS, image_name
+from robustlab.runs.examples import HEATMAPS, MOST, image_name
 
 Json = dict[str, Any]
 _TOGETHER = 64  # examples whose images and maps are held at a time
+_MAPS = 6  # gradient steps that the three heatmaps of an example take, with their pictures
+_LOADING = 2.0  # seconds that captum takes to be imported
 
 
-def explain_kept(
-    run: Run,
-    models: Sequence[tuple[Classifier, Batches]],
-    data: Data,
-    device: torch.device,
-    told: Callable[[str], None],
-    images: Sequence[Json],
-) -> Json:
-    """Draw Grad-CAM of the kept examples and add the files to `images`; returns run.json's `heatmaps`, by model.
+class Heatmaps(Study):
+    """Three maps of each kept example, in one scale of colours. A part is a model.
 
-    Each example gets three maps in one scale of colours: `heat_clean` and `heat_adv`, of the clean and the adversarial
-    image for the class predicted there, and `heat_same`, of the adversarial image for the class of `heat_clean`: most
-    of what seems to move between the first two is the change of the class that is explained. `heat_scale` is the value
-    in full colour, `heat_zero` lists the maps that are zero everywhere. Where a model has no heatmaps, `reason` says
-    why; whatever a model or captum raises here, the run goes on.
+    `heat_clean` and `heat_adv` are of the clean and the adversarial image for the class predicted there, `heat_same`
+    is of the adversarial image for the class of `heat_clean`: most of what seems to move between the first two is the
+    change of the class that is explained. `heat_scale` is the value in full colour, `heat_zero` lists the maps that are
+    zero everywhere. Where a model has no heatmaps, `reason` says why; whatever a model or captum raises, the run goes
+    on.
     """
-    heatmaps: Json = {}
-    for model, batches in models:
-        name = model.name
-        own = [image for image in images if image["model"] == name]
+
+    name = "heatmaps"
+
+    def parts(self) -> Sequence[str]:
+        return [task.name for task in self.job.tasks]
+
+    def seconds(self, part: str) -> float:
+        plan = self.job.plan
+        kept = min(MOST * len(plan.suite.members), len(plan.data))
+        return self.job.timings[part].step * _MAPS * kept + _LOADING / len(self.job.tasks)
+
+    def work(self, part: str) -> Json:
+        task = next(task for task in self.job.tasks if task.name == part)
+        own = [image for image in self.job.run.chosen() if image["model"] == part]
         if not own:
-            continue
-        told(f"{name}: drawing Grad-CAM heatmaps of the kept examples ({len(own)}).")
+            return {}
+        self.job.listener.say(f"{part}: drawing Grad-CAM heatmaps of the kept examples ({len(own)}).")
         layer: Layer | None = None
         reason: str | None = None
         found: list[Json] = []
         for start in range(0, len(own), _TOGETHER):
             batch = own[start : start + _TOGETHER]
             try:
-                clean, adv = (each.to(device) for each in _images(run, data, batch))
-                layer = layer or batches.fit(partial(_found, model, clean))
-                maps = batches.fit(partial(_maps, model, layer, clean, adv, batch))
+                clean, adv = (each.to(task.device) for each in _images(task, batch))
+                layer = layer or task.batches.fit(partial(_layer, task.model, clean))
+                maps = task.batches.fit(partial(_maps, task.model, layer, clean, adv, batch))
             except Exception as error:  # captum and a model may raise anything, and none of it concerns the numbers
-                reason = _reason(error)
-                told(f"{name}: no heatmaps. {reason}")
+                reason, found = _reason(error), []
+                self.job.listener.say(f"{part}: no heatmaps. {reason}")
                 break
-            found += [_stored(run, image, each) for image, each in zip(batch, maps, strict=True)]
-        if reason is None:
-            for image, heat in zip(own, found, strict=True):
-                image.update(heat)
-        heatmaps[name] = {
+            found += [_stored(task.run, image, each) for image, each in zip(batch, maps, strict=True)]
+        about = {
             "method": "Grad-CAM",
             "layer": layer.name if layer else None,
-            "maps": 0 if reason else len(HEATMAPS) * len(own),
-            "zero": 0 if reason else sum(len(heat["heat_zero"]) for heat in found),
+            "maps": len(HEATMAPS) * len(found),
+            "zero": sum(len(heat["heat_zero"]) for heat in found),
             "reason": reason,
         }
-    return heatmaps
+        return {"about": about, "examples": found}
+
+    def fields(self, done: Mapping[str, Json]) -> Json:
+        images, drawn = self.job.run.chosen(), {name: value for name, value in done.items() if value}
+        for name, value in drawn.items():
+            own = [image for image in images if image["model"] == name]
+            for image, heat in zip(own, value["examples"], strict=bool(value["examples"])):
+                image.update(heat)
+        return {"images": images, "heatmaps": {name: value["about"] for name, value in drawn.items()}}
 
 
 def _reason(error: Exception) -> str:
-    what = str(error).partition("\n")[0]
-    return what if isinstance(error, UserError | RunError) else f"{type(error).__name__}: {what or 'no message'}"
+    return str(error).partition("\n")[0] if isinstance(error, UserError | RunError) else kind_and_line(error)
 
 
-def _images(run: Run, data: Data, batch: Sequence[Json]) -> tuple[Tensor, Tensor]:
+def _images(task: Task, batch: Sequence[Json]) -> tuple[Tensor, Tensor]:
     """The clean and the adversarial images (B, C, H, W) of the examples, as they were attacked: not in 8 bits."""
-    place = {id: i for i, id in enumerate(data.ids.tolist())}
-    eps = float(run.info["config"]["threat"]["eps"])
+    place = {id: i for i, id in enumerate(task.data.ids.tolist())}
     stored: dict[tuple[str, int], Tensor] = {}
     for attack in {image["attack"] for image in batch}:
         wanted = {image["id"] for image in batch if image["attack"] == attack}
-        for content in run.kept(batch[0]["model"], attack, eps):
+        for content in task.run.kept(task.name, attack, task.suite.threat.eps):
             tensors = load(content)
             for row, id in enumerate(tensors["ids"].tolist()):
                 if id in wanted:
                     stored[attack, id] = tensors["images"][row].clone()
     adv = torch.stack([stored[image["attack"], image["id"]] for image in batch])
-    return data.images[torch.tensor([place[image["id"]] for image in batch])], adv
+    return task.data.images[torch.tensor([place[image["id"]] for image in batch])], adv
 
 
-def _found(model: nn.Module, images: Tensor, batch_size: int) -> Layer:
+def _layer(model: nn.Module, images: Tensor, batch_size: int) -> Layer:
     return find_layer(model, images[:batch_size])
 
 

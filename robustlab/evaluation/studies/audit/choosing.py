@@ -13,9 +13,9 @@ from robustlab.attacks.suite import Suite
 from robustlab.base.draws import keys
 from robustlab.base.memory import Batches
 from robustlab.data import Data, Loaded
-from robustlab.evaluation.cascade import class_names, targets_of
 from robustlab.evaluation.studies.audit.rows import Ran
 from robustlab.evaluation.studies.audit.subject import CleanPass, Subject
+from robustlab.evaluation.targets import class_names, targets_of
 from robustlab.runs.aggregates import Line
 
 SAMPLES = 128  # for what looks at samples whatever the model answers

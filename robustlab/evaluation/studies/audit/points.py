@@ -21,7 +21,7 @@ def inside(subject: Subject) -> Finding:
         out = ~each.verdict.inside & (each.outcome.success | size)
         points += len(out)
         outside += int(out.sum())
-        unconfirmed += int((each.outcome.success & each.verdict.inside & ~each.verdict.fooled).sum())
+        unconfirmed += int((each.outcome.success & each.verdict.inside & ~each.verdict.success).sum())
         invalid += int(each.outcome.invalid.sum())
     if not points:
         return not_run("Every gradient attack ended in an error.")
@@ -44,7 +44,7 @@ def rounding(subject: Subject) -> Finding:
     rounded = torch.zeros_like(broken)
     for each in subject.white:
         if each.verdict is not None:
-            rounded |= each.broken & each.verdict.fooled_8bit
+            rounded |= each.broken & each.verdict.success_8bit
     n, lost = len(subject), int((broken & ~rounded).sum())
     if not broken.any():
         return not_run("There was no success to round.")

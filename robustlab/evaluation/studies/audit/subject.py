@@ -16,10 +16,10 @@ from robustlab.attacks.pgd import PGD
 from robustlab.attacks.row_attack import RowAttack
 from robustlab.attacks.rows import Observation, Rows
 from robustlab.attacks.suite import Member, Suite
-from robustlab.base.errors import RunError, UserError
-from robustlab.base.memory import Batches, of_the_machine
+from robustlab.base.memory import Batches
 from robustlab.base.words import kind_and_line
 from robustlab.data import Loaded
+from robustlab.evaluation.faults import ends_the_run
 from robustlab.evaluation.judging import Verdict, judge, logits_of, looks_of
 from robustlab.evaluation.studies.audit.rows import Ran
 from robustlab.oracle import NoGradientError, Oracle, most
@@ -177,7 +177,7 @@ class Subject:
                 raise
             none = torch.zeros_like(self.y, dtype=torch.bool)
             return Attacked(name, attack, None, None, none, kind_and_line(error))
-        broken = outcome.success & verdict.fooled & verdict.inside & ~outcome.invalid
+        broken = outcome.success & verdict.success & verdict.inside & ~outcome.invalid
         return Attacked(name, attack, outcome, verdict, broken)
 
     @cached_property
@@ -213,4 +213,4 @@ def fatal(error: Exception) -> bool:
     """Does it end the run? What the machine does, and what has a message for the user; the rest the model raised."""
     if isinstance(error, NoGradientError):  # of an attack of the audit's own
         return False
-    return isinstance(error, UserError | RunError) or of_the_machine(error)
+    return ends_the_run(error)

@@ -16,7 +16,7 @@ from torch import nn
 import robustlab
 from robustlab.attacks.suite import Suite, load_suite
 from robustlab.base.errors import RunError
-from robustlab.evaluation.evaluate import Listener
+from robustlab.evaluation.listener import Listener
 from robustlab.runs import read_run
 
 EPS = 25 / 255

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from robustlab.attacks import PGD
 from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.attacks.suite import Member, Suite, load_suite
-from robustlab.evaluation.studies.audit.work import CHECKS
+from robustlab.evaluation.studies.audit.study import CHECKS
 from robustlab.models.classifier import Classifier
 from robustlab.models.cnn import cnn
 from robustlab.models.vit import vit

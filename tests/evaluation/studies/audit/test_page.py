@@ -11,7 +11,7 @@ from torch import nn
 
 import robustlab
 from robustlab.attacks.suite import load_suite
-from robustlab.evaluation.evaluate import Listener
+from robustlab.evaluation.listener import Listener
 from robustlab.reporting import report, terminal_table
 from robustlab.runs import read_run, results
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 import robustlab
 from robustlab.attacks.suite import load_suite
-from robustlab.evaluation.evaluate import Listener
+from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.studies.audit.finding import Finding
 from robustlab.evaluation.studies.audit.rows import QUESTIONS, Ran, Rival, with_rows
-from robustlab.evaluation.studies.audit.work import CHECKS
+from robustlab.evaluation.studies.audit.study import CHECKS
 from robustlab.runs.aggregates import Line
 
 EPS = 0.1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import robustlab
 from robustlab.attacks.suite import load_suite
 from robustlab.base.errors import RunError, UserError
-from robustlab.evaluation.evaluate import Listener
+from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.options import Options
 from robustlab.runs import read_run, results
 

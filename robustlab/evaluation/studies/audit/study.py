@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from robustlab.attacks.suite import Suite
 from robustlab.base.words import kind_and_line
-from robustlab.evaluation.cascade import CLEAN, Task
-from robustlab.evaluation.processes import World
+from robustlab.evaluation.cascade import Task
+from robustlab.evaluation.estimate import FORWARD
 from robustlab.evaluation.studies.audit import comparisons, gradients, outputs, points
 from robustlab.evaluation.studies.audit.check import Check
 from robustlab.evaluation.studies.audit.choosing import rows_of, subject_of, which
 from robustlab.evaluation.studies.audit.finding import TOLERATED, Finding, not_run
 from robustlab.evaluation.studies.audit.rows import with_rows
 from robustlab.evaluation.studies.audit.subject import Subject, fatal
+from robustlab.evaluation.studies.base import Study
 from robustlab.oracle import forked
-from robustlab.runs.aggregates import Line
+from robustlab.runs.aggregates import CLEAN, Line
 from robustlab.threat.model import BUDGET_NORMS
 
 Json = dict[str, Any]
@@ -29,7 +29,36 @@ FAILED = "The model failed: "
 _ATTACKS = {each.name for each in points.CHECKS} | _OWN | {"confidence"}
 
 
-FORWARD = 0.4  # of a gradient step: what a forward pass alone costs
+class Audit(Study):
+    """Each attacked model is audited on samples that it classifies right. A part is a model."""
+
+    name = "audit"
+
+    def parts(self) -> Sequence[str]:
+        return [task.name for task in self.job.tasks] if self.job.plan.options.audit else []
+
+    def seconds(self, part: str) -> float:
+        task = self._task(part)
+        # of a transfer attack only what looks at the model is audited
+        steps = row_steps(task.suite) if task.surrogate is None else 2.0
+        return self.job.timings[part].step * steps * min(task.options.audit, len(task.data))
+
+    def work(self, part: str) -> Json:
+        task = self._task(part)
+        subject = _subject(task, self.job.tasks)
+        self.job.listener.say(f"{part}: auditing the attack on {len(subject)} images that were classified right.")
+        return record_of(subject, CHECKS, part, task.options.audit)
+
+    def fields(self, done: Mapping[str, Json]) -> Json:
+        for name, record in done.items():
+            for check in record["checks"]:
+                if check["status"] in ("warn", "fail"):
+                    where = f"{name}, audit, {check['name']} ({check['status']})"
+                    self.job.listener.warn(f"{where}: {check['measured']}")
+        return {"audit": dict(done)}
+
+    def _task(self, part: str) -> Task:
+        return next(task for task in self.job.tasks if task.name == part)
 
 
 def row_steps(suite: Suite) -> float:
@@ -41,47 +70,6 @@ def row_steps(suite: Suite) -> float:
     leading = max((attack.steps * attack.eot for attack in members), default=20)
     own = leading * (3 + comparisons.RESTARTS) + comparisons.TRANSFER_STEPS
     return sum(attack.looks for attack in members) + own + FORWARD * (comparisons.QUERIES + comparisons.DRAWS)
-
-
-def audit(
-    tasks: Sequence[Task], world: World, told: Callable[[str], None], done: Callable[[str], None] = lambda name: None
-) -> None:
-    """Audit the models of a run whose units are all done, those that are not audited yet; each process its share.
-
-    done: is told the model that was audited.
-    """
-    for task in world.share(tasks):
-        name = _part(task)
-        if task.options.audit and task.run.part(name) is None:
-            task.run.write_part(name, _audited(task, tasks, told))
-        done(task.name)
-
-
-def collected(tasks: Sequence[Task], told: Callable[[str], None]) -> Json:
-    """run.json's `audit`, for each model what was stored, and `times` with that of the audit. Says what is amiss."""
-    found, seconds = {}, 0.0
-    for task in tasks:
-        record = task.run.part(_part(task))
-        if record is None:
-            continue
-        seconds += record.pop("seconds")
-        found[task.name] = record
-        for check in record["checks"]:
-            if check["status"] in ("warn", "fail"):
-                told(f"Warning: {task.name}, audit, {check['name']} ({check['status']}): {check['measured']}")
-    return {"audit": found, "times": tasks[0].run.info["times"] | ({"audit": seconds} if found else {})}
-
-
-def _part(task: Task) -> str:
-    return f"audit--{task.name}"
-
-
-def _audited(task: Task, tasks: Sequence[Task], told: Callable[[str], None]) -> Json:
-    start = time.perf_counter()
-    subject = _subject(task, tasks)
-    told(f"{task.name}: auditing the attack on {len(subject)} images that were classified right.")
-    record = record_of(subject, CHECKS, task.name, task.options.audit)
-    return record | {"seconds": time.perf_counter() - start}
 
 
 def record_of(subject: Subject, checks: Sequence[Check], name: str, asked: int) -> Json:

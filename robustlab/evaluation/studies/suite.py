@@ -1,0 +1,65 @@
+"""The suite as a study: the clean pass, the cascade and the sweep of the security curve, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from robustlab.base.progress import Piece
+from robustlab.evaluation.cascade import Task, evaluate_chunk
+from robustlab.evaluation.estimate import FORWARD
+from robustlab.evaluation.studies.base import Job, Study
+from robustlab.runs.aggregates import CLEAN
+
+
+class SuiteStudy(Study):
+    """A part is a chunk of one model. It is stored unit by unit, each of which is finished or not."""
+
+    name = "suite"
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._parts: dict[str, tuple[Task, int, Tensor]] = {
+            f"{task.name} {number}": (task, number, where) for task in job.tasks for number, where in task.chunks()
+        }
+
+    def parts(self) -> Sequence[str]:
+        return list(self._parts)
+
+    def work(self, part: str) -> None:
+        task, number, where = self._parts[part]
+        for unit in evaluate_chunk(task, number, where):
+            self.job.finished((task.name, number, unit), f"{task.name}: {unit}")
+
+    def pieces(self, part: str) -> list[Piece]:
+        task, number, where = self._parts[part]
+        timing = self.job.timings[task.name]
+        return [
+            Piece(
+                key=(task.name, number, unit),
+                name=f"{task.name}: {unit}",
+                kind=(task.name, unit),
+                seconds=timing.step * steps * len(where),
+                done=task.run.has_unit(task.name, attack, eps, number),
+            )
+            for attack, eps, unit, steps in _units(task, timing.left)
+        ]
+
+
+def _units(task: Task, left: float) -> Iterator[tuple[str, float, str, float]]:
+    """(attack, eps, what people are told, gradient steps for an image) of the units of a chunk, in their order.
+
+    left: the share of the images that one step of FGSM leaves. What sees only these may see fewer, and what succeeds
+    early takes fewer steps: this is the most that can be said before.
+    """
+    suite = task.suite
+    yield CLEAN, 0.0, CLEAN, FORWARD * task.evaluations
+    costs = {m.name: m.attack.looks * (1 if m.attack.needs == "gradient" else FORWARD) for m in suite.members}
+    for at, member in enumerate(suite.members):
+        everyone = at == 0 or task.unbounded(member) or task.options.full
+        yield member.name, suite.threat.eps, member.name, costs[member.name] * (1.0 if everyone else left)
+    name = suite.curve_member.name
+    for eps in task.sweep:
+        share = left if eps > suite.threat.eps else 1.0
+        yield name, eps, f"{name} at {eps:.4g}", costs[name] * share
