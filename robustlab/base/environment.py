@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.base.typed import check_device
 from robustlab.base.words import first_line
 
@@ -24,7 +24,7 @@ def resolve_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         what = first_line(error).rstrip(".")
         raise UserError(
-            f"The device {name!r} cannot be used here: {what}. Use --device cpu, or leave it out."
+            f"The device {name!r} cannot be used here: {what}. Use {spelled('device', 'cpu')}, or leave it out."
         ) from error
     return device
 

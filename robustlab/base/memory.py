@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from robustlab.base.errors import RunError
+from robustlab.base.errors import RunError, spelled
 from robustlab.base.words import first_line
 
 T = TypeVar("T")
@@ -57,8 +57,8 @@ class Batches:
                     raise
                 if self.size == 1:
                     raise RunError(
-                        "Memory runs out with a batch of one image. What is finished is kept: go on with --resume on"
-                        " another device or a larger machine, or use smaller images."
+                        "Memory runs out with a batch of one image. What is finished is kept: go on with"
+                        f" {spelled('resume', True)} on another device or a larger machine, or use smaller images."
                     ) from error
             self.size //= 2  # only here is the error gone, and with it the frames that hold the tensors
             gc.collect()
@@ -75,6 +75,6 @@ def machine_failures() -> Iterator[None]:
         if isinstance(error, RunError) or not of_the_machine(error):
             raise
         raise RunError(
-            f"The machine could not go on: {first_line(error)}. What is finished is kept: go on with --resume, with"
-            " a smaller --batch-size or on another --device."
+            f"The machine could not go on: {first_line(error)}. What is finished is kept: go on with"
+            f" {spelled('resume', True)}, with a smaller {spelled('batch_size')} or on another device."
         ) from error

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.errors import UserError, did_you_mean, spelled
 
 LARGEST = 2**63 - 1  # what torch can count with
 LONGEST = 255  # bytes in a name: what file systems take
@@ -19,7 +19,8 @@ def check_device(name: str) -> str:
     'cuda:1'
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", str(name), re.ASCII):
-        raise UserError(f"--device is one of auto, cpu, cuda or cuda:N, got {str(name)!r}. Leave it out for the best.")
+        said = f"{spelled('device')} is one of auto, cpu, cuda or cuda:N, got {str(name)!r}"
+        raise UserError(f"{said}. Leave it out for the best.")
     return str(name)
 
 

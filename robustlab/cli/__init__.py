@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from robustlab.base.errors import RunError, UserError
+from robustlab.base.errors import RunError, UserError, flags_spelled
 from robustlab.base.words import visible
 from robustlab.cli import attack, data, paper, report, train, verify, zoo  # noqa: F401, each adds its commands
 from robustlab.cli.app import app, check_words, of_the_user
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     1 also where standard output could not be written to, in silence where its reader has left.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    with guarded() as lost:
+    with guarded() as lost, flags_spelled():
         code = _run(words)
         if (reason := lost.reason) is None:
             return code
@@ -52,7 +52,7 @@ def _run(words: Sequence[str]) -> int:
         return 1 if error.errno in REFUSED else 2
     except KeyboardInterrupt as stop:
         how = f" What is finished is kept; the same command with {stop} goes on." if str(stop) else ""
-        print(f"robustlab: interrupted.{how}", file=sys.stderr)
+        print(f"robustlab: interrupted.{visible(how)}", file=sys.stderr)
         return 130
 
 

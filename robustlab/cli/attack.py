@@ -129,7 +129,7 @@ class ResultFlags:
     """What is printed, and what the exit code says."""
 
     json: Flag = False
-    """Print the results as JSON on stdout; everything else goes to stderr."""
+    """Print the results as JSON on stdout, and the table, as all else, on stderr."""
 
     quiet: Flag = False
     """Print only warnings, errors and the table."""
@@ -151,8 +151,8 @@ class ResultFlags:
         if self.json:
             written = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
             sys.stdout.buffer.write(visible_json(written).encode() + b"\n")
-        print(terminal_table(found, terminal_width(sys.stderr)), file=sys.stderr)
-        print(f"Page: {visible(page)}", file=sys.stderr)
+        stream = sys.stderr if self.json else sys.stdout
+        print(terminal_table(found, terminal_width(stream)), f"Page: {visible(page)}", sep="\n", file=stream)
         shares = {result["model"]: result["robust_accuracy"]["value"] for result in found["results"]}
         missed = {name: value for name, value in shares.items() if value < (self.fail_under or 0.0)}
         for name, value in missed.items():
@@ -217,7 +217,7 @@ def attack(
     )
     suite = load_suite(**attacks.suite_arguments, default=chosen.threat)
     folder = output.output or world.agree(default_folder(chosen.name) if world.first else Path())
-    with resumable(folder):
+    with resumable(folder, output.overwrite):
         run = evaluate(
             targets,
             chosen,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from robustlab.base.errors import UserError
-from robustlab.data import DATA, SQUARE, WITH_PATH, check_name, check_size, check_workers, parse_size
+from robustlab.data import DATA, SQUARE, WITH_PATH, check_name, check_size, check_workers
 from robustlab.models.card import read_model_card
 from robustlab.models.zoo import card_path, zoo_card, zoo_names
 
@@ -144,6 +145,18 @@ class OutputFlags:
             raise UserError(f"--resume needs --output: name the {what} folder to go on with (ls reports).")
         if self.output is None and self.overwrite:
             raise UserError(f"--overwrite needs --output: name the {what} folder to replace (ls reports).")
+
+
+def parse_size(text: str) -> int | tuple[int, int]:
+    """A side in pixels, or height x width.
+
+    >>> parse_size("224"), parse_size("32x48")
+    (224, (32, 48))
+    """
+    if not re.fullmatch(r"\d{1,6}(x\d{1,6})?", text.strip().lower(), re.ASCII):
+        raise UserError(f"--size is a side in pixels, such as 224, or HEIGHTxWIDTH, such as 96x128; got {text!r}.")
+    sides = [int(side) for side in text.strip().lower().split("x")]
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def data_of(model: str) -> str:

@@ -95,7 +95,7 @@ def train(
             said.append(text)
             _say(f"Warning: {text}")
 
-    with resumable(folder), ExitStack() as stack:
+    with resumable(folder, output.overwrite), ExitStack() as stack:
         shown = Shown(stack, _say)
         done = train(
             plan.architecture,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -163,18 +162,6 @@ def check_workers(workers: int | None) -> None:
     """A `UserError` for a number of threads that cannot be meant."""
     if workers is not None and not 1 <= workers <= 1024:
         raise UserError(f"workers is a number of threads from 1 to 1024; got {workers}.")
-
-
-def parse_size(text: str) -> int | tuple[int, int]:
-    """A side in pixels, or height x width.
-
-    >>> parse_size("224"), parse_size("32x48")
-    (224, (32, 48))
-    """
-    if not re.fullmatch(r"\d{1,6}(x\d{1,6})?", text.strip().lower(), re.ASCII):
-        raise UserError(f"--size is a side in pixels, such as 224, or HEIGHTxWIDTH, such as 96x128; got {text!r}.")
-    sides = [int(side) for side in text.strip().lower().split("x")]
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def check_name(name: str) -> str:

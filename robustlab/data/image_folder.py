@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.base.reading import read_bounded
 from robustlab.base.words import counted, first_line
 from robustlab.data import Data
@@ -64,7 +64,8 @@ def load(
     if len(good) < len(looks):
         bad = sorted(f"{shown(found.files[i])} ({k.problem})" for i, k in zip(order, looks, strict=True) if k.problem)
         if not skip_bad or not good:
-            what = "Fix or remove them, or leave them out with --skip-bad." if good else "Nothing is left."
+            without = f"Fix or remove them, or leave them out with {spelled('skip_bad', True)}."
+            what = without if good else "Nothing is left."
             raise UserError(f"{name}: {counted(len(bad), 'file')} cannot be read as an image: {few(bad)}. {what}")
         notes.append(f"{name}: left out {counted(len(bad), 'file')} that cannot be read as an image: {few(bad)}.")
     order = order[np.array([not look.problem for look in looks])]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robustlab.base.errors import RunError
+from robustlab.base.errors import RunError, spelled
 from robustlab.base.reading import read_bounded
 from robustlab.data.decoding import FILE_BYTES, decode, fit, to_tensor
 
@@ -72,6 +72,6 @@ class LazyImages:
         except Exception as error:  # Pillow's readers raise many kinds; all files were read once before the run
             raise RunError(
                 f"{file} could be read before and cannot be read now ({type(error).__name__}: {error}). Put it back,"
-                " and go on with --resume."
+                f" and go on with {spelled('resume', True)}."
             ) from error
         return to_tensor(fit(image, (size[0], size[1])), channels)

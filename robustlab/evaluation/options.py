@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.base.typed import check_choice, check_device, check_whole
 from robustlab.threat.model import parse_eps
 
@@ -67,19 +67,18 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, least in (("batch_size", 1), ("chunk_size", 1), ("eot", 1), ("keep", 0), ("audit", 0), ("seed", 0)):
-            check_whole(name.replace("_", "-"), getattr(self, name), least)
+            check_whole(spelled(name), getattr(self, name), least)
         check_device(self.device)
-        for name, choices in (
-            ("labels", ("given", "predicted")),
-            ("outputs", ("logits", "probabilities")),
-            ("precision", ("float32", "bfloat16")),
-            *((name, (True, False)) for name in ("search_copy", "compile", "full", "save_adversarial")),
-        ):
-            check_choice(name.replace("_", "-"), getattr(self, name), choices)
+        for name, kind in get_type_hints(type(self)).items():
+            if choices := (True, False) if kind is bool else get_args(kind) if get_origin(kind) is Literal else ():
+                check_choice(spelled(name), getattr(self, name), choices)
         if self.curve is not None and not isinstance(self.curve, list | tuple):
-            raise UserError(f"curve must be a list of budgets, such as ['4/255', '8/255'], got {self.curve!r}.")
+            raise UserError(
+                f"{spelled('curve')} must be a list of budgets, such as ['4/255', '8/255'], got {self.curve!r}."
+            )
         if not self.search_copy and (self.compile or self.precision != "float32"):
-            what = "--compile" if self.compile else f"--precision {self.precision}"
-            raise UserError(f"{what} is about the search copy, which --no-search-copy turns off: give one of them.")
+            what = spelled("compile", True) if self.compile else spelled("precision", self.precision)
+            off = spelled("search_copy", False)
+            raise UserError(f"{what} is about the search copy, which {off} turns off: give one of them.")
         for eps in self.curve or ():
-            parse_eps(eps, "curve")
+            parse_eps(eps, spelled("curve"))

@@ -230,6 +230,47 @@ def test_interrupted_is_130_and_resumable(place: Path) -> None:
     assert process.returncode == 130 and "--output run --resume goes on" in err and "Traceback" not in err
 
 
+@pytest.mark.parametrize("flag", ["", "--overwrite"])
+def test_interrupted_before_anything_is_written(
+    place: Path, flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not flag or main([*ARGS, "--output", "run", "--limit", "3", "--no-curve"]) == 0
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("robustlab.evaluation.evaluate.evaluate", interrupted)
+    assert main([*ARGS, "--output", "run", *flag.split()]) == 130
+    assert capsys.readouterr().err.endswith("robustlab: interrupted.\n")
+
+
+def test_a_replacement_that_is_interrupted_is_gone_on_with(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = [*ARGS, "--limit", "3", "--no-curve", "--output", "my run"]
+    assert main(args) == 0
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("robustlab.evaluation.evaluate.evaluate_chunk", interrupted)
+        assert main([*args, "--overwrite"]) == 130
+    assert "the same command with --output 'my run' --resume instead of --overwrite goes on." in capsys.readouterr().err
+    assert main([*args, "--resume"]) == 0
+
+
+def test_the_table_is_on_stdout_unless_json_is(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = [*ARGS, "--limit", "3", "--no-curve", "--quiet", "--output", "run"]
+    assert main(args) == 0
+    out, err = capsys.readouterr()
+    assert "fgsm" in out and out.endswith("Page: run/report.html\n")
+    assert all(line.startswith("Warning: ") for line in err.splitlines())
+    assert main([*args, "--resume", "--json"]) == 0
+    also, err = capsys.readouterr()
+    assert json.loads(also)["run"] == "run" and err == out
+
+
 def test_a_model_that_raises_is_an_error_and_not_robust(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attack", "model.py:breaks", *ARGS[2:], "--output", "run"]) == 1
     assert "no gradients here" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from robustlab.base.errors import RunError, UserError
-from robustlab.data import Data, Loaded, load_data, parse_size
+from robustlab.data import Data, Loaded, load_data
 from robustlab.data.sheet import write_sheet
 from robustlab.data.streamed import LazyImages
 from robustlab.threat.model import ThreatModel
@@ -196,12 +196,6 @@ def test_size_and_channels(tmp_path: Path) -> None:
     assert data.images.shape == (3, 1, 6, 5) and sorted(numbers(data)) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("text", ["", "x", "12x", "3x4x5", "-3", "1.5", "٣"])
-def test_sizes_that_are_none(text: str) -> None:
-    with pytest.raises(UserError, match="--size is a side in pixels"):
-        parse_size(text)
-
-
 def test_files_that_are_no_images(photos: Path) -> None:
     good = (photos / "cat" / "1.png").read_bytes()
     for name, content in (("cat/a.png", b"junk"), ("cat/b.jpg", b""), ("dog/c.png", good[:-30]), ("emu/d.gif", b"GIF")):
@@ -274,7 +268,7 @@ def test_images_stay_on_the_disk_and_index_as_a_tensor_does(photos: Path) -> Non
         data.images[40]
     for file in photos.rglob("*.png"):
         file.unlink()
-    with pytest.raises(RunError, match=r"could be read before and cannot be read now.*--resume"):
+    with pytest.raises(RunError, match=r"could be read before and cannot be read now.*resume=True"):
         data.images[:2]
 
 

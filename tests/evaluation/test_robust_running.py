@@ -114,7 +114,7 @@ def test_no_room_for_one_image_stops_the_run_and_it_can_go_on(data: tuple[Tensor
         if x.requires_grad and net.calls > 40:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(RunError, match=r"batch of one image.*--resume"):
+    with pytest.raises(RunError, match=r"batch of one image.*resume=True"):
         run(Net(before), data, tmp_path / "run", batch_size=4)
     assert list((tmp_path / "run" / "parts").glob("*.jsonl"))
     run(Net(), data, tmp_path / "run", batch_size=4, resume=True)

@@ -168,7 +168,7 @@ def test_resume_warns_of_another_environment(tmp_path: Path) -> None:
 
 
 def test_an_existing_run_is_not_touched_without_being_told(finished: Path) -> None:
-    with pytest.raises(UserError, match="--resume .* --overwrite"):
+    with pytest.raises(UserError, match="resume=True .* overwrite=True"):
         start(finished)
     with start(finished, overwrite=True) as run:
         assert not run.finished
@@ -250,7 +250,7 @@ def test_a_full_disk_ends_the_run_and_damages_nothing(tmp_path: Path) -> None:
         before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))  # no file may grow beyond 200 bytes
         try:
-            with pytest.raises(RunError, match="Cannot write.*--resume"):
+            with pytest.raises(RunError, match="Cannot write.*resume=True"):
                 run.write_unit(*UNITS[1], lines_of(*UNITS[1]))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

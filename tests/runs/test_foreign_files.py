@@ -192,7 +192,7 @@ def test_a_folder_that_is_not_ours(state: str, place: Path, capsys: pytest.Captu
             if typed == "thesis" or flag != "--resume":
                 assert main([*shlex.split(command), "--output", typed, *shlex.split(flag)]) == 2, (command, flag, typed)
                 error = capsys.readouterr().err
-                assert "Choose another --output" in error or "Update robustlab" in error, error
+                assert "Choose another output" in error or "Update robustlab" in error, error
                 assert tree(place) == before, (command, flag, typed)
 
 
@@ -206,7 +206,7 @@ def test_a_run_and_a_training_do_not_replace_each_other(
             assert main([*shlex.split(command), "--output", folder, *shlex.split(flag)]) == 2
             error = capsys.readouterr().err
             assert f"holds a {what}" in error or not what
-            assert "--overwrite" not in error and "Choose another --output" in error
+            assert "--overwrite" not in error and "Choose another output" in error
             assert tree(place) == before
 
 

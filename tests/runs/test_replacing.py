@@ -141,7 +141,7 @@ def test_a_file_that_somebody_makes_meanwhile_is_not_replaced(name: str, tmp_pat
     with start(folder) as run:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("mine")
-        with pytest.raises(RunError, match="appeared while the run was going on.*--resume"):
+        with pytest.raises(RunError, match="appeared while the run was going on.*resume=True"):
             work(run)
     with pytest.raises((UserError, RunError), match="is not robustlab's"), start(folder, resume=True) as run:
         work(run)

@@ -147,7 +147,7 @@ def test_an_existing_output_is_never_replaced_silently(tmp_path: Path) -> None:
     recipe = replace(SMALL, epochs=1)
     first = fit(tmp_path, recipe)
     before = without_times(tmp_path)
-    with pytest.raises(UserError, match="already holds a training.*--resume.*--overwrite"):
+    with pytest.raises(UserError, match="already holds a training.*resume=True.*overwrite=True"):
         fit(tmp_path, recipe)
     shown: list[Any] = []
     again = fit(tmp_path, recipe, resume=True, on_epoch=shown.append)

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.base.files.changes import changes, short
 from robustlab.base.files.manifest import INFO, SCHEMA_VERSION, Json, Kind
 from robustlab.base.files.output import OutputFolder
@@ -113,7 +113,7 @@ def _check_same(info: Json, config: Json, folder: Path, what: str) -> None:
     if changed := list(changes(info["config"], config)):
         fields = "; ".join(f"{name} was {short(old)}, now {short(new)}" for name, old, new in changed)
         raise UserError(
-            f"--resume: the {what} in {folder} was started with another configuration ({fields}), by"
+            f"{spelled('resume', True)}: the {what} in {folder} was started with another configuration ({fields}), by"
             f" `{info.get('command') or 'a call from Python'}`. Give the same values, replace it"
-            " (--overwrite), or choose another --output."
+            f" ({spelled('overwrite', True)}), or choose another output."
         )

@@ -24,13 +24,13 @@ class Lock:
             status = os.fstat(self._file)
             if not stat.S_ISREG(status.st_mode) or status.st_size:
                 os.close(self._file)
-                raise UserError(f"{shown / LOCK} is not a lock of robustlab. Choose another --output.")
+                raise UserError(f"{shown / LOCK} is not a lock of robustlab. Choose another output.")
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(self._file)
                 raise UserError(
-                    f"{shown} is in use by another robustlab process. Wait for it, or choose another --output."
+                    f"{shown} is in use by another robustlab process. Wait for it, or choose another output."
                 ) from None
             # its last holder removed the file when done: what is locked must be what is there
             if self._is_there():

@@ -78,7 +78,7 @@ def found(place: Directory, kind: Kind, shown: Path) -> Json | None:
     except ValueError:
         raise UserError(
             f"{shown / INFO} is damaged, or was not written by robustlab: its folder is no run of robustlab, and"
-            " nothing is written there. Choose another --output."
+            " nothing is written there. Choose another output."
         ) from None
     version = info.get("schema_version") if isinstance(info, dict) else None
     if isinstance(info, dict) and type(version) is int and version > SCHEMA_VERSION and "config" in info:
@@ -91,7 +91,7 @@ def found(place: Directory, kind: Kind, shown: Path) -> Json | None:
     if info["kind"] != kind.name:
         raise UserError(
             f"{shown} holds a {WORDS[info['kind']]} of `robustlab {info['kind']}`, no {kind.name}, and is not replaced"
-            f" by one. Choose another --output."
+            " by one. Choose another output."
         )
     return dict(info)
 
@@ -125,7 +125,7 @@ def foreign(folder: Path, names: Sequence[str]) -> UserError:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return UserError(
         f"{folder} holds files that are no run of robustlab ({', '.join(names[:3])}{more}), so nothing is written"
-        " there. Choose another --output."
+        " there. Choose another output."
     )
 
 

@@ -6,11 +6,12 @@ import contextlib
 import hashlib
 import itertools
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.base.files.manifest import INFO, NEW
 
 _reserved: dict[Path, list[Path]] = {}  # by `default_folder`, with the folders that were made for it
@@ -58,7 +59,7 @@ def default_folder(*parts: str) -> Path:
             made = make_folders(folder)
         except OSError as error:
             raise UserError(
-                f"{folder} cannot be made: {error.strerror}. Name a folder that can be written to: --output DIR."
+                f"{folder} cannot be made: {error.strerror}. Give a folder that can be written to: {spelled('output')}."
             ) from error
         if folder in made:
             _reserved[folder.resolve()] = [each.resolve() for each in made]
@@ -87,7 +88,7 @@ def remove_folders(folders: Sequence[Path]) -> None:
 
 
 @contextlib.contextmanager
-def resumable(folder: Path) -> Iterator[None]:
+def resumable(folder: Path, overwrite: bool = False) -> Iterator[None]:
     """An interrupt says how to go on, if anything was written; a default folder that stayed empty goes away."""
     before = _written(folder)
     try:
@@ -95,7 +96,8 @@ def resumable(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         if _written(folder) == before:
             raise
-        raise KeyboardInterrupt(f"--output {folder} --resume") from None
+        flags = f"{spelled('output')} {shlex.quote(str(folder))} {spelled('resume', True)}"
+        raise KeyboardInterrupt(flags + f" instead of {spelled('overwrite', True)}" * overwrite) from None
     finally:
         give_back(folder)
 

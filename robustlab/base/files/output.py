@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-from robustlab.base.errors import RunError, UserError
+from robustlab.base.errors import RunError, UserError, spelled
 from robustlab.base.files.directory import Directory
 from robustlab.base.files.lock import Lock
 from robustlab.base.files.manifest import (
@@ -46,13 +46,16 @@ class OutputFolder:
 
     def __init__(self, folder: Path, kind: Kind, *, resume: bool = False, overwrite: bool = False) -> None:
         if resume and overwrite:
-            raise UserError("--resume goes on with what is there and --overwrite removes it: give one of them.")
+            raise UserError(
+                f"{spelled('resume')} goes on with what is there and {spelled('overwrite')} removes it: give one of"
+                " them."
+            )
         self.folder, self.kind = settled(folder), kind
         self.info: Json | None = None
         self._begin()
         path = resolved(folder)
         if path.name == NEW:
-            raise UserError(f"--output {folder}: {NEW} is where a replacement is written. Choose another --output.")
+            raise UserError(f"The output {folder}: {NEW} is where a replacement is written. Choose another output.")
         with refused(self.folder), contextlib.ExitStack() as undo:
             check_folder(path, self.folder)
             if path.exists():
@@ -183,8 +186,8 @@ class OutputFolder:
         if info is not None and not told:
             half = f" (and in {NEW} one that was to replace it)" if there.is_file(f"{NEW}/{INFO}") else ""
             raise UserError(
-                f"{self.folder} already holds a {self.kind.word}{half}. Add --resume to go on with it,"
-                " --overwrite to replace it, or choose another --output."
+                f"{self.folder} already holds a {self.kind.word}{half}. Add {spelled('resume', True)} to go on"
+                f" with it, {spelled('overwrite', True)} to replace it, or choose another output."
             )
 
     def _settle(self, resume: bool, overwrite: bool) -> None:
@@ -278,13 +281,13 @@ class OutputFolder:
     def _in_the_way(self, name: str) -> UserError:
         return UserError(
             f"{self.folder / name} is not robustlab's, and the {self.kind.word} must write there. Move it away,"
-            " or choose another --output."
+            " or choose another output."
         )
 
     def _not_ours(self, name: str) -> RunError:
         return RunError(
             f"{self.folder / name} appeared while the {self.kind.word} was going on and is not robustlab's, so"
-            " it is not replaced. Move it away and go on with --resume."
+            f" it is not replaced. Move it away and go on with {spelled('resume', True)}."
         )
 
     def _here(self) -> None:
@@ -292,7 +295,7 @@ class OutputFolder:
             if not place.in_place:
                 raise RunError(
                     f"{self.folder} was moved, removed or replaced while robustlab was writing there. Nothing more is"
-                    " written. Put it back and go on with --resume."
+                    f" written. Put it back and go on with {spelled('resume', True)}."
                 )
 
     def _knows(self, name: str) -> bool:

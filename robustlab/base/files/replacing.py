@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from robustlab.base.errors import RunError
+from robustlab.base.errors import RunError, spelled
 from robustlab.base.files.directory import Directory
 from robustlab.base.files.manifest import INFO, JOURNAL, NEW, Kind, encoded, found, listed, remove, remove_temporary
 
@@ -49,5 +49,5 @@ def replace_run(root: Directory, new: Directory, kind: Kind, shown: Path) -> Non
 def _in_the_way(path: Path) -> RunError:
     return RunError(
         f"{path} is not robustlab's, and the new run must write there. Move it away, then give the same command with"
-        " --resume: the new run is whole, and takes the place of the old one."
+        f" {spelled('resume', True)}: the new run is whole, and takes the place of the old one."
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustlab.base.errors import RunError, UserError
+from robustlab.base.errors import RunError, UserError, spelled
 from robustlab.base.files.directory import Directory
 from robustlab.base.files.manifest import foreign, of_a_run
 from robustlab.base.files.names import make_folders, remove_folders, resolved, settled
@@ -18,7 +18,7 @@ from robustlab.base.files.names import make_folders, remove_folders, resolved, s
 def place_of(output: Path) -> Path:
     """Where a file of this name is: its folder without links and `..`; the file itself may be a link."""
     if output.name in ("", ".."):
-        raise UserError(f"--output {output} is a folder; a file was expected.")
+        raise UserError(f"The output {output} is a folder; a file was expected.")
     return resolved(output.parent) / output.name
 
 
@@ -30,15 +30,17 @@ def check_output(output: Path, *, replace: bool) -> None:
     except OSError:
         return  # not there; what else is wrong is said when it is written
     if stat.S_ISDIR(mode):
-        raise UserError(f"--output {output} is a folder; a file was expected.")
+        raise UserError(f"The output {output} is a folder; a file was expected.")
     if stat.S_ISLNK(mode):
-        raise UserError(f"--output {output} is a link, and no link is followed. Give the file itself.")
+        raise UserError(f"The output {output} is a link, and no link is followed. Give the file itself.")
     if not stat.S_ISREG(mode):
-        raise UserError(f"--output {output} is no regular file. Choose another --output.")
+        raise UserError(f"The output {output} is no regular file. Choose another output.")
     if of_a_run(place):
-        raise UserError(f"--output {output} is a file of a run, which would be lost. Choose another --output.")
+        raise UserError(f"The output {output} is a file of a run, which would be lost. Choose another output.")
     if not replace:
-        raise UserError(f"{output} is there already. Add --overwrite to replace it, or choose another --output.")
+        raise UserError(
+            f"{output} is there already. Add {spelled('overwrite', True)} to replace it, or choose another."
+        )
 
 
 def write_output(output: Path, data: bytes, *, replace: bool = False) -> None:
@@ -51,8 +53,8 @@ def write_output(output: Path, data: bytes, *, replace: bool = False) -> None:
         write_file(place_of(output), data, replace=replace)
     except OSError as error:
         if isinstance(error, FileExistsError) and os.path.lexists(output):
-            raise UserError(f"{output} was made by somebody else meanwhile. Choose another --output.") from error
-        raise RunError(f"Cannot write {output}: {error.strerror}. Fix that, or choose another --output.") from error
+            raise UserError(f"{output} was made by somebody else meanwhile. Choose another output.") from error
+        raise RunError(f"Cannot write {output}: {error.strerror}. Fix that, or choose another output.") from error
 
 
 def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
@@ -105,7 +107,7 @@ def new_folder(path: Path) -> Iterator[NewFolder]:
             raise foreign(shown, names)
         filled = NewFolder(place)
         try:
-            with disk(shown, ""):
+            with disk(shown, resumes=False):
                 yield filled
         except BaseException:
             filled.undo()
@@ -120,20 +122,21 @@ def refused(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"--output {folder} cannot be written to: {error.strerror}. Fix that, or choose another --output."
+            f"The output {folder} cannot be written to: {error.strerror}. Fix that, or choose another output."
         ) from error
 
 
 @contextlib.contextmanager
-def disk(folder: Path, safe: str = " What is finished is safe: fix that and go on with --resume.") -> Iterator[None]:
+def disk(folder: Path, *, resumes: bool = True) -> Iterator[None]:
     """A file system that refuses is the run's error, not a bug: what is written stays good."""
     try:
         yield
     except OSError as error:
+        safe = f" What is finished is safe: fix that and go on with {spelled('resume', True)}." if resumes else ""
         raise RunError(f"Cannot write in {folder}: {error.strerror or error}.{safe}") from error
 
 
 def check_folder(path: Path, shown: Path) -> None:
     """UserError where something else than a folder is in the way."""
     if path.exists() and not path.is_dir():
-        raise UserError(f"--output {shown} is a file; a folder was expected. Choose another --output.")
+        raise UserError(f"The output {shown} is a file; a folder was expected. Choose another output.")
