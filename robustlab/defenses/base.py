@@ -69,7 +69,8 @@ class Defense:
     def wrap(self, classifier: Classifier) -> nn.Module:
         """A module with the classifier inside, from images in [0, 1] to logits; it is trained, kept and attacked so.
 
-        Everything in it but the classifier follows from the fields: only the classifier's weights are stored.
+        Everything in it but the classifier follows from the fields: only the classifier's weights are stored. PGD
+        measures every epoch, so it must let a gradient through; what rounds may hand it on as if it did not.
         """
         return classifier
 

@@ -179,7 +179,8 @@ def _no_such(model: str) -> str:
 
 def _of_card(card: ModelCard, path: str) -> Recipe:
     """How the model of a card is trained further: as it was trained, from the weights that it has."""
-    recipe = convert(card.recipe, Recipe, f"the recipe of {path}") if card.recipe else read_recipe("plain")
+    plain = replace(read_recipe("plain"), defense=card.wrap)
+    recipe = convert(card.recipe, Recipe, f"the recipe of {path}") if card.recipe else plain
     dropout = card.options.get("dropout", recipe.dropout)
     return replace(recipe, init=path if card.weights else "", dropout=dropout)
 

@@ -93,19 +93,7 @@ class Session:
         for text in self.warnings:
             self.told.warning(text)
         for epoch in range(len(self.history) + 1, self.recipe.epochs + 1):
-            began = time.perf_counter()
-            try:
-                entry = {"epoch": epoch, **self._epoch(epoch), **self._measure(epoch)}
-                if math.isnan(entry["train_loss"] + entry["val_loss"]):
-                    raise Diverged(f"The model answers NaN after epoch {epoch}. {self.recipe.calmer()}")
-            except Exception as error:
-                if not self.own or isinstance(error, RunError | UserError) or of_the_machine(error):
-                    raise
-                raise RunError(
-                    f"{self.model.name} failed while it was trained: {type(error).__name__}: {error}. (In training"
-                    " mode, on a batch of images and back to the gradients.)"
-                ) from error
-            entry["seconds"] = round(time.perf_counter() - began, 2)
+            entry = self._entry(epoch)
             self.seconds += entry["seconds"]
             self.history.append(entry)
             if found := self._warnings():
@@ -119,6 +107,22 @@ class Session:
             for text in found:
                 self.told.warning(text)
         self.keep_best()
+
+    def _entry(self, epoch: int) -> Entry:
+        """One epoch, and what was measured after it; a module of one's own that fails is a `RunError`."""
+        began = time.perf_counter()
+        try:
+            entry = {"epoch": epoch, **self._epoch(epoch), **self._measure(epoch)}
+            if math.isnan(entry["train_loss"] + entry["val_loss"]):
+                raise Diverged(f"The model answers NaN after epoch {epoch}. {self.recipe.calmer()}")
+        except Exception as error:
+            if not self.own or isinstance(error, RunError | UserError) or of_the_machine(error):
+                raise
+            raise RunError(
+                f"{self.model.name} failed while it was trained: {type(error).__name__}: {error}. (In training mode, on"
+                " a batch of images and back to the gradients.)"
+            ) from error
+        return entry | {"seconds": round(time.perf_counter() - began, 2)}
 
     def keep_best(self) -> None:
         """The best epoch's weights in the model, which is then on the CPU."""

@@ -13,6 +13,7 @@ from robustlab.base.errors import UserError
 from robustlab.data import Data
 from robustlab.defenses import DEFENSES
 from robustlab.defenses.base import Defense, Prepared
+from robustlab.evaluation.evaluate import Listener, evaluate
 from robustlab.training import recipe_for, train
 from robustlab.training.session import Told
 from tests.defenses.conftest import SMALL
@@ -59,6 +60,9 @@ def test_it_takes_images_out_and_says_which(tmp_path: Path, poisoned: tuple[Data
     best = done.history[done.best_epoch - 1]
     assert best["val_accuracy"] == max(entry["val_accuracy"] for entry in done.history)
     assert done.card.wrap == {} and done.card.measured[1].eps == "0.05"
+    quiet = Listener(say=lambda text: None)
+    run = evaluate(str(tmp_path / "out"), poisoned[1], "fgsm", output=tmp_path / "run", listener=quiet, audit=0)
+    assert run.info["aggregates"]["models"][0]["clean_accuracy"]["value"] == best["val_accuracy"]
 
 
 def test_resumed_it_gives_the_same(tmp_path: Path, poisoned: tuple[Data, Data]) -> None:

@@ -21,7 +21,7 @@ from robustlab.defenses.base import Defense
 from robustlab.models import load_model
 from robustlab.models.card import read_model_card
 from robustlab.models.classifier import Classifier
-from robustlab.training import train
+from robustlab.training import recipe_for, train
 from robustlab.training.checks import loss_and_accuracy
 from tests.defenses.conftest import SMALL
 
@@ -104,6 +104,9 @@ def test_it_is_trained_further_and_left_out_by_another_recipe(
     a, b = (dict(load_model(str(folder)).named_parameters()) for folder in (trained, tmp_path / "b"))
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
     assert train("cnn", data, still, output=tmp_path / "c", device="cpu").card.wrap == {}
+    (trained / "short.toml").write_text(Path(card).read_text().partition("\n[recipe]")[0])  # as written by hand
+    assert recipe_for(str(trained / "short.toml")).recipe.defense == TABLE
+    assert recipe_for(str(trained / "short.toml"), recipe="plain").recipe.defense == {}
 
 
 def test_the_command_attacks_the_written_card(
