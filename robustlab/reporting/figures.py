@@ -26,7 +26,7 @@ class Point(NamedTuple):
     high: float
 
 
-class Line(NamedTuple):
+class ModelCurve(NamedTuple):
     """One model's curve, by increasing budget."""
 
     name: str
@@ -46,7 +46,7 @@ def share_bar(share: Mapping[str, Any] | None, shade: int) -> Markup:
 
 
 def security_curve(
-    lines: Sequence[Line], *, tick: Callable[[float], str], norm: str, headline: float, chance: float | None
+    lines: Sequence[ModelCurve], *, tick: Callable[[float], str], norm: str, headline: float, chance: float | None
 ) -> Markup:
     """Accuracy against eps, one line and one band a model; chance dashed, the verdict's eps dotted.
 

@@ -84,7 +84,7 @@ def attacks(run: PageRun) -> Table:
         Column("norm", "Norm", "text", printed=False),
         Column("eps", "Budget", printed=False),
         Column("left", "Left after this attack", "share"),
-        Column("broken", "Broken"),
+        Column("broken", "Successes"),
         Column("attempted", "Attempted"),
         Column("success_rate", "Success rate", "share"),
         Column("success_8bit", "Still fooled in 8 bits", printed=False),
@@ -138,9 +138,7 @@ def curve(run: PageRun) -> Table:
         for model in run.models
         for point in model["curve"]
     ]
-    said = (
-        "Security curve: accuracy in % of all n images; what is broken at one budget counts as broken at larger ones."
-    )
+    said = "Security curve: accuracy in % of all n images; a success at one budget counts at larger ones."
     return Table("curve", f"{said} {INTERVALS}", columns, rows)
 
 
@@ -162,7 +160,7 @@ def confusion(run: PageRun) -> Table:
     ]
     said = (
         "Number of images of a true class with a predicted one. Attacked: the prediction on the image with which the"
-        " first successful attack of the suite turned the sample, or the clean prediction where it was wrong already or"
+        " first attack of the suite succeeded, or the clean prediction where it was wrong already or"
         " withstood all; samples that ended in an error or were not tried are left out."
     )
     return Table("confusion", said, columns, rows)
@@ -190,14 +188,14 @@ def factors(run: PageRun) -> Table:
 
 
 def transfer(run: PageRun) -> Table:
-    """One row for each cell of the transfer matrix: the share of a model's images that another's turned."""
+    """One row for each cell of the transfer matrix: on how many of a model's images those of another succeed."""
     columns = [
         Column("source", "Crafted on", "text"),
         Column("target", "Shown to", "text"),
         Column("attack", "Attack", "text", printed=False),
         Column("norm", "Norm", "text", printed=False),
         Column("eps", "Budget", printed=False),
-        Column("turned", "Turned", "share"),
+        Column("turned", "Success rate", "share"),
         Column("n", "n"),
         Column("errors", "Errors", printed=False),
     ]
@@ -210,7 +208,8 @@ def transfer(run: PageRun) -> Table:
     ]
     said = (
         f"Images crafted with {board['attack']} on one model and shown to another: of the n images that the second"
-        " classifies right, the share that is turned, in %. Where both are the same, it is a white-box attack."
+        " classifies right, the share on which the attack succeeds, in %. Where both are the same, it is a white-box"
+        " attack."
     )
     return Table("transfer", f"{said} {INTERVALS}", columns, rows)
 

@@ -21,7 +21,7 @@ WIDTH = 100  # columns where there is no terminal
 # what a narrow terminal does without, first to last
 _NAME = 8  # columns that are left of a name at least
 _WIDE = 10_000
-SPARED = ("forward / backward", "median", "time", "broken / tried")
+SPARED = ("forward / backward", "median", "time", "success / tried")
 
 
 def terminal_table(results: Mapping[str, Any], width: int = WIDTH) -> str:
@@ -53,7 +53,7 @@ def terminal_table(results: Mapping[str, Any], width: int = WIDTH) -> str:
         at, table = _fitting(
             console, width, [_matrix(board, names, with_intervals) for with_intervals in (True, False)]
         )
-        text = f"Turned by {attack}, crafted on the model of the row, shown to that of the column"
+        text = f"Successes of {attack}, crafted on the model of the row, shown to that of the column"
         console.print(Text(f"{text} ({('%, 95 %', '%')[at]}):"), width=width)
         console.print(table)
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
@@ -74,7 +74,7 @@ def _attacks(result: Mapping[str, Any], without: Collection[str]) -> Table:
     """The table of one model. without: headings of `SPARED`."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("", overflow="ellipsis", no_wrap=True)
-    columns = {"left": "left", "95 %": "95 %", "broken / tried": "broken / tried"}
+    columns = {"left": "left", "95 %": "95 %", "success / tried": "success / tried"}
     columns |= {"median": f"median {NORMS[result['norm']]}", "forward / backward": "forward / backward", "time": "time"}
     kept = [key for key in columns if key not in without]
     for key in kept:
@@ -87,7 +87,7 @@ def _attacks(result: Mapping[str, Any], without: Collection[str]) -> Table:
     row("clean", result["clean_accuracy"])
     for attack in result["attacks"]:
         more = {
-            "broken / tried": f"{attack['broken']:,} / {attack['attempted']:,}",
+            "success / tried": f"{attack['broken']:,} / {attack['attempted']:,}",
             "median": quantity(attack["median_distance"]) + _of_found(attack),
             "forward / backward": f"{quantity(attack['forwards'])} / {quantity(attack['backwards'])}",
             "time": duration(attack["seconds"]),

@@ -144,7 +144,7 @@ class Data(Struct):
     source: Json | None = None
 
 
-class Outcome(Struct):
+class AttackNumbers(Struct):
     """An attack of the suite, in the aggregates of a model."""
 
     name: Name
@@ -179,7 +179,7 @@ class Point(Struct):
     share: Share
 
 
-class Numbers(Struct):
+class ModelNumbers(Struct):
     """The aggregates of a model."""
 
     name: Name
@@ -187,7 +187,7 @@ class Numbers(Struct):
     clean_accuracy: Share
     robust_accuracy: Share | None
     robust_accuracy_8bit: Share | None
-    attacks: list[Outcome]
+    attacks: list[AttackNumbers]
     worst_class: Worst | None
     curve: list[Point]
     clean_errors: Count = 0
@@ -204,7 +204,7 @@ class Pair(Struct):
 class Aggregates(Struct):
     norm: Literal["linf", "l2", "l1", "l0"]
     eps: Eps
-    models: list[Numbers]
+    models: list[ModelNumbers]
     pairs: list[Pair]
 
 
@@ -246,7 +246,7 @@ class Heat(Struct):
     zero: Count
 
 
-class Asked(Struct):
+class AuditCheck(Struct):
     """A check of an audit."""
 
     name: Text
@@ -261,7 +261,7 @@ class Asked(Struct):
 class Audit(Struct):
     n: Count
     tolerated: Fraction
-    checks: Annotated[list[Asked], Meta(max_length=1000)]
+    checks: Annotated[list[AuditCheck], Meta(max_length=1000)]
 
 
 class Column(Struct):

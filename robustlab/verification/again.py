@@ -147,7 +147,7 @@ def _check_amount(run: StoredRun, source: _Data) -> None:
     """UserError where run.json says to render or scale far more than was attacked: that would take memory and time."""
     high, wide = (source.size, source.size) if isinstance(source.size, int) else source.size or (1, 1)
     most = 20 * len(run.data_lines) + 1000  # an attack on one class leaves samples out
-    rendered = source.name.startswith("road-signs") and source.limit is not None
+    rendered = source.name == "road-signs" and source.limit is not None
     if not (0 < high <= MOST_SIDE and 0 < wide <= MOST_SIDE) or (rendered and (source.limit or 0) > most):
         raise UserError(
             f"{run.folder / 'run.json'} is damaged: it says to load {source.limit} images of size {source.size}, and"

@@ -97,7 +97,7 @@ def taken_as_stored(info: Mapping[str, Any], audit: Sequence[str], complete: boo
     return [
         *([] if complete else ["what the attacks found (no adversarial is stored)"]),
         "ranks, classes that attacks chose to aim at, forward and backward passes",
-        "seconds, refused hits, errors",
+        "seconds, refused successes, errors",
         "parameters of attacks, search copies",
         *([f"audit checks {', '.join(audit)}"] if audit else []),
         *([f"sections {', '.join(sections)}"] if sections else []),

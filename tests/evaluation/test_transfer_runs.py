@@ -294,7 +294,7 @@ def test_page_table_and_json(place: Path, capsys: pytest.CaptureFixture[str]) ->
     out, err = capsys.readouterr()
     told = json.loads(out)["transfer"]
     assert told["attack"] == "mi-fgsm" and [row["source"] for row in told["rows"]] == [A, A, B, B]
-    assert "Turned by mi-fgsm, crafted on the model of the row, shown to that of the column (%, 95 %):" in err
+    assert "Successes of mi-fgsm, crafted on the model of the row, shown to that of the column (%, 95 %):" in err
     page = Path("run/report.html").read_text()
     assert page.count(" data-own>") == 2 and "Further sections" not in page
     assert "No two models were attacked from the same surrogates" in page

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from robustlab.base.intervals import share
 from robustlab.reporting import terminal_table
-from robustlab.reporting.figures import Line, Point, security_curve, share_bar
+from robustlab.reporting.figures import ModelCurve, Point, security_curve, share_bar
 from robustlab.reporting.sections import verdict
 from robustlab.reporting.sections.unknown import _cell
 from robustlab.reporting.sections.verdict import alarms, sentences
@@ -24,7 +24,7 @@ from robustlab.runs.results import results
 
 
 def curve(points: list[tuple[float, float]], **options: object) -> ElementTree.Element:
-    line = Line("a <net>", [Point(eps, v, max(v - 0.05, 0), min(v + 0.05, 1)) for eps, v in points])
+    line = ModelCurve("a <net>", [Point(eps, v, max(v - 0.05, 0), min(v + 0.05, 1)) for eps, v in points])
     given = {"tick": lambda eps: budget(eps, "linf"), "norm": "L∞", "headline": 8 / 255, "chance": 0.1} | options
     return ElementTree.fromstring(security_curve([line, line], **given))  # type: ignore[arg-type]
 

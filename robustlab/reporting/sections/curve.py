@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from robustlab.base.words import listed
-from robustlab.reporting.figures import Line, Point, security_curve
+from robustlab.reporting.figures import ModelCurve, Point, security_curve
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
 
@@ -25,7 +25,7 @@ def render(runs: Sequence[PageRun]) -> Markup:
         if not _drawable(run):
             continue
         lines = [
-            Line(
+            ModelCurve(
                 model["name"],
                 [Point(p["eps"], p["share"]["value"], p["share"]["low"], p["share"]["high"]) for p in model["curve"]],
             )

@@ -94,7 +94,7 @@ def in_turns(images: Sequence[Json], unknown: Container[int] = ()) -> list[Json]
     known (`unknown` ids); what one attack left and another one broke comes with the latter only.
 
     >>> kept = [(0, True, "fgsm"), (1, False, "fgsm"), (2, True, "pgd"), (3, True, "pgd"), (1, False, "pgd")]
-    >>> images = [{"id": i, "success": hit, "robust": not hit, "attack": a} for i, hit, a in kept]
+    >>> images = [{"id": i, "success": s, "robust": not s, "attack": a} for i, s, a in kept]
     >>> [(image["id"], image["attack"]) for image in in_turns(images)]
     [(0, 'fgsm'), (1, 'pgd'), (2, 'pgd'), (3, 'pgd')]
     """
