@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from robustlab.base.progress import Clock, Piece, bar, every_minute
-from robustlab.training.curve import in_words
+from robustlab.training.curve import epoch_line
 
 if TYPE_CHECKING:
     from robustlab.training.session import Moment
@@ -73,4 +73,4 @@ class Shown:
         """An epoch is done. entry: its number and what was measured."""
         if self._clock is not None:
             self._clock.finish(entry["epoch"])
-        self._say(in_words(entry))
+        self._say(epoch_line(entry))

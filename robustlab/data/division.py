@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from robustlab.base.errors import UserError
+from robustlab.base.words import counted
 from robustlab.data.arrays import Integers, content_hash
 
 RULE = "80/10/10"
@@ -66,7 +67,7 @@ def part(
     if not count[split]:
         what = {"train": "to train on", "val": "for the validation", "test": "to test on"}[split]
         raise UserError(
-            f"{where} has {len(files)} image{'s' * (len(files) != 1)} in {len(names)}"
+            f"{where} has {counted(len(files))} in {len(names)}"
             f" class{'es' * (len(names) != 1)}, which leaves none {what}: at least one class must have 3. Add"
             " images, or divide them yourself: PATH/train/<class>, PATH/val/<class> and PATH/test/<class>."
         )

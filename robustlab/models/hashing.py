@@ -38,17 +38,17 @@ def pieces(value: Any, seen: tuple[int, ...] = ()) -> Iterator[bytes]:
         yield from pieces(value.getvalue(), inside)
     elif isinstance(value, Mapping):
         items = [(b"".join(pieces(key, inside)), each) for key, each in value.items()]
-        yield from _listed(
+        yield from _sequence(
             kind, (part for key, each in sorted(items, key=lambda i: i[0]) for part in (key, each)), inside
         )
     elif isinstance(value, list | tuple):
-        yield from _listed(kind, value, inside)
+        yield from _sequence(kind, value, inside)
     elif isinstance(value, set | frozenset):
-        yield from _listed(kind, sorted(b"".join(pieces(each, inside)) for each in value), inside)
+        yield from _sequence(kind, sorted(b"".join(pieces(each, inside)) for each in value), inside)
     elif hasattr(value, "__getstate__") and isinstance(
         value, torch.ScriptObject
     ):  # the packed weights of quantised layers
-        yield from _listed(kind, [value.__getstate__()], inside)
+        yield from _sequence(kind, [value.__getstate__()], inside)
     elif hasattr(value, "__array_interface__") and hasattr(value, "tobytes"):  # an array of NumPy's
         yield f"{kind} {value.dtype} {value.shape}\n".encode() + value.tobytes()
     else:
@@ -59,7 +59,7 @@ def pieces(value: Any, seen: tuple[int, ...] = ()) -> Iterator[bytes]:
             yield from pieces(vars(value), inside)
 
 
-def _listed(kind: str, parts: Any, seen: tuple[int, ...]) -> Iterator[bytes]:
+def _sequence(kind: str, parts: Any, seen: tuple[int, ...]) -> Iterator[bytes]:
     yield f"{kind} (\n".encode()
     for each in parts:
         yield from pieces(each, seen)
@@ -75,17 +75,17 @@ def _tensor(value: Tensor, seen: tuple[int, ...]) -> Iterator[bytes]:
             scales: list[Any] = [value.q_scale(), value.q_zero_point()]
         else:
             scales = [value.q_per_channel_scales(), value.q_per_channel_zero_points(), value.q_per_channel_axis()]
-        yield from _listed("quantised", [*scales, value.int_repr()], seen)
+        yield from _sequence("quantised", [*scales, value.int_repr()], seen)
     elif value.layout in (torch.sparse_coo,):
         value = value.coalesce()
-        yield from _listed("sparse", [value.indices(), value.values()], seen)
+        yield from _sequence("sparse", [value.indices(), value.values()], seen)
     elif value.layout in (torch.sparse_csr, torch.sparse_bsr):
-        yield from _listed("sparse", [value.crow_indices(), value.col_indices(), value.values()], seen)
+        yield from _sequence("sparse", [value.crow_indices(), value.col_indices(), value.values()], seen)
     elif value.layout in (torch.sparse_csc, torch.sparse_bsc):
-        yield from _listed("sparse", [value.ccol_indices(), value.row_indices(), value.values()], seen)
+        yield from _sequence("sparse", [value.ccol_indices(), value.row_indices(), value.values()], seen)
     elif hasattr(value, "__tensor_flatten__"):  # a subclass with tensors inside
         names, context = value.__tensor_flatten__()
-        yield from _listed(type(value).__qualname__, [*(getattr(value, name) for name in names), context], seen)
+        yield from _sequence(type(value).__qualname__, [*(getattr(value, name) for name in names), context], seen)
     else:
         plain = value.to_dense() if value.is_mkldnn else value
         yield plain.cpu().resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8).numpy().tobytes()

@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from robustlab.base.errors import UserError
 from robustlab.base.files import write_file
 from robustlab.base.reading import check_safetensors, open_regular
+from robustlab.base.words import some
 
 # under which keys training scripts keep a state_dict; and the moving average of the weights beside it
 _PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "params", "weights")
@@ -52,10 +53,10 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     content, chosen = _unwrapped(content, chosen, place)
     state = {str(key): value for key, value in content.items()}
     if empty := [key for key, value in state.items() if isinstance(value, Tensor) and value.is_meta]:
-        raise UserError(f"{place} holds {len(empty)} tensors without data (of the device meta): {_some(empty)}.")
+        raise UserError(f"{place} holds {len(empty)} tensors without data (of the device meta): {some(empty, 6)}.")
     if chosen:
         if not (inner := {k: v for k, v in state.items() if k.startswith(f"{chosen}.")}):
-            raise UserError(f"{place} has nothing under {chosen!r}; it has {_some(list(state))}.")
+            raise UserError(f"{place} has nothing under {chosen!r}; it has {some(list(state), 6)}.")
         state = {key.removeprefix(f"{chosen}."): value for key, value in inner.items()}
     while prefix := next((p for p in _PREFIXES if state and all(key.startswith(p) for key in state)), None):
         state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -92,11 +93,11 @@ def _refuse(content: Mapping[Any, Any], path: Path) -> NoReturn:
     if content and len(others) < len(content):
         raise UserError(
             f"{path} holds {len(others)} entries that are no tensors, beside {len(content) - len(others)} that are:"
-            f" {_some(others)}. Save model.state_dict()."
+            f" {some(others, 6)}. Save model.state_dict()."
         )
     raise UserError(
         f"{path} holds no state_dict: expected names with tensors, or such a table under one of"
-        f" {', '.join((*_PLAIN, *_AVERAGES))}; found the keys {_some([str(key) for key in content]) or 'none'}."
+        f" {', '.join((*_PLAIN, *_AVERAGES))}; found the keys {some([str(key) for key in content], 6) or 'none'}."
     )
 
 
@@ -183,7 +184,7 @@ def check_fit(module: nn.Module, given: Mapping[str, Tensor], path: str | Path) 
         ],
     }
     if any(found.values()):
-        lines = [f"{len(keys)} {what}: {_some(keys)}" for what, keys in found.items() if keys]
+        lines = [f"{len(keys)} {what}: {some(keys, 6)}" for what, keys in found.items() if keys]
         raise UserError(
             f"{path} does not fit the model ({len(wanted)} tensors). {'; '.join(lines)}. Are architecture, its options"
             " and the number of classes those it was trained with?"
@@ -234,8 +235,3 @@ def packed_weights(module: nn.Module, *, half: bool = False) -> bytes:
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     return save(state)
-
-
-def _some(names: list[str], most: int = 6) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest

@@ -6,10 +6,10 @@ import io
 from typing import Any
 
 
-def in_words(entry: dict[str, Any]) -> str:
+def epoch_line(entry: dict[str, Any]) -> str:
     """One epoch as a line; an accuracy on a part of the images says on how many.
 
-    >>> in_words({"epoch": 2, "lr": 0.1, "train_accuracy": 0.75, "train_n": 40, "seconds": 1.5})
+    >>> epoch_line({"epoch": 2, "lr": 0.1, "train_accuracy": 0.75, "train_n": 40, "seconds": 1.5})
     'epoch 2: lr 0.100, train_accuracy 0.750 (n = 40), seconds 1.500'
     """
     measured = []

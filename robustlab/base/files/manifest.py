@@ -96,7 +96,7 @@ def found(place: Directory, kind: Kind, shown: Path) -> Json | None:
     return dict(info)
 
 
-def listed(place: Directory, info: Json, kind: Kind) -> set[str]:
+def names_of(place: Directory, info: Json, kind: Kind) -> set[str]:
     """The files of a run of ours, by all that its folder says; run.json itself is not among them."""
     if info.get("written_by") != MARK["written_by"]:
         try:

@@ -24,7 +24,7 @@ from robustlab.base.files.manifest import (
     encoded,
     found,
     journal_line,
-    listed,
+    names_of,
     read_journal,
     remove,
     remove_temporary,
@@ -81,7 +81,7 @@ class OutputFolder:
             if self._root.is_file(f"{NEW}/{INFO}"):
                 self._place = self._root.folder(NEW)
             self.info = found(self._place, kind, self.folder)
-            self._names = listed(self._place, self.info or {}, kind)
+            self._names = names_of(self._place, self.info or {}, kind)
         return self
 
     def _begin(self) -> None:
@@ -198,7 +198,7 @@ class OutputFolder:
             info = self._left(info, overwrite)
         if info is not None and (overwrite or self.replaces):
             old = found(self._root, self.kind, self.folder) or {}
-            self._old = listed(self._root, old, self.kind)
+            self._old = names_of(self._root, old, self.kind)
             self._check_places(self._old, old)
         if info is not None and overwrite:
             self._root.make(NEW)
@@ -206,7 +206,7 @@ class OutputFolder:
         self.info = info
         if info is None:
             return
-        names = {name for name in listed(self._place, info, self.kind) if self._place.is_file(name)}
+        names = {name for name in names_of(self._place, info, self.kind) if self._place.is_file(name)}
         if not self.replaces:
             self._check_places(names if not info.get("finished", True) else None, info)
         self._names = names
@@ -223,14 +223,14 @@ class OutputFolder:
         self._place = self._root.folder(NEW)
         info = found(self._place, self.kind, self.folder / NEW)
         if info is not None and info.get("finished"):
-            self._names, self.info = listed(self._place, info, self.kind), info
+            self._names, self.info = names_of(self._place, info, self.kind), info
             self._tidy()
             self._replace()
             return found(self._root, self.kind, self.folder)
         if info is not None and not overwrite:
             return info
         if info is not None:
-            self._clear(self._place, listed(self._place, info, self.kind))
+            self._clear(self._place, names_of(self._place, info, self.kind))
         remove_temporary(self._place, [])
         self._place.close()
         self._place = self._root

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from robustlab.base.errors import RunError, spelled
 from robustlab.base.files.directory import Directory
-from robustlab.base.files.manifest import INFO, JOURNAL, NEW, Kind, encoded, found, listed, remove, remove_temporary
+from robustlab.base.files.manifest import INFO, JOURNAL, NEW, Kind, encoded, found, names_of, remove, remove_temporary
 
 
 def replace_run(root: Directory, new: Directory, kind: Kind, shown: Path) -> None:
@@ -18,7 +18,7 @@ def replace_run(root: Directory, new: Directory, kind: Kind, shown: Path) -> Non
     """
     old, info = found(root, kind, shown), found(new, kind, shown / NEW)
     assert old is not None and info is not None
-    ours, coming = listed(root, old, kind), listed(new, info, kind)
+    ours, coming = names_of(root, old, kind), names_of(new, info, kind)
     for name in sorted(coming):
         there, comes = root.status(name), new.status(name)
         if there and comes and name not in ours and not os.path.samestat(there, comes):
