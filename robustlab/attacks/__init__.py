@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.errors import UserError, did_you_mean, spelled
 from robustlab.base.lazy import exports, locate
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def registered(method: str) -> str:
     if method not in ATTACKS:
         known = ", ".join(ATTACKS)
         if method.lower().replace("-", "").startswith("autoattack"):
-            raise UserError("AutoAttack is four attacks, one after another: --suite autoattack-standard.")
+            raise UserError(
+                f"AutoAttack is four attacks, one after another: {spelled('suite', 'autoattack-standard')}."
+            )
         raise UserError(f"There is no attack {method!r}.{did_you_mean(method, ATTACKS)} Known: {known}.")
     return ATTACKS[method]
 

@@ -10,7 +10,7 @@ from robustlab.attacks import attack_class
 from robustlab.attacks.naming import Table, named
 from robustlab.attacks.parameters import typed
 from robustlab.base.cards import convert, find_card, parse_value, read_card
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.base.words import as_fraction
 from robustlab.threat.model import NORMS, ThreatModel, parse_eps
 
@@ -170,7 +170,7 @@ def _threat(card: dict[str, Any], flags: dict[str, Any], default: ThreatModel, w
         if given["norm"] != default.norm:
             raise UserError(
                 f"{where} gives no eps for the norm {given['norm']}, and the data set has a default only for"
-                f" {default.norm}. Add --eps."
+                f" {default.norm}. Add {spelled('eps')}."
             )
         given["eps"] = default.eps
     eps = parse_eps(given["eps"])

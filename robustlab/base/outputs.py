@@ -11,7 +11,7 @@ import torch.fx
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 
 Form = Literal["logits", "softmax", "sigmoids"]
 # log(0) is minus infinity: smaller probabilities count as this one. Its reciprocal, a gradient, must not overflow.
@@ -95,7 +95,7 @@ def _check_form(out: Any, n: int) -> None:
         raise UserError(
             f"The model returned one number an image (shape {shape}); one a class is needed, also for two classes."
             " Where it is a logit z: torch.stack([-z, z], 1) of z.flatten(); where it is a probability p, after a"
-            " sigmoid: torch.stack([1 - p, p], 1), and --outputs probabilities."
+            f" sigmoid: torch.stack([1 - p, p], 1), and {spelled('outputs', 'probabilities')}."
         )
     single = out.ndim == 1 and n == 1 and len(out) > 1
     flat = out.ndim >= 2 and len(out) == n and out[:1].numel() == out.shape[1]
@@ -195,8 +195,8 @@ def form_of(probabilities: Tensor) -> Form:
     if not (low >= 0 and high <= 1 + 1e-5):
         tanh = " Where they are those of a tanh: (t + 1) / 2 are probabilities." if -1 <= low and high <= 1 else ""
         raise UserError(
-            f"--outputs probabilities: outputs must lie in [0, 1], and those of this model go from {low:.4g} to"
-            f" {high:.4g}. Leave --outputs out where they are logits.{tanh}"
+            f"{spelled('outputs', 'probabilities')}: outputs must lie in [0, 1], and those of this model go from"
+            f" {low:.4g} to {high:.4g}. Leave {spelled('outputs')} out where they are logits.{tanh}"
         )
     return "softmax" if sum_to_one(probabilities) else "sigmoids"
 

@@ -161,10 +161,10 @@ def _proposal(looks: Sequence[_Look]) -> str:
     high, wide = (int(np.median([look.size[side] for look in looks])) for side in (0, 1))
     middle = f"the middle of all is {_wide((high, wide))}"
     least = max(1, min(64, high, wide))
-    other = f" (quick to train), or --size {high}x{wide}" if least < min(high, wide) else ""
+    other = f" (quick to train), or {high}x{wide}" if least < min(high, wide) else ""
     return (
-        f"Choose one with --size N or HxW ({middle}), for instance --size {least}{other}: each image is scaled until it"
-        " covers that size, and cropped around its centre."
+        f"Choose one with {spelled('size')}, N or HxW ({middle}), for instance {spelled('size', least)}{other}: each"
+        " image is scaled until it covers that size, and cropped around its centre."
     )
 
 

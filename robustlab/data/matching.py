@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.base.given import check_classes
 from robustlab.base.words import some
 from robustlab.data import Data
@@ -108,8 +108,8 @@ def _other_count(data: Data, model: str, names: Sequence[str] | None, outputs: i
         raise UserError(
             f"{data.name} has {len(data.classes)} classes and {model} has {outputs}: each class must then bear the"
             f" {wanted}, and {some([*map(repr, unknown)], 3)} {'do' if unknown[1:] else 'does'} not."
-            " Rename the classes of the data, choose another model, or attack the model's own answers: --labels"
-            " predicted."
+            " Rename the classes of the data, choose another model, or attack the model's own answers:"
+            f" {spelled('labels', 'predicted')}."
         )
     found = [places[k] for k in occurring]
     twice = next((place for place in found if found.count(place) > 1), None)

@@ -18,7 +18,7 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
-from robustlab.base.errors import RunError, UserError
+from robustlab.base.errors import RunError, UserError, spelled
 from robustlab.data import Data
 from robustlab.data.arrays import Bytes, Integers, content_hash, first, from_arrays, holdout
 from robustlab.threat.model import ThreatModel
@@ -64,7 +64,7 @@ def load(name: str, split: str, limit: int | None, *, root: Path | None, downloa
     official = "test" if split == "test" else "train"
     if root is None:
         raise UserError(
-            f"'{name}' is read from a folder, and none was given: name it with --data-root (in Python data_root=...)"
+            f"'{name}' is read from a folder, and none was given: name it with {spelled('data_root')}"
             f" or in the environment variable ROBUSTLAB_DATA. Expected there: {source.place.format(split=official)}."
         )
     dataset = _open(name, source, root, official, download)
@@ -91,8 +91,8 @@ def _open(name: str, source: _Source, root: Path, official: str, download: bool)
     except (RuntimeError, OSError, ValueError, TypeError, AssertionError, EOFError, zlib.error) as error:
         raise UserError(
             f"'{name}' was not found, or is broken: expected torchvision's files in"
-            f" {root / source.place.format(split=official)} ({error}). Point --data-root (in Python data_root=...)"
-            " to the right folder, or let it be fetched with --download (download=True)."
+            f" {root / source.place.format(split=official)} ({error}). Point {spelled('data_root')}"
+            f" to the right folder, or let it be fetched with {spelled('download', True)}."
         ) from error
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robustlab.attacks.base import INVALID, Outcome
 from robustlab.attacks.suite import Member, Suite
-from robustlab.base.errors import RunError
+from robustlab.base.errors import RunError, spelled
 from robustlab.base.memory import Batches
 from robustlab.base.pictures import png
 from robustlab.base.words import kind_and_line
@@ -140,7 +140,7 @@ def _clean_unit(task: Task, number: int, chunk: Loaded) -> None:
             raise
         raise RunError(
             f"{task.name} failed on clean images (chunk {number}): {kind_and_line(error)}. Nothing can be said about it"
-            " without them. What is finished is kept: fix the model and go on with --resume."
+            f" without them. What is finished is kept: fix the model and go on with {spelled('resume', True)}."
         ) from error
     if not bool(torch.isfinite(logits).all()):
         raise RunError(

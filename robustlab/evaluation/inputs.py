@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from robustlab.attacks.suite import Suite, load_suite
 from robustlab.base.draws import pixel_ids
 from robustlab.base.environment import resolve_device
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.base.given import check_floats, check_module, check_range, pair_of
 from robustlab.base.outputs import form_of
 from robustlab.base.typed import check_whole
@@ -79,7 +79,7 @@ def check_data(data: Data, labels: str) -> None:
     if labels == "given" and unlabelled:
         raise UserError(
             f"{unlabelled} of the {len(data)} selected samples of {data.name} have no label. Give labels (a folder for"
-            " each class, or an array of labels), or attack the models' own answers: --labels predicted."
+            f" each class, or an array of labels), or attack the models' own answers: {spelled('labels', 'predicted')}."
         )
     if not isinstance(data.images, Tensor):
         return  # decoded from 8 bits

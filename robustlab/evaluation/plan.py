@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks.suite import Member, Suite
-from robustlab.base.errors import RunError, UserError
+from robustlab.base.errors import RunError, UserError, spelled
 from robustlab.base.memory import Batches, machine_failures
 from robustlab.data import Data
 from robustlab.data.matching import matched
@@ -122,8 +122,9 @@ class Plan:
             used, folded = record["search_copy"]["used"], record["search_copy"]["folded"]
             if used and (each.copy.module is None or each.copy.folded != folded):
                 raise UserError(
-                    f"--resume: the run searched on a copy of {record['name']}, which cannot be used here"
-                    f" ({each.copy.unfolded or each.copy.reason}). Go on where it was started, or start another run."
+                    f"{spelled('resume', True)}: the run searched on a copy of {record['name']}, which cannot be used"
+                    f" here ({each.copy.unfolded or each.copy.reason}). Go on where it was started, or start"
+                    " another run."
                 )
             if not used:
                 each.copy = replace(each.copy, module=None)
@@ -312,7 +313,7 @@ def _kept_in_eval(model: Classifier) -> Iterator[None]:
         if turned := [name for name, part in quiet if part.training]:
             raise RunError(
                 f"{model.name} went into training mode during the run ({turned[0] or 'the whole module'}): its forward"
-                " calls train(). Remove that call, and go on with --resume."
+                f" calls train(). Remove that call, and go on with {spelled('resume', True)}."
             )
 
     hook = model.register_forward_hook(look)

@@ -32,7 +32,7 @@ def check_targets(randomised: Collection[str], threat: ThreatModel, options: Opt
     if randomised and threat.targeted and moving:
         raise UserError(
             f"{min(randomised)} is randomised: which class it finds least likely, and which images it takes for the"
-            " target already, changes from one evaluation to the next. Give --target random, or a class and the labels"
+            " target already, changes from one evaluation to the next. Give a random target, or a class and the labels"
             " of the data."
         )
 

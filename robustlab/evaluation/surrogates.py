@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.attacks.suite import Suite
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.data.matching import plain
 from robustlab.models.classifier import Classifier
 from robustlab.models.ensemble import Ensemble
@@ -33,7 +33,7 @@ def surrogates_of(suite: Suite, models: Sequence[Classifier], given: Sequence[Cl
     if len(models) == 1:
         raise UserError(
             f"{suite.name} is a transfer suite: its images are crafted on other models than the attacked one. Add"
-            " --surrogate NAME ..., or give several models, each of which is then attacked from all the others."
+            f" {spelled('surrogate')}, or give several models, each of which is then attacked from all the others."
         )
     return [[other for other in models if other is not model] for model in models]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.base.given import check_floats, check_range, of_other_type
 from robustlab.base.memory import of_the_machine
 from robustlab.base.outputs import (
@@ -212,7 +212,7 @@ def _check_labels(labels: Tensor | None, outputs: int, classes: tuple[str, ...] 
     if low < 0 or high >= outputs:
         raise UserError(
             f"The labels go from {low} to {high}, but the model has {outputs} classes. Choose a model for this data, or"
-            " attack the model's own answers: --labels predicted."
+            f" attack the model's own answers: {spelled('labels', 'predicted')}."
         )
     if classes is not None and len(classes) != outputs:
         raise UserError(f"The model has {outputs} outputs, but {len(classes)} class names.")

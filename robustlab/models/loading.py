@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.errors import UserError, did_you_mean, spelled
 from robustlab.base.lazy import locate
 from robustlab.models import ARCHITECTURES
 from robustlab.models.card import ModelCard, read_model_card
@@ -170,12 +170,13 @@ def unknown_model(name: str) -> str:
     if path.is_file() and zipfile.is_zipfile(path) and any("/code/" in n for n in zipfile.ZipFile(path).namelist()):
         return (
             f"{name!r} is a TorchScript module, which is not supported. Export the model (torch.export.save, FILE.pt2),"
-            " or give FILE.py:function with --weights."
+            f" or give FILE.py:function with {spelled('weights')}."
         )
     if path.suffix in (".pt", ".pth", ".safetensors", ".ckpt", ".bin"):
         return (
             f"{name!r} looks like weights, which alone do not say what network they belong to. Give the network and"
-            f" --weights {name}: FILE.py:function or torchvision:NAME; or name both in a model card (FILE.toml)."
+            f" {spelled('weights', name)}: FILE.py:function or torchvision:NAME; or name both in a model card"
+            " (FILE.toml)."
         )
     return f"There is no model {name!r}.{_of_torchvision(name) or did_you_mean(name, zoo_names())} Give {forms}."
 

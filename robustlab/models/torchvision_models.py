@@ -12,7 +12,7 @@ import torch
 import torchvision
 from torch import nn
 
-from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.errors import UserError, did_you_mean, spelled
 from robustlab.models.card import MOST_CLASSES
 from robustlab.models.classifier import Classifier
 from robustlab.models.weights import load_state, read_weights
@@ -134,11 +134,11 @@ def _file(name: str, weights: str | Path | None, chosen: Any, offered: list[str]
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(chosen.url).path).name
     if path.is_file():
         return path
-    others = "give a file (--weights FILE), or take untrained weights (--weights random)"
+    others = f"give a file ({spelled('weights')}), or take untrained weights ({spelled('weights', 'random')})"
     if not download:
         raise UserError(
             f"The weights {chosen.name} of torchvision:{name} are not on this machine ({path}). Let them be downloaded"
-            f" (--download), {others}."
+            f" ({spelled('download', True)}), {others}."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

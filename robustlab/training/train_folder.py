@@ -11,7 +11,7 @@ from typing import Any, Self, cast
 import msgspec
 import torch
 
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.base.files import JobFolder
 from robustlab.base.reading import read_json
 from robustlab.models.card import ModelCard, read_model_card
@@ -57,7 +57,8 @@ class TrainFolder(JobFolder):
             return cast("dict[str, Any]", torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
         except Exception as error:  # torch.load raises whatever the damaged part makes it raise
             raise UserError(
-                f"{self.folder / CHECKPOINT} is damaged ({type(error).__name__}). Train again with --overwrite."
+                f"{self.folder / CHECKPOINT} is damaged ({type(error).__name__}). Train again with"
+                f" {spelled('overwrite', True)}."
             ) from error
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:

@@ -253,7 +253,7 @@ def test_forms_that_are_taken(make: Callable[[Tensor], Any], images: Tensor) -> 
     ("out", "images", "message"),
     [
         (torch.zeros(4), SEVERAL, r"torch.stack\(\[-z, z\], 1\)"),
-        (torch.zeros(4, 1), SEVERAL, r"torch.stack\(\[1 - p, p\], 1\), and --outputs probabilities"),
+        (torch.zeros(4, 1), SEVERAL, r"torch.stack\(\[1 - p, p\], 1\), and outputs='probabilities'"),
         (torch.zeros(1), ONE, "one number an image"),
         (torch.zeros(1, 1), ONE, "one number an image"),
         (torch.tensor(1.0), ONE, r"float logits of shape \(1, K\)"),

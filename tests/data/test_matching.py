@@ -92,7 +92,7 @@ def test_fewer_classes_with_other_names() -> None:
         match=r"has 2 classes and net has 4.*\('cat', .*\) or number of an output, 0 to 3.*'lion', '7' do not",
     ):
         labels(made(["lion", "7"]), ANIMALS, 4)
-    with pytest.raises(UserError, match="number of an output, 0 to 8 .they have no names.*--labels predicted"):
+    with pytest.raises(UserError, match="number of an output, 0 to 8 .they have no names.*labels='predicted'"):
         labels(made(["lion"]), None, 9)
 
 

@@ -58,7 +58,7 @@ def test_the_environment_names_the_root(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("ROBUSTLAB_DATA", str(tmp_path))
     assert len(load_data("mnist")) == 20
     monkeypatch.delenv("ROBUSTLAB_DATA")
-    with pytest.raises(UserError, match="--data-root .* ROBUSTLAB_DATA. Expected there: MNIST/raw"):
+    with pytest.raises(UserError, match="data_root .* ROBUSTLAB_DATA. Expected there: MNIST/raw"):
         load_data("mnist")
 
 
@@ -74,7 +74,7 @@ def test_the_environment_names_the_root(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_missing_files_are_named(tmp_path: Path, name: str, place: str) -> None:
-    with pytest.raises(UserError, match=f"(?s)'{name}' was not found.*{place}.*--data-root.*--download"):
+    with pytest.raises(UserError, match=f"(?s)'{name}' was not found.*{place}.*data_root.*download=True"):
         load_data(name, data_root=tmp_path)
     assert not list(tmp_path.rglob("*"))  # nothing was made or fetched
 

@@ -115,7 +115,7 @@ def test_a_model_whose_logits_all_tie_has_a_least_likely_class_all_the_same(imag
 
 
 def test_without_labels_the_flag_is_asked_for(images: Tensor, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="40 of the 40 .* have no label.*--labels predicted"):
+    with pytest.raises(UserError, match="40 of the 40 .* have no label.*labels='predicted'"):
         robustlab.evaluate(linear(0), unlabelled(images), "pgd", output=tmp_path / "run", listener=QUIET)
     assert not (tmp_path / "run").exists()
 

@@ -203,7 +203,7 @@ def test_a_model_that_raises_under_attack_is_never_robust(
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (KeyError("layer"), r"failed on clean images \(chunk 1\): KeyError: 'layer'.*--resume"),
+        (KeyError("layer"), r"failed on clean images \(chunk 1\): KeyError: 'layer'.*resume=True"),
         (float("nan"), r"NaN or infinite values on clean images \(chunk 1\)"),
     ],
 )

@@ -51,7 +51,7 @@ def test_size_and_normalisation_are_those_of_the_weights() -> None:
 
 
 def test_default_weights_come_from_the_cache(cache: Path) -> None:
-    with pytest.raises(UserError, match="not on this machine .*--download.*--weights FILE.*--weights random"):
+    with pytest.raises(UserError, match="not on this machine .*download=True.*give a file .weights.*weights='random'"):
         load_model(f"torchvision:{SMALL}")
     assert not cache.exists()
     theirs = torchvision.models.get_model(SMALL)
@@ -65,7 +65,7 @@ def test_default_weights_come_from_the_cache(cache: Path) -> None:
 def test_a_download_that_fails(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")  # nobody listens there
-    with pytest.raises(UserError, match="could not be downloaded .*--weights random"):
+    with pytest.raises(UserError, match="could not be downloaded .*weights='random'"):
         load_model(f"torchvision:{SMALL}", download=True)
     assert list(cache.iterdir()) == []
 
