@@ -15,7 +15,7 @@ from robustlab.evaluation.studies.audit.choosing import which
 from robustlab.evaluation.studies.audit.comparisons import COVERED
 from robustlab.evaluation.studies.audit.finding import TOLERATED, Finding, Status, judged, mostly, worst
 from robustlab.evaluation.studies.audit.rows import with_rows
-from robustlab.evaluation.studies.audit.study import CHECKS, FAILED, not_asked, record_of
+from robustlab.evaluation.studies.audit.study import CHECKS, not_asked, record_of
 from robustlab.evaluation.studies.audit.subject import Subject
 from robustlab.verification.checks import Compared, shown
 
@@ -92,7 +92,7 @@ def _contradictions(check: Check, stored: Json, subject: Subject) -> Iterator[st
         yield f"its status is {status!r}, and its numbers are {shown(numbers)}"
         return
     yield from _odd_shares(numbers, "numbers")
-    if measured.startswith(FAILED):
+    if "error" in numbers:  # the model failed, and nothing was asked
         return
     rows = with_rows(check.name, Finding("pass", ""), subject.ran)
     yield from _differences({"run": numbers.get("run")}, {"run": rows.numbers.get("run")})

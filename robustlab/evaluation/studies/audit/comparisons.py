@@ -70,10 +70,10 @@ def one_step(subject: Subject) -> Finding:
     if not many:
         return not_run("The suite has no gradient attack of several steps.")
     step = subject.run(subject.plain(FGSM)).success
-    broken = torch.stack([each.broken for each in many]).any(0)
-    only_step, n = int((step & ~broken).sum()), len(subject)
+    by_many = torch.stack([each.success for each in many]).any(0)
+    only_step, n = int((step & ~by_many).sum()), len(subject)
     measured = (
-        f"One step broke {int(step.sum())} of {counted(n)}, many steps {int(broken.sum())}; {only_step} fell to one"
+        f"One step broke {int(step.sum())} of {counted(n)}, many steps {int(by_many.sum())}; {only_step} fell to one"
         " step only."
     )
     weaker = [each.name for each in many if _weaker(each, step)]
@@ -85,7 +85,7 @@ def one_step(subject: Subject) -> Finding:
 
 
 def _weaker(attacked: Attacked, step: Tensor) -> bool:
-    only_many, only_step = int((attacked.broken & ~step).sum()), int((step & ~attacked.broken).sum())
+    only_many, only_step = int((attacked.success & ~step).sum()), int((step & ~attacked.success).sum())
     return only_step > only_many and mcnemar(only_many, only_step) < 0.05
 
 
@@ -101,7 +101,7 @@ def transfer(subject: Subject) -> Finding:
     """Do images that were crafted on another model break what the attack on the model itself did not?"""
     attack = subject.plain(MIFGSM, steps=TRANSFER_STEPS)
     sources = subject.others or [("a copy smoothed by noise", Smoothed(subject))]
-    found, tried = torch.zeros_like(subject.broken), []
+    found, tried = torch.zeros_like(subject.success), []
     for name, surrogate in sources:
         with torch.no_grad():
             known = ask(surrogate, subject.x[:1]).shape[1]
@@ -131,11 +131,11 @@ class Smoothed(nn.Module):
 
 def random_noise(subject: Subject) -> Finding:
     """Does random noise of the same size do as well?"""
-    n, broken = len(subject), subject.broken
-    turned = torch.zeros_like(broken)
+    n, found = len(subject), subject.success
+    noisy = torch.zeros_like(found)
     for number in range(DRAWS):
-        turned |= subject.turned(noise(subject, number))
-    only_noise, by_noise, by_attack = int((turned & ~broken).sum()), int(turned.sum()), int(broken.sum())
+        noisy |= subject.succeeds(noise(subject, number))
+    only_noise, by_noise, by_attack = int((noisy & ~found).sum()), int(noisy.sum()), int(found.sum())
     measured = (
         f"{DRAWS} random points at the edge of the budget broke {by_noise} of {counted(n)}, {subject.white_name} broke"
         f" {by_attack}; {only_noise} fell to noise only."
@@ -149,12 +149,12 @@ def random_noise(subject: Subject) -> Finding:
 def huge_eps(subject: Subject) -> Finding:
     """With a budget that reaches across the whole range of an image, does everything fall?"""
     eps = diameter(subject.suite.threat.norm, subject.x[0].numel())
-    standing = torch.arange(len(subject), device=subject.device)
+    still_right = torch.arange(len(subject), device=subject.device)
     left: list[int] = []
     for member in subject.climbing:
-        if len(standing) or not left:
-            standing = standing[~subject.run(_unbounded(subject, member, eps), standing).success]
-            left.append(len(standing))
+        if len(still_right) or not left:
+            still_right = still_right[~subject.run(_unbounded(subject, member, eps), still_right).success]
+            left.append(len(still_right))
     n, chance = len(subject), 1 / subject.classes
     first = subject.leading.name
     first = f"PGD on the loss of {first}" if isinstance(subject.leading_attack, APGD) else first

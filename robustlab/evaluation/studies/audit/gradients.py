@@ -47,9 +47,9 @@ def gradient(subject: Subject) -> Finding:
     lost = int(torch.stack(undefined).any(0).sum())  # one step along NaN ends an attack, whatever the other losses do
     each = ", ".join(f"{k} with {loss}" for loss, k in by_loss.items())
     measured = (
-        "The gradient is exactly zero, at the clean image or, where that is no hit yet, at a random point at the edge"
-        f" of the budget, on {each}, of {counted(n)}; on {faint} it is under {TINY:g} with every loss, on {lost} it is"
-        " NaN or infinite."
+        "The gradient is exactly zero, at the clean image or, where that is no success yet, at a random point at the"
+        f" edge of the budget, on {each}, of {counted(n)}; on {faint} it is under {TINY:g} with every loss, on {lost}"
+        " it is NaN or infinite."
     )
     some = max(by_loss.values())
     status = worst(
@@ -62,7 +62,8 @@ def gradient(subject: Subject) -> Finding:
 def _size(subject: Subject, images: Tensor, loss: str) -> Tensor | None:
     """(n,) the largest absolute value of each image's gradient; None where the outputs do not depend on the images.
 
-    inf for images that have fallen, from which no attack goes on (there, DLR may be constant); NaN where not finite.
+    inf for images that are a success already, from which no attack goes on (there, DLR may be constant). NaN where not
+    finite.
     """
 
     def sizes(batch: int) -> Tensor | None:
@@ -80,8 +81,8 @@ def _size(subject: Subject, images: Tensor, loss: str) -> Tensor | None:
                 return None
             size = slope.flatten(1).abs().amax(1)
             predicted, y = logits.argmax(1), subject.y[i : i + batch]
-            fallen = predicted != y if targets is None else predicted == targets
-            found.append(torch.where(size.isfinite(), torch.where(fallen, torch.inf, size), torch.nan))
+            success = predicted != y if targets is None else predicted == targets
+            found.append(torch.where(size.isfinite(), torch.where(success, torch.inf, size), torch.nan))
         return torch.cat(found)
 
     return subject.batches.fit(sizes)

@@ -88,8 +88,8 @@ def confidence(subject: Subject) -> Finding:
     clean, lowest = subject.clean.wrong, torch.full((len(subject),), torch.inf, device=subject.device)
     for each in subject.white:
         if each.verdict is not None:
-            lowest = torch.where(each.broken, torch.minimum(lowest, each.verdict.confidence), lowest)
-    attacked = lowest[subject.broken].tolist()
+            lowest = torch.where(each.success, torch.minimum(lowest, each.verdict.confidence), lowest)
+    attacked = lowest[subject.success].tolist()
     k, n = sum(p >= SURE for p in (*clean, *attacked)), len(clean) + len(attacked)
     if not n:
         return not_run("There was no wrong answer, neither on the run's clean images nor under attack.")

@@ -40,19 +40,19 @@ def inside(subject: Subject) -> Finding:
 
 def rounding(subject: Subject) -> Finding:
     """Successes that no attack of the suite keeps when its image is rounded to 8 bits."""
-    broken = subject.broken
-    rounded = torch.zeros_like(broken)
+    success = subject.success
+    rounded = torch.zeros_like(success)
     for each in subject.white:
         if each.verdict is not None:
-            rounded |= each.broken & each.verdict.success_8bit
-    n, lost = len(subject), int((broken & ~rounded).sum())
-    if not broken.any():
+            rounded |= each.success & each.verdict.success_8bit
+    n, lost = len(subject), int((success & ~rounded).sum())
+    if not success.any():
         return not_run("There was no success to round.")
     # the number stands, for images that need not be files; it is never a failure of the attack
     status: Status = "warn" if mostly(lost, n, TOLERATED) else "pass"
     measured = (
-        f"{lost} of {counted(int(broken.sum()), 'broken image')}, of {n} in all, are broken no more after rounding to 8"
-        " bits."
+        f"{lost} of {counted(int(success.sum()), 'broken image')}, of {n} in all, are broken no more after rounding to"
+        " 8 bits."
     )
     return Finding(status, measured, {"lost": share(lost, n)})
 

@@ -69,13 +69,13 @@ class Ran:
             tries = getattr(member.attack, "restarts", 1)
             if tries > 1 and not member.attack.aims:
                 tried = [line for line in self.lines[member.name] if line.error is None]
-                broken = [line.rank or 0 for line in tried if line.succeeded]
-                before = sum(rank < tries - 1 for rank in broken)
+                ranks = [line.rank or 0 for line in tried if line.succeeded]
+                before = sum(rank < tries - 1 for rank in ranks)
                 name = f"the last random start of {member.name}"
-                found.append(Rival(name, "those before", len(broken) - before, len(tried) - before))
+                found.append(Rival(name, "those before", len(ranks) - before, len(tried) - before))
         return [rival for rival in found if rival.n]
 
-    def fallen_below(self) -> list[Rival]:
+    def succeeded_below(self) -> list[Rival]:
         """What fell at a smaller budget, and is robust at this one: an adversarial inside the budget is known."""
         every = [line for lines in self.lines.values() for line in lines]
         robust = {line.id for line in every} - {line.id for line in every if line.succeeded or line.error is not None}
@@ -94,16 +94,16 @@ class Ran:
             if not these(member.attack) or not others:
                 continue
             met = self._tried(member.name).intersection(*map(self._tried, others))
-            left = met.difference(*map(self._broken, others))
+            left = met.difference(*map(self._successes, others))
             said = others[0] if len(others) == 1 else "the gradient attacks"
             if left:
-                found.append(Rival(member.name, said, len(left & self._broken(member.name)), len(left)))
+                found.append(Rival(member.name, said, len(left & self._successes(member.name)), len(left)))
         return found
 
     def _tried(self, name: str) -> set[int]:
         return {line.id for line in self.lines[name] if line.error is None}
 
-    def _broken(self, name: str) -> set[int]:
+    def _successes(self, name: str) -> set[int]:
         return {line.id for line in self.lines[name] if line.succeeded}
 
 
@@ -111,7 +111,7 @@ class Ran:
 Question = tuple[Callable[[Ran], list[Rival]], Status]
 QUESTIONS: dict[str, tuple[Question, ...]] = {
     "black-box": ((Ran.score_based, "fail"),),
-    "converged": ((Ran.on_distance, "warn"), (Ran.fallen_below, "fail")),
+    "converged": ((Ran.on_distance, "warn"), (Ran.succeeded_below, "fail")),
     "one-step": ((Ran.one_step, "fail"),),
     "restarts": ((Ran.last_restarts, "warn"),),
 }

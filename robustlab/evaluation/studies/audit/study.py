@@ -25,7 +25,6 @@ Json = dict[str, Any]
 # in the order of the page: the model, the search, its rivals, its points
 CHECKS: tuple[Check, ...] = (*outputs.CHECKS, *gradients.CHECKS, *comparisons.CHECKS, *points.CHECKS)
 _OWN = {each.name for each in comparisons.CHECKS} | {"converged"}  # with attacks of the audit's own
-FAILED = "The model failed: "
 _ATTACKS = {each.name for each in points.CHECKS} | _OWN | {"confidence"}
 
 
@@ -99,7 +98,8 @@ def _asked(check: Check, subject: Subject) -> Finding:
     except Exception as error:  # a model raises what it likes, and the run's numbers stand without this one
         if fatal(error):
             raise
-        return not_run(f"{FAILED}{kind_and_line(error)}.")
+        reason = kind_and_line(error)
+        return Finding("not run", f"The model failed: {reason}.", {"error": reason})
 
 
 def not_asked(check: Check, subject: Subject) -> str | None:

@@ -42,7 +42,7 @@ class Attacked:
     attack: Attack
     outcome: Outcome | None
     verdict: Verdict | None
-    broken: Tensor
+    success: Tensor
     error: str = ""
 
 
@@ -85,7 +85,7 @@ class Subject:
         """(n, K) on the clean images."""
         return self.batches.fit(lambda size: logits_of(self.model, self.x, size))
 
-    def turned(self, images: Tensor) -> Tensor:
+    def succeeds(self, images: Tensor) -> Tensor:
         """(n,) bool: one image for each sample, is it what the attacker wants?"""
         answers = self.batches.fit(lambda size: looks_of(self.model, images, size, self.evaluations)).argmax(2)
         return most(answers != self.y if self.targets is None else answers == self.targets)
@@ -177,8 +177,8 @@ class Subject:
                 raise
             none = torch.zeros_like(self.y, dtype=torch.bool)
             return Attacked(name, attack, None, None, none, kind_and_line(error))
-        broken = outcome.success & verdict.success & verdict.inside & ~outcome.invalid
-        return Attacked(name, attack, outcome, verdict, broken)
+        success = outcome.success & verdict.success & verdict.inside & ~outcome.invalid
+        return Attacked(name, attack, outcome, verdict, success)
 
     @cached_property
     def losses(self) -> Tensor:
@@ -192,18 +192,18 @@ class Subject:
         self.losses.view(-1).scatter_reduce_(0, at, seen.loss[live].to(self.losses.dtype), "amax")
 
     @cached_property
-    def broken(self) -> Tensor:
+    def success(self) -> Tensor:
         """(n,) bool: by any gradient attack of the suite."""
-        return torch.stack([each.broken for each in self.white]).any(0)
+        return torch.stack([each.success for each in self.white]).any(0)
 
     @property
     def left(self) -> Tensor:
         """Positions of the samples that withstood them all."""
-        return (~self.broken).nonzero()[:, 0]
+        return (~self.success).nonzero()[:, 0]
 
     def found(self, attack: Attack, **more: Any) -> Tensor:
         """(n,) bool: what withstood the gradient attacks and falls to this one."""
-        found = torch.zeros_like(self.broken)
+        found = torch.zeros_like(self.success)
         if len(self.left):
             found[self.left] = self.run(attack, self.left, **more).success
         return found

@@ -118,7 +118,7 @@ CASES: dict[str, tuple[Ran, str, list[Rival]]] = {
     ),
     "fell at a smaller budget": (
         ran(["pgd"], tried("pgd", range(50), range(10)), below=frozenset({3, 20, 21})),
-        "fallen_below",
+        "succeeded_below",
         [Rival("the curve's attack at a smaller budget", "the suite", 2, 40)],
     ),
 }
@@ -132,7 +132,7 @@ def test_what_rows_say(case: str) -> None:
 
 def test_nothing_was_asked_of_no_sample() -> None:
     empty = ran([*GRADIENTS, "fab-t", "square"], *(tried(name, []) for name in (*GRADIENTS, "fab-t", "square")))
-    for question in ("score_based", "on_distance", "one_step", "last_restarts", "fallen_below"):
+    for question in ("score_based", "on_distance", "one_step", "last_restarts", "succeeded_below"):
         assert getattr(empty, question)() == []
     assert empty.unconfirmed() == 0
 
