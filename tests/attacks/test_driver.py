@@ -268,6 +268,23 @@ def test_5_gradients_are_contiguous_and_parameters_collect_none(sample: tuple[Te
     assert all(p.grad is None and p.requires_grad for p in net.parameters())
 
 
+def test_a_watch_is_told_what_the_attack_is_told(net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
+    x, y = sample
+    told: list[Tensor] = []
+    watched: list[tuple[list[int], Tensor]] = []
+
+    class Noting(PGD):
+        def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
+            told.append(seen.loss)
+            return super().tell(rows, state, seen, draw)
+
+    attack = Noting(eps=1e-6, steps=3)
+    outcome = attack.run(net, x, y, watch=lambda rows, seen: watched.append((rows.age.unique().tolist(), seen.loss)))
+    assert [ages for ages, _ in watched] == [[0], [1], [2]]
+    assert all(torch.equal(loss, seen) for loss, (_, seen) in zip(told, watched, strict=True))
+    assert same(outcome, attack.run(net, x, y))
+
+
 # --- success is what the given model says ---------------------------------------------------------------------
 
 
