@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 
 from robustlab.base.errors import UserError, did_you_mean, spelled
 
 LARGEST = 2**63 - 1  # what torch can count with
-LONGEST = 255  # bytes in a name: what file systems take
 
 
 def check_device(name: str) -> str:
@@ -42,10 +40,3 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if not any(value is each or (value == each and type(value) is type(each)) for each in choices):
         words = ", ".join(map(str, choices))
         raise UserError(f"{name} must be one of {words}; got {value!r}.{did_you_mean(str(value), map(str, choices))}")
-
-
-def check_path(text: str) -> None:
-    """No name in a path is longer than file systems take."""
-    for part in text.split("/"):
-        if (size := len(os.fsencode(part))) > LONGEST:
-            raise UserError(f"The name {part[:20]}...{part[-10:]} has {size} bytes; file systems take {LONGEST}.")

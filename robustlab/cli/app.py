@@ -1,4 +1,4 @@
-"""The application that the commands belong to, and the types that their flags share."""
+"""The application that the commands belong to, and what is checked of every word."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from cyclopts import UNSET, App, Parameter, Token, convert
 
 from robustlab import __version__
 from robustlab.base.errors import UserError
-from robustlab.base.typed import check_path
 
 
 def _inside(kind: Any) -> list[Any]:
@@ -28,7 +27,7 @@ def _checked(kind: Any, tokens: Sequence[Token]) -> Any:
         if word == "":
             raise ValueError("an empty value was given. Give one, or leave it out.")
         if Path in kinds:
-            check_path(word)
+            _check_path(word)
         if int in kinds and "." in word:
             raise ValueError("a whole number is expected")
         if int in kinds and len(word) > DIGITS:
@@ -36,6 +35,13 @@ def _checked(kind: Any, tokens: Sequence[Token]) -> Any:
         if float in kinds and word.strip("+-").lower() in ("nan", "inf", "infinity"):
             raise ValueError(f"a finite number is expected, got {word}.")
     return convert(kind, tokens)
+
+
+def _check_path(text: str) -> None:
+    """No name in a path is longer than file systems take."""
+    for part in text.split("/"):
+        if (size := len(os.fsencode(part))) > LONGEST:
+            raise UserError(f"The name {part[:20]}...{part[-10:]} has {size} bytes; file systems take {LONGEST}.")
 
 
 app = App(
@@ -46,6 +52,7 @@ app = App(
     default_parameter=Parameter(converter=_checked),
 )
 
+LONGEST = 255  # bytes in a name: what file systems take
 DIGITS = 18  # of whole numbers that fit into 64 bits for certain
 
 

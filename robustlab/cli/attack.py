@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -15,7 +15,7 @@ from robustlab.attacks.suite import DEFAULT_CARD, check_suite
 from robustlab.base.cards import card_names
 from robustlab.base.errors import UserError
 from robustlab.base.words import visible, visible_json
-from robustlab.cli.app import app, command_line
+from robustlab.cli.app import DIGITS, app, command_line
 from robustlab.cli.flags import (
     DATA_HELP,
     DATA_PANEL,
@@ -31,6 +31,7 @@ from robustlab.cli.flags import (
 )
 from robustlab.evaluation.options import Options
 from robustlab.models.zoo import card_path
+from robustlab.threat.model import BudgetNorm
 
 if TYPE_CHECKING:
     from robustlab.evaluation.listener import Listener
@@ -59,7 +60,7 @@ class AttackFlags:
     """Craft every attack on these models alone (several: on the mean of their logits), and show the attacked ones only
     the finished images: a transfer attack. Names as MODEL; give MODEL first."""
 
-    norm: Literal["linf", "l2", "l1"] | None = None
+    norm: BudgetNorm | None = None
     """Norm of the threat model; overrides the card."""
 
     eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
@@ -245,7 +246,7 @@ def parse_limit(text: str) -> int | None:
         return None
     if not (text.isascii() and text.isdecimal()) or not text.strip("0"):
         raise UserError(f"--limit is a number of samples of at least 1, or all; got {text!r}.")
-    if len(text) > 18:
+    if len(text) > DIGITS:
         raise UserError(f"--limit {text:.30} is more than any data set has; for everything write --limit all.")
     return int(text)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -12,6 +12,7 @@ from robustlab.base.typed import check_whole
 from robustlab.base.words import visible
 from robustlab.cli.app import app
 from robustlab.cli.flags import DATA_HELP, OWN, DataFlags, Flag
+from robustlab.data import Split
 
 
 @app.command
@@ -22,7 +23,7 @@ def data(
     output: Path | None = None,
     count: int = 160,
     images: Flag = False,
-    split: Literal["train", "val", "test"] = "test",
+    split: Split = "test",
     seed: int | None = None,
     files: DataFlags = DataFlags(),
 ) -> int:

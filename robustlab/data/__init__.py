@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast, get_args
 
 from robustlab.base.errors import UserError, did_you_mean
 from robustlab.base.lazy import locate
@@ -35,7 +35,8 @@ DATA: dict[str, str] = {
 }
 WITH_PATH = ("npz", "folder")
 SQUARE = ("road-signs", "gtsrb")  # their images can be had in any size, as those of a folder
-SPLITS = ("train", "val", "test")
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[str, ...] = get_args(Split)
 
 
 @dataclass(frozen=True, eq=False)

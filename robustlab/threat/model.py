@@ -11,7 +11,8 @@ from robustlab.base.errors import UserError, did_you_mean
 
 Norm = Literal["linf", "l2", "l1", "l0"]
 NORMS: tuple[str, ...] = get_args(Norm)
-BUDGET_NORMS = ("linf", "l2", "l1")  # those with a projection
+BudgetNorm = Literal["linf", "l2", "l1"]  # those with a projection
+BUDGET_NORMS: tuple[str, ...] = get_args(BudgetNorm)
 TOLERANCE = 1e-6  # of max(1, eps): what rounding to float32 may add to a distance
 
 

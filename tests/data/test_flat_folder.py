@@ -122,5 +122,5 @@ def test_images_of_many_sizes_get_a_proposal(tmp_path: Path) -> None:
     for i, (wide, high) in enumerate([(640, 480), (300, 200), (320, 240)]):
         (tmp_path / "a").mkdir(exist_ok=True)
         Image.new("RGB", (wide, high)).save(tmp_path / "a" / f"{i}.png")
-    with pytest.raises(UserError, match=r"middle of all is 320x240\), for instance --size 64 .* or 240x320"):
+    with pytest.raises(UserError, match=r"middle of all is 320x240\), for instance size=64 .* or 240x320"):
         load_data(f"folder:{tmp_path}")

@@ -11,7 +11,6 @@ import torch
 
 from robustlab.base.errors import RunError
 from robustlab.base.files import resumable
-from robustlab.cli.train_clock import TrainClock
 from robustlab.data import Data
 from robustlab.models import load_model
 from robustlab.threat.model import ThreatModel
@@ -101,40 +100,6 @@ def test_what_is_worth_a_warning() -> None:
     assert len(warnings(entry(2, loss=float("inf")))) == 1
 
 
-def moment(epoch: int, batch: int, seconds: float) -> Moment:
-    return Moment(epoch, 3, batch, 10, seconds, 80.0)
-
-
-def test_the_clock_counts_batches_and_measuring() -> None:
-    time = [0.0]
-    clock = TrainClock(3, 0, now=lambda: time[0])
-    assert clock.left() == 0 and clock.is_guess
-    time[0] = 4.0
-    clock.batch(moment(1, 2, 4.0))
-    assert clock.left() == 8 * 2 + 2 * 20 and clock.is_guess  # what measuring takes is not known yet
-    assert clock.current == "epoch 1 of 3, batch 2 of 10, 80 images a second"
-    time[0] = 20.0
-    clock.batch(moment(1, 10, 20.0))
-    assert "measuring" in clock.current
-    time[0] = 25.0
-    clock.finish(1)
-    time[0] = 27.0
-    clock.batch(moment(2, 1, 2.0))
-    assert not clock.is_guess and clock.left() == 9 * 2 + 5 + 25
-    assert clock.line().startswith(
-        "1 of 3 epochs, now epoch 2 of 3, batch 1 of 10, 80 images a second; about 48 s left"
-    )
-    time[0] = 30.0
-    assert clock.left() == 45
-
-
-def test_a_resumed_training_has_its_epochs_behind_it() -> None:
-    clock = TrainClock(3, 2, now=lambda: 0.0)
-    assert (clock.done, clock.total) == (2, 3)
-    clock.finish(3)
-    assert clock.done == 3 and clock.current == ""
-
-
 @pytest.mark.parametrize(
     ("images", "batch", "epochs"), [(2, 16, 60), (150, 18, 34), (1000, 125, 38), (10_000, 128, 12)]
 )
@@ -165,5 +130,5 @@ def test_an_interrupt_says_that_something_is_kept_only_where_it_is(tmp_path: Pat
         train("cnn", DATA, replace(RECIPE, epochs=1), output=folder, device="cpu")
     with pytest.raises(KeyboardInterrupt) as stopped, resumable(folder):
         train("cnn", DATA, RECIPE, output=folder, device="cpu", told=Told(batch=stop), overwrite=other)
-    assert str(stopped.value) == (f"--output {folder} --resume" if where == "after an epoch" else "")
+    assert str(stopped.value) == (f"output {folder} resume=True" if where == "after an epoch" else "")
     assert folder.exists() == (where != "before the first epoch")
