@@ -24,6 +24,7 @@ from robustlab.training.batches import augmented, learning_rate, shuffled
 from robustlab.training.checks import collapse, loss_and_accuracy
 
 DEFENSE = {"method": "n-fgsm", "eps": "8/255", "ramp": 1.0}
+HERE = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
 SMALL = Recipe(epochs=3, batch_size=32, lr=0.05, shift=1, dropout=0.2, l1=1e-5, check_size=20)
 
 
@@ -116,7 +117,7 @@ def test_a_stopped_run_resumes_to_the_same_bytes(tmp_path: Path, defense: dict[s
 SCRIPT = """
 import sys
 from pathlib import Path
-from test_training import SMALL, fit
+from tests.training.test_training import SMALL, fit
 from dataclasses import replace
 fit(Path(sys.argv[1]), replace(SMALL, epochs=40), resume=True)
 """
@@ -125,11 +126,7 @@ fit(Path(sys.argv[1]), replace(SMALL, epochs=40), resume=True)
 @pytest.mark.slow
 def test_resume_after_kill_9(tmp_path: Path) -> None:
     def start(name: str) -> subprocess.Popen[bytes]:
-        here = Path(__file__).resolve().parents[1]
-        path = os.pathsep.join([str(here), str(here.parent)])
-        return subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(tmp_path / name)], env={**os.environ, "PYTHONPATH": path}
-        )
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path / name)], env=HERE)
 
     assert start("whole").wait(300) == 0
     process = start("killed")
@@ -325,10 +322,10 @@ import os, shutil, sys
 from dataclasses import replace
 from pathlib import Path
 import torch
-from killing import die_at
+from tests.killing import die_at
 from robustlab.base.errors import UserError
 from robustlab.models import load_model
-from test_training import SMALL, fit, is_finished
+from tests.training.test_training import SMALL, fit, is_finished
 
 torch.set_num_threads(1)
 os.fsync = lambda file: None
@@ -380,8 +377,6 @@ assert swapped > 1, swapped
 
 @pytest.mark.slow
 def test_killed_while_it_replaces_a_training(tmp_path: Path) -> None:
-    here = Path(__file__).resolve().parents[1]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env={**HERE, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
