@@ -23,7 +23,7 @@ from robustlab.evaluation.options import Options
 from robustlab.evaluation.plan import Plan, settle
 from robustlab.evaluation.processes import World
 from robustlab.evaluation.randomised import long_run
-from robustlab.evaluation.record import data_lines
+from robustlab.evaluation.record import about, configuration, data_lines
 from robustlab.evaluation.studies import STUDIES
 from robustlab.evaluation.studies.base import Job, Study
 from robustlab.runs import Run, StoredRun, read_run
@@ -82,13 +82,16 @@ def evaluate(
             left_as_found.callback(give_back, folder)
         else:
             folder = settled(Path(output))
-        config = plan.config() | ({"studies": [study.name for study in studies]} if studies else {})
+        config = configuration(plan) | ({"studies": [study.name for study in studies]} if studies else {})
         if world.agree(config) != config:
             raise UserError("The processes of this run were started with different configurations.")
-        facts = plan.facts() | {"name": folder.name, "command": command}
+        facts = about(plan) | {"name": folder.name, "command": command}
         facts["operational"] = {"device": str(device), "batch_size": plan.batch_size, "processes": world.size}
-        lines = lambda: data_lines(plan.data)  # noqa: E731, only the first process needs them
-        with world.open(folder, config, facts, lines, resume=resume, overwrite=overwrite, say=listener.say) as run:
+        if world.first:  # makes the folder and holds its lock, the others write their units beside it
+            lines, say = data_lines(plan.data), listener.say
+            run = Run.create(folder, config, lines, about=facts, resume=resume, overwrite=overwrite, say=say)
+        world.wait()
+        with run if world.first else Run.beside(folder) as run:
             plan.search_as_recorded(run.info)
             if not run.finished:
                 _evaluate(plan, run, world, listener, studies)

@@ -38,7 +38,6 @@ from robustlab.evaluation.judging import logits_of
 from robustlab.evaluation.listener import Listener, Say
 from robustlab.evaluation.options import Options
 from robustlab.evaluation.randomised import averaged, averaging_of, check_targets, how_averaged
-from robustlab.evaluation.record import about, configuration
 from robustlab.evaluation.surrogates import as_one, check_surrogates, surrogates_of
 from robustlab.models.classifier import Classifier
 from robustlab.models.search_copy import SearchCopy, make_search_copy
@@ -97,23 +96,6 @@ class Plan:
     @property
     def randomised(self) -> set[str]:
         return {each.model.name for each in self.everyone if each.randomised}
-
-    def config(self) -> dict[str, Any]:
-        """What decides outcomes."""
-        drawing: dict[str, Any] = {}
-        if self.curve:
-            drawing = {"attack": (self.nearest or self.suite.curve_member).name, "eps": list(self.curve)}
-            drawing |= {"from": "distances"} if self.nearest else {}
-        models = [each.model for each in self.attacked]
-        options = replace(self.options, chunk_size=self.chunk_size)
-        return configuration(models, self.data, self.suite, options, drawing, self.crafted_on, self.averaging)
-
-    def facts(self) -> dict[str, Any]:
-        """The rest of run.json, as far as it is known before the run; ask before `search_as_recorded`."""
-        models, copies = [each.model for each in self.attacked], [each.copy for each in self.attacked]
-        surrogates = [(each.model, each.copy) for each in self.surrogates]
-        facts = about(models, copies, self.data, self.suite, self.device, surrogates)
-        return facts | {"warnings": self.warnings} | ({"randomised": True} if self.randomised else {})
 
     def search_as_recorded(self, info: Mapping[str, Any]) -> None:
         """Use search copies where the run in this run.json was started with them: all its units search alike."""

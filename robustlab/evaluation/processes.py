@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-
-from robustlab.runs import Run
 
 T = TypeVar("T")
 
@@ -62,22 +59,3 @@ class World:
         """Until every process is here."""
         if self.size > 1:
             dist.barrier()
-
-    def open(
-        self,
-        folder: Path,
-        config: Mapping[str, Any],
-        about: Mapping[str, Any],
-        data_lines: Callable[[], Iterable[Mapping[str, Any]]],
-        *,
-        resume: bool,
-        overwrite: bool,
-        say: Callable[[str], None],
-    ) -> Run:
-        """The run folder: the first process makes it and holds its lock, the others write their units beside it."""
-        if self.first:
-            run = Run.create(folder, config, data_lines(), about=about, resume=resume, overwrite=overwrite, say=say)
-            self.wait()
-            return run
-        self.wait()
-        return Run.beside(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -11,36 +10,27 @@ import msgspec
 import torch
 
 from robustlab.attacks.parameters import THREAT
-from robustlab.attacks.suite import Member, Suite
+from robustlab.attacks.suite import Member
 from robustlab.base.environment import describe_device, git_state, versions
 from robustlab.data import Data
 from robustlab.evaluation.cascade import perturbation_scale
-from robustlab.evaluation.options import Options
+from robustlab.evaluation.plan import Participant, Plan
 from robustlab.models.classifier import Classifier
-from robustlab.models.search_copy import SearchCopy
+
+# options that are in the configuration always
+_DECIDING = ("seed", "search_copy", "precision", "compile", "full", "keep", "audit", "save_adversarial")
 
 
-def configuration(
-    models: Sequence[Classifier],
-    data: Data,
-    suite: Suite,
-    options: Options,
-    curve: Mapping[str, Any],
-    surrogates: Sequence[Sequence[Classifier]],
-    randomised: Sequence[Mapping[str, int]],
-) -> dict[str, Any]:
-    """Everything that decides outcomes, and nothing else: this is what the configuration hash covers.
-
-    curve: as `runs.Run.create` describes it. surrogates: of each model, what its images are crafted on. randomised: of
-    each model, over how many draws a gradient is averaged (`eot`) and how many `evaluations` judge, where that is more
-    than one.
-    """
-    threat = suite.threat
-    named = {model.name: _named(model) for group in (models, *surrogates) for model in group}
+def configuration(plan: Plan) -> dict[str, Any]:
+    """Everything that decides outcomes, and nothing else: this is what the configuration hash covers."""
+    data, options, suite, threat = plan.data, plan.options, plan.suite, plan.suite.threat
+    named = {each.model.name: _named(each.model) for each in plan.everyone}
     config: dict[str, Any] = {
         "models": [
-            named[model.name] | ({"surrogates": [named[each.name] for each in own]} if own else {}) | dict(draws)
-            for model, own, draws in zip(models, surrogates, randomised, strict=True)
+            named[each.model.name]
+            | ({"surrogates": [named[surrogate.name] for surrogate in surrogates]} if surrogates else {})
+            | averaging
+            for each, surrogates, averaging in zip(plan.attacked, plan.crafted_on, plan.averaging, strict=True)
         ],
         "data": {
             "name": data.name,
@@ -52,15 +42,8 @@ def configuration(
         "suite": suite.name,
         "threat": {"norm": threat.norm, "eps": threat.eps},
         "attacks": [{"name": m.name, "method": m.method, "parameters": _parameters(m)} for m in suite.members],
-        "seed": options.seed,
-        "search_copy": options.search_copy,
-        "precision": options.precision,
-        "compile": options.compile,
-        "chunk_size": options.chunk_size,
-        "full": options.full,
-        "keep": options.keep,
-        "audit": options.audit,
-        "save_adversarial": options.save_adversarial,
+        "chunk_size": plan.chunk_size,
+        **{name: getattr(options, name) for name in _DECIDING},
     }
     if options.labels == "predicted":
         config["labels"] = "predicted"
@@ -70,8 +53,9 @@ def configuration(
         config["threat"] |= {"targeted": True, "target": threat.target}
     if suite.transfer:
         config["transfer_matrix"] = suite.members[0].name
-    if curve:
-        config["curve"] = dict(curve)
+    if plan.curve:
+        config["curve"] = {"attack": (plan.nearest or suite.curve_member).name, "eps": list(plan.curve)}
+        config["curve"] |= {"from": "distances"} if plan.nearest else {}
     return config
 
 
@@ -87,25 +71,19 @@ def _named(model: Classifier) -> dict[str, Any]:
     return named if model.outputs == "logits" else named | {"outputs": model.outputs}
 
 
-def about(
-    models: Sequence[Classifier],
-    copies: Sequence[SearchCopy],
-    data: Data,
-    suite: Suite,
-    device: torch.device,
-    surrogates: Sequence[tuple[Classifier, SearchCopy]],
-) -> dict[str, Any]:
+def about(plan: Plan) -> dict[str, Any]:
     """What run.json says beside the configuration: where the numbers come from, and how to load it all again.
 
-    surrogates: those that are not attacked themselves.
+    Ask before `Plan.search_as_recorded`.
     """
+    data, suite = plan.data, plan.suite
     return {
         "kind": "attack",
         "suite": suite.name,
         "eps_typed": suite.eps_typed,
         "perturbation_scale": perturbation_scale(suite.threat, data.images[0].numel()),
         "versions": versions(),
-        "device": describe_device(device),
+        "device": describe_device(plan.device),
         "git": git_state(),
         "data": {
             "name": data.name,
@@ -117,8 +95,10 @@ def about(
             **({"factors": meanings(data)} if data.meanings else {}),
             **({"source": data.source} if data.source else {}),
         },
-        "models": [_described(*each) for each in zip(models, copies, strict=True)],
-        **({"surrogates": [_described(*each) for each in surrogates]} if surrogates else {}),
+        "models": [_described(each) for each in plan.attacked],
+        **({"surrogates": [_described(each) for each in plan.surrogates]} if plan.surrogates else {}),
+        "warnings": plan.warnings,
+        **({"randomised": True} if plan.randomised else {}),
     }
 
 
@@ -127,11 +107,11 @@ def meanings(data: Data) -> dict[str, Any]:
     return dict(msgspec.json.decode(msgspec.json.encode(data.meanings)))
 
 
-def _described(model: Classifier, copy: SearchCopy) -> dict[str, Any]:
-    return _named(model) | {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "search_copy": copy.describe(),
-        **({"source": model.source} if model.source else {}),
+def _described(each: Participant) -> dict[str, Any]:
+    return _named(each.model) | {
+        "parameters": sum(p.numel() for p in each.model.parameters()),
+        "search_copy": each.copy.describe(),
+        **({"source": each.model.source} if each.model.source else {}),
     }
 
 
