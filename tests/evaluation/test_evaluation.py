@@ -146,7 +146,7 @@ def test_bad_calls(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="occur twice"):
         run({"a": linear(0)}, twice, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(UserError, match="chunk-size"):
+    with pytest.raises(UserError, match="chunk_size"):
         run({"a": linear(0)}, data, tmp_path / "run", chunk_size=0)
 
 
