@@ -41,6 +41,7 @@ class Clock:
     >>> times = iter([0.0, 30.0, 30.0])
     >>> clock = Clock([Piece(n, f"epoch {n}", "epoch", 10) for n in (1, 2, 3)], "epoch", now=lambda: next(times))
     >>> clock.finish(1)
+    True
     >>> clock.left(), clock.is_guess
     (60.0, False)
     """
