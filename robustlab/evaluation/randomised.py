@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Protocol
 
 from robustlab.attacks.suite import Suite, load_suite
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, spelled
 from robustlab.evaluation.options import Options
 from robustlab.oracle import EVALUATIONS
 from robustlab.threat.model import BUDGET_NORMS, ThreatModel
@@ -32,8 +32,8 @@ def check_targets(randomised: Collection[str], threat: ThreatModel, options: Opt
     if randomised and threat.targeted and moving:
         raise UserError(
             f"{min(randomised)} is randomised: which class it finds least likely, and which images it takes for the"
-            " target already, changes from one evaluation to the next. Give a random target, or a class and the labels"
-            " of the data."
+            " target already, changes from one evaluation to the next. Give"
+            f" {spelled('target', 'random')}, or a class and the labels of the data."
         )
 
 

@@ -27,7 +27,7 @@ def test_flag_beats_card_beats_default() -> None:
     assert load_suite("linf-standard", default=mnist, eps="4/255").threat.eps == 4 / 255
     assert load_suite("l2-standard", default=mnist).threat == ThreatModel("l2", 0.5)
     assert load_suite("l2-standard", eps=1.5).members[0].attack.eps == 1.5
-    with pytest.raises(UserError, match="no eps for the norm l2.*--eps"):
+    with pytest.raises(UserError, match="no eps for the norm l2.*Add eps"):
         load_suite("linf-standard", default=mnist, norm="l2")
 
 

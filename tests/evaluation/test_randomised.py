@@ -153,7 +153,7 @@ def test_own_answers_of_a_randomised_model(data: tuple[Tensor, Tensor], tmp_path
 
 def test_targets_that_would_change_each_time(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     aimed = suite("pgd:steps=2", targeted=True, target="least-likely")
-    with pytest.raises(UserError, match="net is randomised.*--target random"):
+    with pytest.raises(UserError, match="net is randomised.*target='random'"):
         run({"net": Noisy()}, data, tmp_path / "run", aimed)
     assert not (tmp_path / "run").exists()
     run({"net": Noisy()}, data, tmp_path / "run", suite("pgd:steps=2", targeted=True), eot=2)
