@@ -254,7 +254,7 @@ def test_a_replacement_that_is_interrupted_is_gone_on_with(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("robustlab.evaluation.evaluate.evaluate_chunk", interrupted)
+        patch.setattr("robustlab.evaluation.studies.suite.evaluate_chunk", interrupted)
         assert main([*args, "--overwrite"]) == 130
     assert "the same command with --output 'my run' --resume instead of --overwrite goes on." in capsys.readouterr().err
     assert main([*args, "--resume"]) == 0
