@@ -175,13 +175,11 @@ def settle(
     randomised = {each.model.name for each in everyone if each.randomised}
     check_targets(randomised, suite.threat, options)
     averaging = [averaging_of(model, own, randomised, options) for model, own in zip(models, crafted_on, strict=True)]
-    by_gradient = any(member.attack.needs == "gradient" for member in suite.members)
-    asked = [each for model, own in zip(models, crafted_on, strict=True) for each in own or [model]] * by_gradient
-    for each in everyone:
-        first = selected.images[:1].to(device)
-        each.answer = logits_of(each.model, first, 1)
-        if each.model in asked:
-            check_gradient(each.model, first)
+    if any(member.attack.needs == "gradient" for member in suite.members):
+        asked = {id(each) for model, own in zip(models, crafted_on, strict=True) for each in own or [model]}
+        for each in everyone:
+            if id(each.model) in asked:
+                check_gradient(each.model, selected.images[:1].to(device))
     check_surrogates(models, crafted_on, {each.model.name: each.answer for each in everyone})
     selected, found = _samples(selected, suite.threat, options, everyone, attacked, device)
     warnings += found
@@ -212,10 +210,10 @@ def settle(
 
 
 def _looked_at(each: Participant, data: Data, device: torch.device, options: Options) -> list[str]:
-    """The warnings of the boundary check on a model."""
+    """The warnings of the boundary check on a model, whose answer and randomness are then known."""
     probabilities = options.outputs == "probabilities"
     found = each.batches.fit(partial(check_of, each.model, data, device, probabilities))
-    each.randomised = found.randomised
+    each.randomised, each.answer = found.randomised, logits_of(each.model, data.images[:1].to(device), 1)
     return [f"{each.model.name}: {text}" for text in found.warnings]
 
 

@@ -138,7 +138,7 @@ def test_page_tables_and_verification(data: tuple[Tensor, Tensor], tmp_path: Pat
     stored, _ = run({"net": Noisy()}, data, folder, **options)
     assert 0 < sum(line.succeeded for line in stored.lines)
     page = report([folder], tmp_path / "page.html").read_text()
-    assert "net is randomised" in page and "averaged over 4 draws" in page and "half of 10 evaluations" in page
+    assert "net is randomised" in page and "averaged over 4 evaluations" in page and "half of 10 evaluations" in page
     assert "the majority of 10 evaluations" in written(PageRun.read(folder), "verdict", "markdown")
     found = verify(folder, models={"net": Noisy()}, data=data)
     assert found.disagreements == 0 and found.complete

@@ -128,7 +128,7 @@ def alarms(run: PageRun) -> list[str]:
 def _randomised(model: dict[str, Any]) -> str:
     """What was done about a model that answers differently each time. model: its entry in the configuration."""
     if "eot" in model:
-        said = f"Gradients were averaged over {model['eot']} draws."
+        said = f"Gradients were averaged over {model['eot']} evaluations."
     else:
         said = "Each gradient is a single draw, with which attacks do badly: see --eot."
     return (

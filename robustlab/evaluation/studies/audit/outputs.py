@@ -71,8 +71,8 @@ def randomised(subject: Subject) -> Finding:
     averaged = min(attack.eot for _, attack in subject.gradient_attacks)
     if subject.evaluations > 1 and averaged > 1:
         measured += (
-            f" The attacks average over {averaged} draws or more, and {subject.evaluations} evaluations decide on each"
-            " image."
+            f" The attacks average over {averaged} evaluations or more, and {subject.evaluations} evaluations decide on"
+            " each image."
         )
         return Finding("warn", measured, numbers)
     return Finding("fail", measured, numbers)

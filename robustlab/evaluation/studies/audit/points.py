@@ -62,7 +62,7 @@ CHECKS = (
         "inside",
         "All points lie inside the budget and the box, and are what they are said to be",
         "The attack does not keep its own limits, or the model does not repeat its answers: the numbers are not those"
-        " of the stated threat. Mend the attack, or see the check on randomness.",
+        " of the stated threat. Fix the attack, or see the check on randomness.",
         f"{CARLINI}, section 2.3",
         inside,
     ),
