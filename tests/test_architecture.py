@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md against the tree: the map, the layers, every path and every name that it gives."""
+"""ARCHITECTURE.md against the tree: the map, the layers, every path and every name. The links of all documents."""
 
 from __future__ import annotations
 
@@ -54,6 +54,12 @@ def named() -> Iterator[tuple[str, str]]:
         yield from ((file, name) for name in names)
 
 
+def anchors(page: Path) -> set[str]:
+    """The headings of a document, as links to them are written."""
+    heads = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
 def test_the_map_is_the_tree() -> None:
     mapped = [QUOTED.findall(cells[0])[0] for cells in rows(part("The map"))]
     assert len(mapped) == len(set(mapped))
@@ -89,9 +95,16 @@ def test_every_name_is_in_its_file(file: str, name: str) -> None:
     assert place is not None and name in names_in(place)
 
 
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", PAGE)
-    assert links and [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("*/README.md")], ids=lambda page: page.parent.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Links of the documents to files, and to headings in them."""
+    text = page.read_text(encoding="utf-8")
+    links = [*re.findall(r"\]\(([^)\s]+)\)", text), *re.findall(r"(?:href|src)=\"([^\"]+)\"", text)]
+    for link in (link for link in links if not link.startswith("https://")):
+        path, _, anchor = link.partition("#")
+        place = page.parent / path if path else page
+        assert place.exists(), link
+        assert not anchor or anchor in anchors(place), link
 
 
 def test_it_is_short() -> None:
