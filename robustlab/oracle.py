@@ -75,7 +75,7 @@ def most(votes: Tensor, share: float = 0.5) -> Tensor:
 
 @contextmanager
 def raised_by_the_model() -> Iterator[None]:
-    """Leave a note on what a model raises, so that no error of the attack's own is taken for one of the model."""
+    """Mark what a model raises, to tell it from errors of the attack itself."""
     try:
         yield
     except Exception as error:
@@ -235,7 +235,7 @@ class Oracle:
 
 
 def check_gradient(model: Callable[[Tensor], Tensor], images: Tensor) -> None:
-    """A `NoGradientError` for a model that gives none. What else it raises backwards is left to the attack to meet."""
+    """A `NoGradientError` for a model that gives none. Other errors of its backward pass are left to the attack."""
     with undisturbed(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, on operations that have no gradient
         try:

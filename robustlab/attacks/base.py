@@ -24,7 +24,7 @@ INVALID = (
     "The model returned NaN or infinite values or gradients under attack, so its robustness cannot be judged."
     " Check the model on extreme inputs (all 0, all 1); float16 weights overflow easily."
 )
-MOST = 1_000_000_000  # of whatever an attack counts; no run would get there
+MOST = 1_000_000_000  # upper limit of every number that an attack counts
 Model = Callable[[Tensor], Tensor]  # images in [0, 1] (N, C, H, W) -> logits (N, K); usually an nn.Module
 Keep = Literal["adversarial", "smallest", "last"]  # which point of a sample the driver keeps
 

@@ -261,7 +261,7 @@ class _Drive:
         self.check(logits, rows, live)
         if confirms:
             adversarial = self.confirmed(rows, state["query"], adversarial, last, live)
-        if gradient is not None:  # a way that nobody can follow; a point that is adversarial counts without it
+        if gradient is not None:  # not finite: no next step; an adversarial point still counts
             lost = live & ~last & ~adversarial & ~torch.isfinite(gradient.flatten(1).sum(1))
             self.invalid[rows.pos[lost], rows.rank[lost]] = True
             self.settle(rows, lost)

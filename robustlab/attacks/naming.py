@@ -25,8 +25,8 @@ class Table:
 
 
 def named(tables: Sequence[Mapping[str, Any]], where: str) -> list[Table]:
-    """The tables, checked. A name that is given holds; the others are their methods, and where several have the same
-    method, the method and what differs between them.
+    """The tables, checked. A given name stays. A missing one is the method; where several have the same method, the
+    method and what differs between them.
 
     where: what errors call the card or the flag.
 
@@ -94,7 +94,7 @@ def _telling(known: Mapping[str, Parameter], alike: Sequence[Mapping[str, Any]])
 
 
 def _part(key: str, parameter: Parameter, table: Table) -> str:
-    """What a name says of a parameter: `dlr`, `steps100`, `rescale`; nothing of a switch that is as always.
+    """A parameter as part of a name: `dlr`, `steps100`, `rescale`; empty for a switch that has its default.
 
     >>> table = Table("", "pgd", {"step_size": "2/255", "random_start": False})
     >>> [_part(key, parameters("pgd")[key], table) for key in ("loss", "steps", "step_size", "random_start")]

@@ -1,4 +1,4 @@
-"""What a caller gives as images, labels, targets and data, as tensors: taken where it is plain what is meant."""
+"""What a caller gives as images, labels, targets and data, as tensors; a UserError where the meaning is not clear."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def _called(value: Any) -> str:
 
 
 def check_module(model: Any, device: torch.device | None = None) -> None:
-    """A UserError for what is no model that can be asked. device: of the images, where the model is not moved to it."""
+    """A UserError where `model` cannot be asked. device: that of the images, if the model is not moved there."""
     if isinstance(model, type):
         raise UserError(f"The class {model.__name__} was given as a model, not an instance of it: {model.__name__}().")
     if not callable(model):

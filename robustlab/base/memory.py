@@ -68,7 +68,7 @@ class Batches:
 
 @contextmanager
 def machine_failures() -> Iterator[None]:
-    """What the machine raises as a `RunError` that says how to go on."""
+    """An error of the machine becomes a `RunError` that says how to go on."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -110,7 +110,7 @@ def _check_form(out: Any, n: int) -> None:
 
 
 def unlike_logits(outputs: Tensor) -> str:
-    """Why outputs (N, K) are hardly logits and what to do, or an empty text.
+    """Why outputs (N, K) are probably no logits, and what to do; an empty text if they look like logits.
 
     Recognised: rows that sum to 1; values that lie in [0, 1] and fill more than half of it (one sigmoid a class, powers
     of probabilities, a softmax cut off or with columns missing); values in [-1, 1] that reach both ends (tanh); a

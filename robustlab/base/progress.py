@@ -1,4 +1,4 @@
-"""How far long work is, and until when it takes: a line a minute, or a bar where there is a terminal. No torch."""
+"""How far long work is, and when it ends: a line a minute, or a bar at a terminal. No torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from rich.progress import Task
 
 MINUTE = 60.0
-ENOUGH = 0.1  # of the whole work: what has to be measured before what is left is more than a guess
+ENOUGH = 0.1  # share of the work that must be measured before the estimate uses it
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of the work. kind: pieces that take alike for what is guessed of each. seconds: the guess.
+    """A piece of the work. kind: pieces whose guesses are wrong by the same factor. seconds: the guess.
 
     key: what `Clock.finish` calls it. name: what people are told. done: before the work began.
     """
@@ -87,7 +87,7 @@ class Clock:
 
     @property
     def is_guess(self) -> bool:
-        """Is too little measured to know better than what was guessed?"""
+        """Is too little measured to correct the guess?"""
         return sum(self._guessed.values()) < ENOUGH * self._whole
 
     def left(self) -> float:
@@ -98,7 +98,7 @@ class Clock:
         for at, piece in enumerate(list(self._open.values())):
             own = self._guessed.get(piece.kind)
             takes = piece.seconds * (self._measured[piece.kind] / own if own else overall)
-            if at == 0:  # at work: it takes at least what has passed, and where its share is known what that says
+            if at == 0:  # at work: at least the time that has passed; by its share, if known
                 takes = passed / self._share if self._share > 0 else max(takes, 1.25 * passed)
                 takes -= passed
             seconds += takes

@@ -1,4 +1,4 @@
-"""Reading files that a stranger may have made: regular files only, of a bounded size; JSON of a bounded depth."""
+"""Reading files that a stranger may have made: regular files only, of limited size; JSON of limited depth."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _plain(file: str) -> str:
 def part(
     split: str, files: Sequence[str], labels: Sequence[int], names: Sequence[str], where: str
 ) -> tuple[Integers, tuple[str, ...]]:
-    """The ids of one split, and what whoever uses it has to know; UserError where nothing is left for it.
+    """The ids of one split, and remarks for its user; UserError where no image is left for it.
 
     names: of the classes. where: the data's name.
     """

@@ -29,7 +29,7 @@ class Split:
     ids: Integers
     classes: tuple[str, ...]
     notes: tuple[str, ...]
-    divided: bool = False  # by a key, for want of split folders: see `robustlab.data.division`
+    divided: bool = False  # no split folders: divided by a key, see `robustlab.data.division`
 
 
 def root_of(path: str) -> Path:

@@ -102,7 +102,7 @@ class _Archive:
             raise UserError(f"'{key}' in {self.path} cannot be read: {error}") from error
 
     def _check_claims(self, key: str) -> None:
-        """ValueError where an array is to be far larger than what is in the file."""
+        """ValueError where an array claims to be far larger than the file."""
         archive = self.file.zip
         assert archive is not None  # it is open
         entry = archive.getinfo(key if key in archive.namelist() else f"{key}.npy")

@@ -21,7 +21,7 @@ def default_workers() -> int:
 
 
 class LazyImages:
-    """What a tensor (N, C, H, W) of images in [0, 1] would be, decoded anew whenever it is indexed.
+    """Like a tensor (N, C, H, W) of images in [0, 1], but the files are decoded again whenever it is indexed.
 
     files: one an image. shape: (C, H, W), C 1 or 3; every image is scaled and cropped to it. workers: threads that
     decode; Pillow lets go of Python's lock while it does. An index is a number, a slice, or a tensor of positions or

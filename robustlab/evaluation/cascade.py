@@ -67,7 +67,7 @@ class Task:
         return sweep_of(self.curve, self.suite.threat.eps, self.distances)
 
     def unbounded(self, member: Member) -> bool:
-        """Does it look for the distance of every sample, whatever the budget?"""
+        """Does this attack search the smallest distance of every sample, whatever the budget?"""
         return self.distances and member is self.suite.nearest
 
 
@@ -180,7 +180,7 @@ def _attack(task: Task, member: Member, eps: float, number: int, chunk: Loaded) 
             return outcome, judge(task.model, outcome.images, x, y, outcome.target, threat, size, task.evaluations)
 
     outcome, verdict = task.batches.fit(attempt)
-    if task.unbounded(member):  # what lies outside the budget has a distance, and is no success
+    if task.unbounded(member):  # outside the budget: a distance, but no success
         outcome.success &= verdict.sizes[threat.norm] <= allowed(eps)
         outcome.rank[~outcome.success] = -1
     # a model may return NaN to the judge alone

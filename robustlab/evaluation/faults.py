@@ -1,4 +1,4 @@
-"""Who failed: a model, which costs it samples; the user or the machine, which ends the run; or robustlab itself."""
+"""Who failed? A model: its samples count as errors. The user or the machine: the run ends. Or robustlab itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from robustlab.oracle import of_the_model
 
 
 def ends_the_run(error: Exception) -> bool:
-    """Is it about the user's input or about the machine, and so not about the model?"""
+    """Is the user's input or the machine the cause, and not the model?"""
     return isinstance(error, UserError | RunError) or of_the_machine(error)
 
 

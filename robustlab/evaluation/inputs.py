@@ -185,7 +185,7 @@ def predictions(model: nn.Module, data: Data, device: torch.device, batch_size: 
 
 
 def without_target_class(data: Data, truths: Sequence[Tensor], threat: ThreatModel, outputs: int) -> tuple[Data, int]:
-    """The data without the samples that are of the target class already by any of `truths`, and how many there were."""
+    """The data without the samples that any of `truths` puts into the target class, and how many those were."""
     if threat.target_class is None:
         return data, 0
     target = class_index(threat.target_class, class_names(data, outputs))

@@ -235,7 +235,7 @@ def _samples(
     truths, outputs = [data.labels], [each.outputs for each in attacked]
     if options.labels == "predicted":
         data = replace(data, classes=answer_names([each.model for each in attacked], data, max(outputs)))
-        if threat.target_class is not None:  # what any model sees as the target already, all leave out
+        if threat.target_class is not None:  # already the target for one model: left out for all
             truths = [each.batches.fit(partial(predictions, each.model, data, device)) for each in attacked]
     data, dropped = without_target_class(data, truths, threat, min(outputs))
     if dropped:
@@ -259,7 +259,7 @@ def _search_copy(each: Participant, data: Data, options: Options, device: torch.
 def _remarks(
     everyone: Sequence[Participant], averaging: Sequence[Mapping[str, int]], options: Options
 ) -> Iterator[str]:
-    """What is worth knowing about the models, and no warning."""
+    """Remarks about the models that are no warnings."""
     for each in everyone:
         name, reason = each.model.name, each.copy.reason
         if options.search_copy and each.copy.module is None:
@@ -286,7 +286,7 @@ def _hold_still(stack: ExitStack, everyone: Sequence[Participant], device: torch
 
 @contextmanager
 def _kept_in_eval(model: Classifier) -> Iterator[None]:
-    """Stop where the model puts a part of itself into training mode: what follows would not be its answers."""
+    """Stop if the model puts a part of itself into training mode: its answers would change."""
     quiet = [(name, part) for name, part in model.module.named_modules() if not part.training]
 
     def look(*_: object) -> None:
@@ -304,7 +304,7 @@ def _kept_in_eval(model: Classifier) -> Iterator[None]:
 
 
 def _curve(options: Options, threat: ThreatModel, values: int, fine: bool) -> tuple[float, ...]:
-    """The budgets of the security curve, many of them where they cost nothing (`fine`).
+    """The budgets of the security curve; many of them (`fine`) if they cost nothing.
 
     values: in an image; no budget may be larger than the way across the box.
     """

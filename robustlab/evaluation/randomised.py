@@ -27,7 +27,7 @@ class _Named(Protocol):
 
 
 def check_targets(randomised: Collection[str], threat: ThreatModel, options: Options) -> None:
-    """A UserError where the targets would follow from an answer that is another one each time."""
+    """A UserError where the targets would depend on an answer that changes each time."""
     moving = threat.target == "least-likely" or (options.labels == "predicted" and threat.target_class is not None)
     if randomised and threat.targeted and moving:
         raise UserError(
@@ -40,7 +40,7 @@ def check_targets(randomised: Collection[str], threat: ThreatModel, options: Opt
 def averaging_of(
     model: _Named, crafted_on: Sequence[_Named], randomised: Collection[str], options: Options
 ) -> dict[str, int]:
-    """Over how many evaluations gradients are averaged (`eot`), and how many judge (`evaluations`); those over one.
+    """How many evaluations a gradient is averaged over (`eot`) and how many judge (`evaluations`); only those above 1.
 
     crafted_on: the surrogates, if the images are crafted on others than the model. randomised: names.
     """

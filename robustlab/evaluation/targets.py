@@ -1,4 +1,4 @@
-"""Which class each sample is to be taken for, in a targeted threat."""
+"""The target class of each sample, in a targeted threat."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def targets_of(
     seed: int,
     batch_size: int,
 ) -> Tensor | None:
-    """(n,) the class that each sample is to be taken for, None in an untargeted threat. names: of the outputs."""
+    """(n,) the target class of each sample, None in an untargeted threat. names: of the outputs."""
     if not threat.targeted:
         return None
     if threat.target == "least-likely":

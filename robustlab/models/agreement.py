@@ -65,7 +65,7 @@ def _answer(model: Callable[[Tensor], Tensor], points: Tensor) -> Answer:
             key = keys(0, torch.arange(len(logits), device=logits.device), "signs")
             total = torch.where(uniform(key, logits.shape[1:]) < 0.5, -logits, logits).sum()
             slope = torch.autograd.grad(total, leaf, allow_unused=True)[0] if total.requires_grad else None
-    except Exception as error:  # a model without a backward pass, which attacks that need scores only may search on
+    except Exception as error:  # no backward pass: only attacks that need no gradient can search on it
         if of_the_machine(error):
             raise
         with torch.no_grad():

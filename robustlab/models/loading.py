@@ -25,7 +25,7 @@ FORMS = "torchvision:NAME, a model card (FILE.toml), an exported program (FILE.p
 
 
 class CodeError(UserError):
-    """The model's name leads to code, which was not to be run."""
+    """The model's name leads to code, and running code was not allowed."""
 
 
 def load(

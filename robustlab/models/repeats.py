@@ -14,7 +14,7 @@ from robustlab.base.module_state import Buffers
 
 @dataclass(frozen=True)
 class Repeats:
-    """What was seen of a batch. first: the outputs (N, K) themselves; state: they follow from what was asked before.
+    """What was seen of a batch. first: the outputs (N, K); state: they depend on what was asked before.
 
     again, elsewhere: the largest difference of an output in a second evaluation, and in batches of half the size in
     reversed order; 0 where it says nothing (a single image, or another reason that is found first).

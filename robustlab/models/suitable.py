@@ -1,4 +1,4 @@
-"""How the data of a run are loaded for its models: in the size that they expect, and without what they learned from."""
+"""How to load data for models: in the size that they expect, and without the images that they were trained on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def size_for(name: str, shape: tuple[int, int, int] | None) -> int | tuple[int, 
 
 
 def trained_on(name: str, models: Sequence[Classifier]) -> list[str]:
-    """The models that learned from a part of this folder, which has no folders train and test: here, or a copy of it.
+    """The models that were trained on a part of this folder, or of a copy; it has no folders train and test.
 
     What they may be attacked with is then the part that training held out.
     """

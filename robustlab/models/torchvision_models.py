@@ -108,7 +108,7 @@ def _build(
         given["image_size"] = shape[1]
     elif name.startswith("maxvit"):
         given["input_size"] = shape[1:]
-    elif name in _AUXILIARY:  # their weights want the normalisation of ImageNet turned back inside
+    elif name in _AUXILIARY:  # these turn the normalisation of ImageNet into their own
         given |= {"aux_logits": False, "transform_input": True, "init_weights": True}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -88,7 +88,7 @@ def _unwrapped(content: Any, chosen: str, path: Path) -> tuple[Mapping[Any, Any]
 
 
 def _refuse(content: Mapping[Any, Any], path: Path) -> NoReturn:
-    """What is no table of tensors, as a UserError that says what is there."""
+    """The UserError for a file that holds no table of tensors; it says what is there."""
     others = [f"{key} ({type(value).__name__})" for key, value in content.items() if not isinstance(value, Tensor)]
     if content and len(others) < len(content):
         raise UserError(
@@ -110,7 +110,7 @@ def _is_state(content: Mapping[Any, Any]) -> bool:
 def _holds(content: Any, depth: int = _WRAPPED) -> bool:
     """Are there tensors in this table, or in one that it wraps?"""
     if not isinstance(content, Mapping) or not depth:
-        return isinstance(content, Mapping)  # too deep to say: `_unwrapped` does
+        return isinstance(content, Mapping)  # too deep: `_unwrapped` says so
     if any(isinstance(value, Tensor) for value in content.values()):
         return True
     return any(_holds(content.get(key), depth - 1) for key in (*_PLAIN, *_AVERAGES) if key in content)
@@ -152,7 +152,7 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
 def load_state(module: nn.Module, given: Mapping[str, Tensor], path: str | Path) -> None:
     """Fill a module with tensors by name, which were read from `path`; see `load_weights` and `check_fit`."""
     whole = OrderedDict(check_fit(module, given, path))
-    # some modules ask which version of theirs wrote the names; they are those of the present one
+    # some modules ask which version of them wrote the names: the present one
     whole._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
     module.load_state_dict(whole, strict=False)
 

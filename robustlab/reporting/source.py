@@ -99,7 +99,7 @@ class PageRun:
 
     @property
     def targeted(self) -> bool:
-        """Was each sample to be taken for one class? Then other wrong answers are no success, and it is robust."""
+        """Has each sample a target class? Then another wrong answer is no success, and the sample is robust."""
         return bool(self.info["config"].get("threat", {}).get("targeted"))
 
     @property

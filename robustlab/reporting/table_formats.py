@@ -153,7 +153,7 @@ def _values(columns: Iterable[Column], row: Mapping[str, Any]) -> Iterator[Any]:
     for column in columns:
         value = row[column.key]
         if column.kind == "share":
-            # the interval of nothing says nothing
+            # no interval without samples
             known = value if value and value["value"] is not None else {"n": value["n"] if value else None}
             yield from (known.get(end) for end in ("value", "low", "high", "n"))
         else:

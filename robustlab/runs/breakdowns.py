@@ -148,7 +148,7 @@ def _reliability(answers: Sequence[tuple[float | None, bool]]) -> Json:
 
 
 def verification(model: Mapping[str, Any], table: Table, norm: str, eps: float) -> Json:
-    """What became of the successes that the attacks claimed. model: its entry in the aggregates; table: its lines.
+    """How many claimed successes were confirmed. model: its entry in the aggregates; table: its lines.
 
     Returns attacks: for each {name, attempted, claimed, unverified (claimed, not confirmed in float32 inside the
     budget), confirmed, undone_8bit (None: not judged), leaves_8bit (of those undone: no rounded image lies inside the

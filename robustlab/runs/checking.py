@@ -31,7 +31,7 @@ def check_sample(line: Any) -> None:
 
 
 def _contradictions(run: Run) -> Iterator[str]:
-    """What is of the right type each, and cannot be true together."""
+    """What cannot be true together, though each value has the right type."""
     config = run.config
     names, suite = [model.name for model in config.models], [attack.name for attack in config.attacks]
     for what, found in (("config.models", names), ("config.attacks", suite)):
@@ -78,7 +78,7 @@ def _contradictions(run: Run) -> Iterator[str]:
 
 
 def _odd_numbers(value: Any, at: str) -> Iterator[str]:
-    """What of an audit's numbers is no number to reckon with, and what looks like a share and is none."""
+    """Numbers of an audit that are too large, and what looks like a share and is none."""
     if isinstance(value, dict):
         if {"value", "n"} <= value.keys():
             try:

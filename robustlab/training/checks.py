@@ -35,7 +35,8 @@ def loss_and_accuracy(model: Classifier, images: Tensor | LazyImages, labels: Te
 def under_attack(model: Classifier, data: Data, eps: float, seed: int) -> tuple[float, float]:
     """Loss and accuracy under PGD-10 (linf, one start).
 
-    A sample is left as soon as it is fooled, so the accuracy is exact for this attack and the loss a lower bound.
+    The attack leaves a sample after its first success, so the accuracy is exact for this attack, the loss a lower
+    bound.
     """
     from robustlab.attacks import PGD
 

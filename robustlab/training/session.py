@@ -25,7 +25,7 @@ Entry = dict[str, Any]
 
 
 class Diverged(RunError):
-    """The loss is no number any more."""
+    """The loss, or an answer of the model, has become NaN or infinite."""
 
 
 @dataclass(frozen=True)

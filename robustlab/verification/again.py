@@ -54,7 +54,7 @@ def models_again(
 ) -> list[Classifier]:
     """The run's models in its order. given: modules, or names to load in place of the recorded ones; weights: files.
 
-    run_code: may what run.json names be run, too?
+    run_code: may code that run.json names be run?
     """
     names = [str(record["name"]) for record in run.info["models"]]
     for name in (*given, *weights):

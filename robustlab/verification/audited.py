@@ -81,7 +81,7 @@ class AuditAgain:
 
 
 def _contradictions(check: Check, stored: Json, subject: Subject) -> Iterator[str]:
-    """What of a check that was not repeated cannot be so: by its own numbers, by the run's lines, by what it is."""
+    """What must be wrong in a check that was not repeated, by its own numbers and by the run's lines."""
     yield from _differences(
         {"title": stored.get("title"), "source": stored.get("source")}, {"title": check.title, "source": check.source}
     )

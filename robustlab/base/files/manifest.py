@@ -101,7 +101,7 @@ def names_of(place: Directory, info: Json, kind: Kind) -> set[str]:
     if info.get("written_by") != MARK["written_by"]:
         try:
             names = set(kind.older(info, place))
-        except (AttributeError, KeyError, TypeError):  # not what we wrote: then it names nothing
+        except (AttributeError, KeyError, TypeError):  # we did not write this, so it names no files
             names = set()
     else:
         names = set(map(str, info["files"])) if isinstance(info.get("files"), list) else set()

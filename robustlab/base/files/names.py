@@ -103,7 +103,7 @@ def resumable(folder: Path, overwrite: bool = False) -> Iterator[None]:
 
 
 def _written(folder: Path) -> list[tuple[int, int]]:
-    """What is there to go on with: it is another one when a run has begun, or goes on."""
+    """The state of the folder; it changes when a run begins or goes on."""
     files = [path.stat() for path in (folder / INFO, folder / NEW / INFO) if path.is_file()]
     return [(status.st_ino, status.st_mtime_ns) for status in files]
 

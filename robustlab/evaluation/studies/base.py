@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A run that goes on, as studies see it.
+    """A run at work, as its studies see it.
 
     plan: what was settled before. run: its folder. tasks: the attacked models, and how each is attacked. timings: of
     each model, for guesses of time. finished: is told the key and the name of a piece of work that is done.

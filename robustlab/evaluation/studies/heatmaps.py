@@ -120,7 +120,7 @@ def _maps(model: nn.Module, layer: Layer, clean: Tensor, adv: Tensor, batch: Seq
 
 
 def _stored(run: Run, image: Json, maps: Tensor) -> Json:
-    """Write the pictures of one example's maps (3, H, W); returns what its entry in run.json gets more."""
+    """Write the pictures of one example's maps (3, H, W); returns what is added to its entry in run.json."""
     scale = float(maps.max())
     heat: Json = {"heat_scale": scale, "heat_zero": []}
     for kind, each in zip(HEATMAPS, maps, strict=True):

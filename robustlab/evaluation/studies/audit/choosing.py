@@ -1,4 +1,4 @@
-"""Which samples are audited, and all that the checks may look at: of a run that goes on, or of one that is over."""
+"""Which samples are audited, and all that the checks may look at, during a run or after it."""
 
 from __future__ import annotations
 

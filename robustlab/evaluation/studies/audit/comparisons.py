@@ -1,4 +1,4 @@
-"""Checks that let one attack run against another: what should be weaker must not find what the suite did not."""
+"""Checks that compare attacks: a weaker attack must not succeed where the suite failed."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def mostly(k: int, n: int, more_than: float = 0.5) -> bool:
 
 
 def worst(*statuses: Status) -> Status:
-    """The gravest of several.
+    """The worst of several.
 
     >>> worst("pass", "warn", "pass")
     'warn'

@@ -1,4 +1,4 @@
-"""Checks on the search: is there a gradient to follow, and has following it come to its end?"""
+"""Checks on the search: is there a gradient, and did the attack take enough steps along it?"""
 
 from __future__ import annotations
 

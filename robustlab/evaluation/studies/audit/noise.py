@@ -1,4 +1,4 @@
-"""Random points at the edge of the budget: what an attacker reaches who knows nothing."""
+"""Random points at the edge of the budget: an attacker who knows nothing of the model."""
 
 from __future__ import annotations
 

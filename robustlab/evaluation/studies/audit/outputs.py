@@ -1,4 +1,4 @@
-"""Checks on what the model answers: logits or not, twice the same or not, right often enough, too sure or not."""
+"""Checks on the outputs: are they logits, the same twice, right often enough, not too confident?"""
 
 from __future__ import annotations
 

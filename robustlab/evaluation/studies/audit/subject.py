@@ -210,7 +210,7 @@ class Subject:
 
 
 def fatal(error: Exception) -> bool:
-    """Does it end the run? What the machine does, and what has a message for the user; the rest the model raised."""
+    """Does the error end the run? Yes if the machine or the user's input caused it, not if the model raised it."""
     if isinstance(error, NoGradientError):  # of an attack of the audit's own
         return False
     return ends_the_run(error)
