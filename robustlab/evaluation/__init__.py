@@ -1,5 +1,5 @@
 """The main job: classifiers x data x suite -> a run folder.
 
-In the order of its flow: `inputs`, `targets`, `plan`, `cascade`, `judging`, `randomised`, `record`, `options`,
-`processes`, `evaluate`; what is asked beside the suite lies in `studies`.
+Start at `evaluate`; then, in the order of the flow: `inputs`, `targets`, `plan`, `engine`, `cascade`, `judging`,
+`units`, `record`. What is asked in a run lies in `studies`. ARCHITECTURE.md follows one image through all of it.
 """
