@@ -173,6 +173,7 @@ STATES: dict[str, Callable[[Path], None]] = {
     "JSON without end": with_info("[" * 100_000),
     "an empty run.json": with_info(""),
     "a newer run.json": with_info(json.dumps(ALMOST | {"schema_version": 2, "written_by": "robustlab"})),
+    "an older run.json": with_info(json.dumps(ALMOST | {"versions": {"robustlab": "0.1"}})),
     "no number as version": with_info(json.dumps(ALMOST | {"schema_version": True, "written_by": "robustlab"})),
     "run.json is a link to a run's": with_linked_info,
     "run.json is a pipe": with_pipe,
@@ -309,8 +310,20 @@ def test_single_files(command: str, place: Path, capsys: pytest.CaptureFixture[s
     assert not (place / "reports").exists()
 
 
-def test_a_run_of_an_older_version(place: Path) -> None:
-    """Its run.json names no files: what its models and attacks are called says which are its own."""
+def test_a_run_of_an_older_version(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its run.json lists no files, so nobody knows which are its own."""
+    path = place / "run" / "run.json"
+    info = json.loads(path.read_text())
+    del info["written_by"], info["files"]
+    path.write_text(json.dumps(info))
+    before = tree(place)
+    assert main([*shlex.split(ATTACK), "--output", "run", "--overwrite"]) == 2
+    assert "written by an older robustlab" in capsys.readouterr().err
+    assert tree(place) == before and read_run(place / "run").lines
+
+
+def test_the_example_is_replaced(place: Path) -> None:
+    """Of what lies in its folders, only what its run.json names goes."""
     example = place / "example"
     shutil.copytree(ROOT / "reports" / "example", example, ignore=shutil.ignore_patterns("page.png"))
     fill(example, MINE | {"images/mine-3-adv.png": "mine", "images/clean-x.png": "mine"})

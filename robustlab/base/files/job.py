@@ -76,7 +76,7 @@ class JobFolder:
     @property
     def finished(self) -> bool:
         """Everything is there."""
-        return bool(self.info.get("finished", True))  # older versions wrote a training's run.json when it was done
+        return bool(self.info.get("finished", True))
 
     @property
     def replaces(self) -> bool:

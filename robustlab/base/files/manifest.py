@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,13 @@ _BEGINNING = encoded({"a": 0}).partition(b",")[0]
 class Kind:
     """What a command writes into a folder.
 
-    name: `kind` of its run.json. files: beside run.json. folders: with the endings of what is in them. older: of a
-    run.json that lists no files, because an older version wrote it, which of the files that are there are its own.
-    again: those that can be made again from the others.
+    name: `kind` of its run.json. files: beside run.json. folders: with the endings of what is in them. again: those
+    that can be made again from the others.
     """
 
     name: str
     files: tuple[str, ...]
     folders: Mapping[str, tuple[str, ...]]
-    older: Callable[[Json, Directory], Iterable[str]]
     again: tuple[str, ...] = ()
 
     @property
@@ -86,6 +84,12 @@ def found(place: Directory, kind: Kind, shown: Path) -> Json | None:
             f"{shown / INFO} has schema version {version}, and this robustlab knows versions up to {SCHEMA_VERSION}."
             " Update robustlab."
         )
+    versions = info.get("versions") if isinstance(info, dict) and "written_by" not in info else None
+    if isinstance(versions, dict) and "robustlab" in versions:
+        raise UserError(
+            f"{shown / INFO} was written by an older robustlab, which did not list its files, so none of them is"
+            " replaced. Choose another output."
+        )
     if not isinstance(info, dict) or not _is_ours(info):
         raise foreign(shown, _info_first(names))
     if info["kind"] != kind.name:
@@ -98,15 +102,9 @@ def found(place: Directory, kind: Kind, shown: Path) -> Json | None:
 
 def names_of(place: Directory, info: Json, kind: Kind) -> set[str]:
     """The files of a run of ours, by all that its folder says; run.json itself is not among them."""
-    if info.get("written_by") != MARK["written_by"]:
-        try:
-            names = set(kind.older(info, place))
-        except (AttributeError, KeyError, TypeError):  # we did not write this, so it names no files
-            names = set()
-    else:
-        names = set(map(str, info["files"])) if isinstance(info.get("files"), list) else set()
-        names |= read_journal(place.read(JOURNAL) or b"")[0]
-    return {name for name in names if kind.may_write(name)}
+    names = set(map(str, info["files"])) if isinstance(info.get("files"), list) else set()
+    names |= read_journal(place.read(JOURNAL) or b"")[0]
+    return set(filter(kind.may_write, names))
 
 
 def of_a_run(path: Path) -> bool:
@@ -177,9 +175,7 @@ def _is_ours(info: Json) -> bool:
         return False
     if not isinstance(info.get("config"), dict) or not isinstance(info.get("config_hash"), str):
         return False
-    versions = info.get("versions")
-    older = isinstance(versions, dict) and isinstance(versions.get("robustlab"), str)
-    return info.get("written_by") == MARK["written_by"] or older
+    return info.get("written_by") == MARK["written_by"]
 
 
 def _is_ours_at_once(place: Directory, name: str) -> bool:

@@ -199,7 +199,7 @@ class OutputFolder:
         if info is not None and (overwrite or self.replaces):
             old = found(self._root, self.kind, self.folder) or {}
             self._old = names_of(self._root, old, self.kind)
-            self._check_places(self._old, old)
+            self._check_places(self._old)
         if info is not None and overwrite:
             self._root.make(NEW)
             self._place, info = self._root.folder(NEW), None
@@ -208,7 +208,7 @@ class OutputFolder:
             return
         names = {name for name in names_of(self._place, info, self.kind) if self._place.is_file(name)}
         if not self.replaces:
-            self._check_places(names if not info.get("finished", True) else None, info)
+            self._check_places(names if not info.get("finished", True) else None)
         self._names = names
         if info.get("finished", True):
             self._tidy()
@@ -254,8 +254,6 @@ class OutputFolder:
     def _tidy(self) -> None:
         """Of a finished run, remove what its run.json does not name."""
         assert self.info is not None
-        if "written_by" not in self.info and "files" not in self.info:
-            return  # of an older version
         keep = set(self.info.get("files", self._names))
         self._read_names()
         remove(self._place, self._names - keep)
@@ -266,7 +264,7 @@ class OutputFolder:
         self._place.remove(JOURNAL)
         self._names, self._offset = keep, 0
 
-    def _check_places(self, ours: set[str] | None, info: Json) -> None:
+    def _check_places(self, ours: set[str] | None) -> None:
         """UserError where something that is not ours (None: that is no file) stands where a run writes."""
         for name in self.kind.files:
             status = self._root.status(name)
@@ -275,7 +273,7 @@ class OutputFolder:
         for folder in self.kind.folders:
             if self._root.status(folder) is not None and not self._root.is_folder(folder):
                 raise self._in_the_way(folder)
-        if self._root.status(JOURNAL) is not None and not (self._root.is_file(JOURNAL) and "written_by" in info):
+        if self._root.status(JOURNAL) is not None and not self._root.is_file(JOURNAL):
             raise self._in_the_way(JOURNAL)
 
     def _in_the_way(self, name: str) -> UserError:
