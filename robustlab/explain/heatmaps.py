@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,11 +60,8 @@ def grad_cam(
         )
 
     def attribute(probe: nn.Module, x: Tensor, rows: slice) -> Tensor:
-        found = LayerGradCam(partial(ask, model), probe).attribute(
-            x, classes[rows].to(x.device), relu_attributions=True
-        )
-        assert isinstance(found, Tensor)
-        return found
+        found = LayerGradCam(partial(ask, model), probe)
+        return cast(Tensor, found.attribute(x, classes[rows].to(x.device), relu_attributions=True))
 
     return _heatmaps(model, images, at, batch_size, attribute)
 
@@ -82,9 +80,7 @@ def activation_map(
     from captum.attr import LayerActivation
 
     def attribute(probe: nn.Module, x: Tensor, rows: slice) -> Tensor:
-        found = LayerActivation(partial(ask, model), probe).attribute(x)
-        assert isinstance(found, Tensor)
-        return found.abs().mean(1, keepdim=True)
+        return cast(Tensor, LayerActivation(partial(ask, model), probe).attribute(x)).abs().mean(1, keepdim=True)
 
     return _heatmaps(model, images, _layer(model, images, layer), batch_size, attribute)
 

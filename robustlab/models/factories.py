@@ -20,21 +20,14 @@ from robustlab.base.errors import UserError, did_you_mean
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def from_file(path: Path, function: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+def from_file(
+    path: Path, function: str, options: Mapping[str, Any], offered: Mapping[str, Any] | None = None, seed: int = 0
+) -> tuple[nn.Module, dict[str, Any]]:
     """What a factory in a user's file returns; anything that goes wrong there is a `UserError` with the line.
 
     The file is run as a module of its own name, with its folder first on the import path, so that it can import its
-    neighbours; random initial weights are the same each time.
-    """
-    return made_from_file(path, function, options or {}, {}, 0)[0]
-
-
-def made_from_file(
-    path: Path, function: str, options: Mapping[str, Any], offered: Mapping[str, Any], seed: int
-) -> tuple[nn.Module, dict[str, Any]]:
-    """As `from_file`, and the options that make the same again: those given, and what it wants of `offered`.
-
-    offered: arguments that the factory gets where it has a parameter of that name. seed: of random initial weights.
+    neighbours. offered: arguments that the factory gets where it has a parameter of that name. seed: of random initial
+    weights. Second come the options that make the same again: those given, and what it wants of `offered`.
     """
     if not path.is_file():
         raise UserError(f"There is no file {str(path)!r} (for FILE.py:function).")
@@ -44,7 +37,7 @@ def made_from_file(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             factory = _function(_module(path), path, function)
-            chosen = {**_wanted(factory, offered), **options}
+            chosen = {**_wanted(factory, offered or {}), **options}
             try:
                 made = factory if isinstance(factory, nn.Module) else factory(**_with_tuples(chosen))
             except (Exception, SystemExit) as error:
@@ -74,9 +67,7 @@ def _wanted(factory: Any, offered: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_tuples(options: Mapping[str, Any]) -> dict[str, Any]:
     """The shape as a registered architecture gets it; a card can hold a list only."""
-    return {
-        key: tuple(value) if key == "shape" and isinstance(value, list) else value for key, value in options.items()
-    }
+    return {**options, "shape": tuple(options["shape"])} if isinstance(options.get("shape"), list) else {**options}
 
 
 def _module(path: Path) -> ModuleType:

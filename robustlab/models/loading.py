@@ -28,19 +28,33 @@ class CodeError(UserError):
     """The model's name leads to code, and running code was not allowed."""
 
 
-def load(
+def load_model(
     name: str,
     *,
-    weights: str | Path | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    classes: Sequence[str] | None,
-    shape: Shape | None,
-    download: bool,
-    device: str,
-    run_code: bool,
+    weights: str | Path | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    classes: Sequence[str] | None = None,
+    shape: Shape | None = None,
+    download: bool = False,
+    device: str = "cpu",
+    run_code: bool = True,
 ) -> Classifier:
-    """See `robustlab.models.load_model`."""
+    """The classifier that a name means, in eval mode: images in [0, 1] (N, C, H, W) -> logits (N, K).
+
+    name: a zoo name (`road-signs/cnn`), the path of a model card (`mine/model.toml`, see `ModelCard`)
+    or of the folder of a training that holds one,
+    `torchvision:resnet18`, an exported program (`FILE.pt2`), or `FILE.py:function`, a factory that returns a module.
+    The last two run what is in the file: take them only from people whose code you would run. weights: a `.safetensors`
+    or `.pth` file with the module's parameters, which can hold no code; for torchvision also `random`, or the name of
+    weights of its own, in torch's cache or fetched there with `download`. mean, std: the normalisation, one value or
+    one a channel. What is left out is what the name brings along. run_code: without it a name that leads to code, also
+    through a card, is refused. Raises UserError.
+
+    >>> model = load_model("road-signs/cnn")
+    >>> model.shape, len(model.classes)
+    ((3, 32, 32), 16)
+    """
     name = card_path(name)
     model, wrap = _bare(name, weights, download, run_code)
     model = _adjusted(model, mean, std, classes, shape)
@@ -129,7 +143,7 @@ def _from_name(
             raise UserError(f"{name} is an exported program, which holds its own weights and takes no options.")
         return load_exported(folder / name)
     if colon and file.endswith(".py"):
-        made = from_file(folder / file, function, options)
+        made, _ = from_file(folder / file, function, options or {})
         model = made if isinstance(made, Classifier) else Classifier(made)
         if weights is not None:
             load_weights(model.module, weights)

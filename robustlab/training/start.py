@@ -19,7 +19,7 @@ from robustlab.defenses.base import Defense, defended
 from robustlab.models import ARCHITECTURES
 from robustlab.models.card import ModelCard, read_model_card
 from robustlab.models.classifier import RANDOMISED, Classifier, check
-from robustlab.models.factories import made_from_file
+from robustlab.models.factories import from_file
 from robustlab.models.loading import build, undefended
 from robustlab.models.torchvision_models import build_torchvision
 from robustlab.training.recipe import Recipe
@@ -104,7 +104,7 @@ def _made(
         )
     path = beside / file
     offered = {"classes": count, "num_classes": count, "shape": list(shape)}
-    made, options = made_from_file(path, function, options, offered, seed)
+    made, options = from_file(path, function, options, offered, seed)
     code = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
     inner, norm = (made.module, _of(made)) if isinstance(made, Classifier) else (made, (None, None))
     return inner, norm, f"{_seen_from(output, path)}:{function}", options, code
