@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 from robustlab.base.errors import UserError
 from robustlab.base.words import counted
 from robustlab.data.arrays import Integers, content_hash
+from robustlab.data.selection import composed
 
 RULE = "80/10/10"
 _TEST, _VAL = 0.1, 0.2  # keys below the first are for the test, those up to the second for the validation
@@ -47,12 +47,8 @@ def divided(files: Sequence[str], labels: Sequence[int]) -> dict[str, Integers]:
 
 def _key(file: str) -> float:
     """In [0, 1), from the name alone; one way or another of storing an accent is the same name."""
-    digest = hashlib.sha256(_plain(file).encode(errors="surrogateescape")).digest()
+    digest = hashlib.sha256(composed(file).encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:6]) / 2**48
-
-
-def _plain(file: str) -> str:
-    return unicodedata.normalize("NFC", file)
 
 
 def part(
@@ -87,7 +83,7 @@ def part(
 
 def listing(files: Sequence[str]) -> str:
     """A hash of the names of all files: the same folder elsewhere, or in another size, has the same."""
-    return content_hash(f"{file}\n".encode(errors="surrogateescape") for file in sorted(map(_plain, files)))
+    return content_hash(f"{file}\n".encode(errors="surrogateescape") for file in sorted(map(composed, files)))
 
 
 def same_folder(one: str, other: str) -> bool:

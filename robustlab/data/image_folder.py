@@ -31,7 +31,7 @@ from robustlab.data import Data
 from robustlab.data.arrays import Integers, content_hash
 from robustlab.data.decoding import FILE_BYTES, decode
 from robustlab.data.layout import Split, few, find_split, root_of, shown
-from robustlab.data.selection import class_index
+from robustlab.data.selection import positions
 from robustlab.data.streamed import LazyImages, default_workers
 from robustlab.threat.model import ThreatModel
 
@@ -58,8 +58,14 @@ def load(
     name = f"folder:{path}"
     root = root_of(path)
     found = find_split(root, split, name, divided)
-    order = _selected(found, split, ids, classes, limit, name)
-    looks = _looked_at([root / found.folder / found.files[i] for i in order], workers or default_workers())
+    if not len(found.ids):
+        raise UserError(f"{name}, split {split}, has no images in class folders: nothing to select from.")
+    there = torch.from_numpy(found.ids)
+    labels = torch.tensor(found.labels)[there]
+    index = positions(f"{name} ({split})", there, labels, found.classes, ids, classes)[:limit]
+    order = found.ids[index.numpy()]
+    with ThreadPoolExecutor(workers or default_workers()) as pool:
+        looks = list(pool.map(_look, [root / found.folder / found.files[i] for i in order]))
     notes, good = list(found.notes), [look for look in looks if not look.problem]
     if len(good) < len(looks):
         bad = sorted(f"{shown(found.files[i])} ({k.problem})" for i, k in zip(order, looks, strict=True) if k.problem)
@@ -71,12 +77,11 @@ def load(
     order = order[np.array([not look.problem for look in looks])]
     files = [found.files[i] for i in order]
     shape = _shape(name, files, good, size, channels)
-    labels = np.array([found.labels[i] for i in order], dtype=np.int64)
     return Data(
         name=name,
         split=split,
         images=LazyImages([root / found.folder / file for file in files], shape, workers),
-        labels=torch.from_numpy(labels),
+        labels=torch.tensor([found.labels[i] for i in order]),
         ids=torch.from_numpy(order),
         classes=tuple(shown(name) for name in found.classes),
         hash=_fingerprint(root, found, order, good, shape),
@@ -84,26 +89,6 @@ def load(
         source={"divided": True} if found.divided else None,
         notes=tuple(notes),
     )
-
-
-def _selected(
-    found: Split, split: str, ids: Sequence[int], classes: Sequence[str], limit: int | None, name: str
-) -> Integers:
-    """The ids of the split that were asked for, in its order."""
-    order = found.ids
-    if not len(order):
-        raise UserError(f"{name}, split {split}, has no images in class folders: nothing to select from.")
-    if ids:
-        missing = sorted(set(ids) - set(order.tolist()))
-        if missing:
-            raise UserError(f"{name} ({split}) has no sample with id {missing[0]}; it has {len(order)}.")
-        order = order[np.isin(order, list(ids))]
-    if classes:
-        wanted = [class_index(each, found.classes) for each in classes]
-        order = order[np.isin(np.array(found.labels)[order], wanted)]
-    if not len(order):
-        raise UserError("No sample is left: the selection of ids and classes is empty.")
-    return order[:limit]
 
 
 @dataclass(frozen=True)
@@ -114,11 +99,6 @@ class _Look:
     grey: bool = False
     size: tuple[int, int] = (0, 0)
     problem: str = ""
-
-
-def _looked_at(files: Sequence[Path], workers: int) -> list[_Look]:
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(_look, files))
 
 
 def _look(file: Path) -> _Look:

@@ -7,8 +7,8 @@ import hashlib
 import torch
 from torch import Tensor
 
-from robustlab.base.errors import UserError, did_you_mean
-from robustlab.data import SPLITS, Data
+from robustlab.base.errors import UserError
+from robustlab.data import Data
 from robustlab.threat.model import ThreatModel
 from robustlab.worlds.road_signs import CLASSES, FACTORS, VERSION, Scenes, draw, faces, prepare, render
 
@@ -27,14 +27,9 @@ def load(split: str, limit: int | None = None, size: int = 32, seed: int = 0) ->
     >>> data.images.shape, data.classes[0], sorted(data.factors)[:3]
     (torch.Size([2, 3, 32, 32]), 'stop', ['background', 'blur', 'distance'])
     """
-    if split not in SPLITS:
-        raise UserError(f"split is one of {', '.join(SPLITS)}; got '{split}'.{did_you_mean(split, SPLITS)}")
     if not _SIZES[0] <= size <= _SIZES[1]:
         raise UserError(f"road-signs are drawn at {_SIZES[0]} to {_SIZES[1]} pixels; got size {size}.")
-    count = _DEFAULT_LIMIT[split] if limit is None else limit
-    if count < 1:
-        raise UserError(f"limit counts images and must be at least 1; got {count}.")
-    ids = torch.arange(count)
+    ids = torch.arange(_DEFAULT_LIMIT[split] if limit is None else limit)
     scenes = draw(seed, split, ids)
     name = f"road-signs version {VERSION} seed {seed} {split} {size}"
     return Data(

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from robustlab.base.errors import UserError, did_you_mean
 from robustlab.base.words import some
@@ -41,16 +42,24 @@ def class_index(name: str, classes: Sequence[str]) -> int:
 
 def select(data: Data, *, ids: Sequence[int] = (), classes: Sequence[str] = (), limit: int | None = None) -> Data:
     """The samples with these ids and of these classes (empty: all), then the first `limit`, in the set's order."""
-    mask = torch.ones(len(data), dtype=torch.bool)
-    if ids:
-        missing = sorted(set(ids) - set(data.ids.tolist()))
-        if missing:
-            raise UserError(f"{data.name} ({data.split}) has no sample with id {missing[0]}; it has {len(data)}.")
-        mask &= torch.isin(data.ids, torch.tensor(list(ids)))
-    if classes:
-        wanted = [class_index(name, data.classes) for name in classes]
-        mask &= torch.isin(data.labels, torch.tensor(wanted))
-    index = mask.nonzero()[:, 0][:limit]
-    if not len(index):
-        raise UserError("No sample is left to attack: the selection of ids and classes is empty.")
+    index = positions(f"{data.name} ({data.split})", data.ids, data.labels, data.classes, ids, classes)[:limit]
     return data if len(index) == len(data) else data.take(index)
+
+
+def positions(
+    where: str, there: Tensor, labels: Tensor, names: Sequence[str], ids: Sequence[int], classes: Sequence[str]
+) -> Tensor:
+    """The positions of the samples with these ids and of these classes (empty: all), in their order.
+
+    there, labels: (N,) int64, the ids and classes of all samples; names: of the classes.
+    """
+    mask = torch.ones(len(there), dtype=torch.bool)
+    if ids:
+        if missing := sorted(set(ids) - set(there.tolist())):
+            raise UserError(f"{where} has no sample with id {missing[0]}; it has {len(there)}.")
+        mask &= torch.isin(there, torch.tensor(list(ids)))
+    if classes:
+        mask &= torch.isin(labels, torch.tensor([class_index(name, names) for name in classes]))
+    if not mask.any():
+        raise UserError("No sample is left: the selection of ids and classes is empty.")
+    return mask.nonzero()[:, 0]

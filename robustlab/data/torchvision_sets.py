@@ -21,6 +21,7 @@ from PIL import Image
 from robustlab.base.errors import RunError, UserError, spelled
 from robustlab.data import Data
 from robustlab.data.arrays import Bytes, Integers, content_hash, first, from_arrays, holdout
+from robustlab.data.decoding import to_tensor
 from robustlab.threat.model import ThreatModel
 
 DIGITS = tuple("0123456789")
@@ -121,8 +122,7 @@ def _load_gtsrb(dataset: Any, split: str, limit: int | None, size: int, threat: 
     pixels = torch.empty(len(chosen), 3, size, size)
     for row, index in enumerate(chosen):
         with Image.open(files[index]) as image:
-            small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-        pixels[row] = torch.from_numpy(np.array(small)).permute(2, 0, 1).to(torch.float32).div_(255)
+            pixels[row] = to_tensor(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR), 3)
     return Data(
         name="gtsrb",
         split=split,
