@@ -72,8 +72,7 @@ def find_split(root: Path, split: str, name: str, divided: bool = False) -> Spli
     mine = [file.partition("/")[2] for file in files if file.startswith(f"{folder}/")]
     # a class that only another split has is a class, too: labels must mean the same in all of them
     names = _class_names({file.split("/")[1] for file in files if file.count("/") > 1})
-    labels, beside = _labels(mine, names)
-    mine, labels = _without(mine, labels, beside)
+    mine, labels, beside = _labelled(mine, names)
     held_out = source == "train" and "val" not in by_split
     ids = holdout(split, np.array(labels)) if held_out else np.arange(len(mine), dtype=np.int64)
     if not held_out:
@@ -102,8 +101,7 @@ def _whole(root: Path, files: list[str], others: list[str], split: str, name: st
     elsewhere = {file.partition("/")[0] for file in others if "/" in file}
     empty = {entry.name for entry in os.scandir(root) if entry.is_dir() and not _hidden(entry.name)} - elsewhere
     names = _class_names(tops | empty) if tops else ()
-    labels, beside = _labels(files, names)
-    files, labels = _without(files, labels, beside)
+    files, labels, beside = _labelled(files, names)
     ids, notes = np.arange(len(files), dtype=np.int64), _notes(name, beside, others)
     if divided:
         ids, said = part(split, files, labels, [shown(each) for each in names], name)
@@ -125,17 +123,12 @@ def _class_names(folders: set[str]) -> tuple[str, ...]:
     return tuple(sorted(folders, key=lambda folder: (int(folder), folder) if numbers else (0, folder)))
 
 
-def _labels(files: Sequence[str], names: tuple[str, ...]) -> tuple[list[int], list[str]]:
-    """The class number of each file, -1 without class folders; and the files beside the class folders."""
+def _labelled(files: Sequence[str], names: tuple[str, ...]) -> tuple[list[str], list[int], list[str]]:
+    """The files in class folders and the class number of each, and the files beside; all with -1 without classes."""
     number = {name: k for k, name in enumerate(names)}
-    labels = [number.get(file.partition("/")[0], -1) if "/" in file else -1 for file in files]
-    return labels, [file for file, label in zip(files, labels, strict=True) if label < 0] if names else []
-
-
-def _without(files: list[str], labels: list[int], beside: list[str]) -> tuple[list[str], list[int]]:
-    gone = set(beside)
-    kept = [(file, label) for file, label in zip(files, labels, strict=True) if file not in gone]
-    return [file for file, _ in kept], [label for _, label in kept]
+    label = {file: number.get(file.partition("/")[0], -1) if "/" in file else -1 for file in files}
+    kept = [file for file in files if label[file] >= 0 or not names]
+    return kept, [label[file] for file in kept], [file for file in files if label[file] < 0 and names]
 
 
 def _notes(name: str, beside: list[str], others: list[str]) -> tuple[str, ...]:
@@ -157,21 +150,15 @@ def _files(root: Path) -> tuple[list[str], list[str]]:
         if real in above:
             return
         try:
-            entries = list(os.scandir(folder))
+            entries = [(entry.name, entry.is_dir()) for entry in os.scandir(folder) if not _hidden(entry.name)]
         except OSError as error:
             raise UserError(f"The folder {folder} cannot be read ({error.strerror}).") from error
-        for entry in entries:
-            if _hidden(entry.name):
-                continue
-            try:
-                inside = entry.is_dir()
-            except OSError as error:
-                raise UserError(f"The folder {folder} cannot be read ({error.strerror}).") from error
-            if inside:
-                walk(folder / entry.name, f"{prefix}{entry.name}/", above | {real})
+        for name, is_folder in entries:
+            if is_folder:
+                walk(folder / name, f"{prefix}{name}/", above | {real})
             else:
-                known = os.path.splitext(entry.name)[1].lower() in ENDINGS
-                (images if known else others).append(prefix + entry.name)
+                known = os.path.splitext(name)[1].lower() in ENDINGS
+                (images if known else others).append(prefix + name)
 
     walk(root, "", frozenset())
     return sorted(images), sorted(others)

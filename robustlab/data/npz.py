@@ -43,26 +43,21 @@ def load(path: str, split: str, limit: int | None) -> Data:
     Ids are indices in the file's own arrays. Without `val_*`, validation is held out of `train_*`: by (label, track)
     where there are tracks, else a keyed tenth (`robustlab.data.arrays.holdout`). The default threat is linf 8/255.
     """
-    with _open(path) as file:
-        return _load(_Archive(file, path), split, limit)
-
-
-def _load(archive: _Archive, split: str, limit: int | None) -> Data:
-    source = "train" if split == "val" and "val_images" not in archive.keys else split
-    images = archive.images(f"{source}_images")
-    labels = archive.labels(f"{source}_labels", len(images))
-    if source == "train" and "val_images" not in archive.keys:
-        tracks = archive.integers("train_tracks", len(images)) if "train_tracks" in archive.keys else None
-        ids = holdout(split, labels, tracks)
-    else:
-        ids = np.arange(len(images), dtype=np.int64)
-    return from_arrays(
-        f"npz:{archive.path}", split, images, labels, ids, limit, archive.classes(), ThreatModel("linf", 8 / 255)
-    )
+    with _open(path) as archive:
+        source = "train" if split == "val" and "val_images" not in archive.keys else split
+        images = archive.images(f"{source}_images")
+        labels = archive.labels(f"{source}_labels", len(images))
+        if source == "train" and "val_images" not in archive.keys:
+            tracks = archive.integers("train_tracks", len(images)) if "train_tracks" in archive.keys else None
+            ids = holdout(split, labels, tracks)
+        else:
+            ids = np.arange(len(images), dtype=np.int64)
+        classes = archive.classes()
+    return from_arrays(f"npz:{path}", split, images, labels, ids, limit, classes, ThreatModel("linf", 8 / 255))
 
 
 @contextmanager
-def _open(path: str) -> Iterator[NpzFile]:
+def _open(path: str) -> Iterator[_Archive]:
     if not path:
         raise UserError("npz needs a path: npz:PATH, for instance npz:data/signs.npz.")
     place = Path(path).expanduser()
@@ -81,7 +76,7 @@ def _open(path: str) -> Iterator[NpzFile]:
         if not isinstance(file, NpzFile):
             raise UserError(f"{path} holds a single array; expected an .npz archive with train_images and so on.")
         with file:
-            yield file
+            yield _Archive(file, path)
 
 
 class _Archive:

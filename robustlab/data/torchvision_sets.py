@@ -82,14 +82,11 @@ def load(name: str, split: str, limit: int | None, *, root: Path | None, downloa
 def _open(name: str, source: _Source, root: Path, official: str, download: bool) -> Any:
     make: Callable[..., Any] = getattr(torchvision.datasets, source.dataset)
     choice: dict[str, Any] = {"split": official} if name in ("svhn", "gtsrb") else {"train": official == "train"}
-    if download:
-        try:
-            return make(root=str(root), download=True, **choice)
-        except (RuntimeError, OSError) as error:
-            raise RunError(f"'{name}' could not be downloaded to {root}: {error}") from error
     try:
-        return make(root=str(root), download=False, **choice)
+        return make(root=str(root), download=download, **choice)
     except (RuntimeError, OSError, ValueError, TypeError, AssertionError, EOFError, zlib.error) as error:
+        if download:
+            raise RunError(f"'{name}' could not be downloaded to {root}: {error}") from error
         raise UserError(
             f"'{name}' was not found, or is broken: expected torchvision's files in"
             f" {root / source.place.format(split=official)} ({error}). Point {spelled('data_root')}"

@@ -57,16 +57,14 @@ def load_torchvision(
     >>> model.shape, len(model.classes), model.classes[1]
     ((3, 224, 224), 1000, 'goldfish')
     """
-    _check_name(name)
+    _check(name, shape)
     offered = torchvision.models.get_model_weights(name)
     chosen = offered.__members__.get(str(weights), offered.DEFAULT)
     preset, names = chosen.transforms(), chosen.meta["categories"]
     shape = shape or (3, preset.crop_size[0], preset.crop_size[0])
-    if shape[0] != 3:
-        raise UserError(f"torchvision's classifiers take images of 3 channels, not {shape[0]}.")
     path = None if str(weights) == "random" else _file(name, weights, chosen, list(offered.__members__), download)
     count = outputs or len(names or ()) or 1000
-    module = _build(name, count, shape, options or {})
+    module = build_torchvision(name, count, shape, options or {})
     if path is not None:
         state = {modern(key): value for key, value in read_weights(path).items()}
         state = {key: value for key, value in state.items() if not key.startswith(_AUXILIARY.get(name, ()))}
@@ -75,35 +73,18 @@ def load_torchvision(
             count = len(state[last])
             if count > MOST_CLASSES:
                 raise UserError(f"{path} is of {count:,} classes, and at most {MOST_CLASSES:,} are taken.")
-            module = _build(name, count, shape, options or {})
+            module = build_torchvision(name, count, shape, options or {})
         load_state(module, state, path)
     classes = names if names is not None and len(names) == count else None
     return Classifier(module, preset.mean, preset.std, classes=classes, shape=shape)
 
 
 def build_torchvision(
-    name: str, classes: int, shape: tuple[int, int, int], options: Mapping[str, Any], seed: int
+    name: str, classes: int, shape: tuple[int, int, int], options: Mapping[str, Any], seed: int = 0
 ) -> nn.Module:
     """A fresh module, its weights a function of the seed alone; see `load_torchvision`."""
-    _check_name(name)
-    if shape[0] != 3:
-        raise UserError(f"torchvision's classifiers take images of 3 channels, not {shape[0]}.")
-    return _build(name, classes, shape, options, seed)
-
-
-def _check_name(name: str) -> None:
-    if name not in torchvision_names():
-        hint = did_you_mean(name, torchvision_names())
-        raise UserError(
-            f"torchvision has no classifier {name!r}.{hint} It has {len(torchvision_names())}, such as resnet50,"
-            " vit_b_16 and convnext_tiny: torchvision.models.list_models(module=torchvision.models)."
-        )
-
-
-def _build(
-    name: str, outputs: int, shape: tuple[int, int, int], options: Mapping[str, Any], seed: int = 0
-) -> nn.Module:
-    given: dict[str, Any] = {"num_classes": outputs}
+    _check(name, shape)
+    given: dict[str, Any] = {"num_classes": classes}
     if name.startswith("vit_"):
         given["image_size"] = shape[1]
     elif name.startswith("maxvit"):
@@ -119,6 +100,17 @@ def _build(
                 f"torchvision cannot build {name!r} for images of {shape[1]} x {shape[2]} with the options"
                 f" {dict(options)}: {error}"
             ) from error
+
+
+def _check(name: str, shape: tuple[int, int, int] | None) -> None:
+    if name not in torchvision_names():
+        hint = did_you_mean(name, torchvision_names())
+        raise UserError(
+            f"torchvision has no classifier {name!r}.{hint} It has {len(torchvision_names())}, such as resnet50,"
+            " vit_b_16 and convnext_tiny: torchvision.models.list_models(module=torchvision.models)."
+        )
+    if shape is not None and shape[0] != 3:
+        raise UserError(f"torchvision's classifiers take images of 3 channels, not {shape[0]}.")
 
 
 def _file(name: str, weights: str | Path | None, chosen: Any, offered: list[str], download: bool) -> Path:
