@@ -123,13 +123,13 @@ def test_what_counts_as_the_answer() -> None:
 
 def test_judged_by_the_majority() -> None:
     x, y = torch.rand(4, 1, 2, 2), torch.zeros(4, dtype=torch.long)
-    for evaluations, fooled in ((9, False), (1, True)):
+    for evaluations, success in ((9, False), (1, True)):
         model = EveryThird()
         model.looks = 0 if evaluations == 9 else 2
         verdict = judge(model, x, x, y, y - 1, ThreatModel(eps=0.1), 4, evaluations)
-        assert verdict.fooled.tolist() == [fooled] * 4 and verdict.prediction.tolist() == [int(fooled)] * 4
+        assert verdict.success.tolist() == [success] * 4 and verdict.prediction.tolist() == [int(success)] * 4
     aimed = judge(EveryThird(), x, x, y, y + 1, ThreatModel(eps=0.1, targeted=True), 4, 9)
-    assert not aimed.fooled.any()
+    assert not aimed.success.any()
 
 
 def test_inner_draws_are_forked() -> None:
