@@ -40,7 +40,16 @@ def check_range(images: Tensor, what: str = "images") -> None:
         )
 
 
-def images_of(value: Any, what: str = "images") -> Tensor:
+def check_images(images: Tensor) -> None:
+    """A `UserError` unless these are floats of the shape (N, C, H, W), and one at least."""
+    check_floats(images)
+    if images.ndim != 4 or not len(images):
+        raise UserError(
+            f"images must be floats of shape (N, C, H, W), N at least 1; got {images.dtype} {tuple(images.shape)}."
+        )
+
+
+def images_of(value: Any) -> Tensor:
     """(N, C, H, W) float in [0, 1] from a tensor, a NumPy array or a list of either, of one size each.
 
     >>> images_of([torch.zeros(3, 2, 2), torch.ones(3, 2, 2)]).shape
@@ -48,23 +57,23 @@ def images_of(value: Any, what: str = "images") -> Tensor:
     """
     if hasattr(value, "shape") and hasattr(value, "only"):
         value = value[:]  # images that lie on the disk, as those of folder:PATH
-    images = _tensor(value, what, "floats of shape (N, C, H, W) in [0, 1], as a tensor or an array")
+    images = _tensor(value, "images", "floats of shape (N, C, H, W) in [0, 1], as a tensor or an array")
     shape = tuple(images.shape)
     if images.ndim == 3:
         raise UserError(
-            f"{what} must have the shape (N, C, H, W), got {shape}. A single image: images[None]; grey images without"
+            f"images must have the shape (N, C, H, W), got {shape}. A single image: images[None]; grey images without"
             " a channel: images[:, None]."
         )
     if images.ndim == 4 and images.dtype == torch.uint8:
-        raise UserError(f"{what} must be floats in [0, 1], got torch.uint8. Divide by 255: images.float() / 255.")
+        raise UserError("images must be floats in [0, 1], got torch.uint8. Divide by 255: images.float() / 255.")
     if images.ndim != 4 or not images.is_floating_point():
-        raise UserError(f"{what} must be floats of shape (N, C, H, W), got {images.dtype} {shape}.")
+        raise UserError(f"images must be floats of shape (N, C, H, W), got {images.dtype} {shape}.")
     if images.is_meta:
-        raise UserError(f"{what} lie on the device 'meta', which holds no values. Load them on another.")
+        raise UserError("images lie on the device 'meta', which holds no values. Load them on another.")
     if images.numel():
-        check_range(images, what)
+        check_range(images)
     elif len(images):
-        raise UserError(f"{what} must have at least one pixel and one channel, got the shape {shape}.")
+        raise UserError(f"images must have at least one pixel and one channel, got the shape {shape}.")
     return images
 
 

@@ -31,15 +31,15 @@ class PairedDifference(TypedDict):
 
 
 @lru_cache(maxsize=65536)
-def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The score interval of Wilson (1927) for k successes in n trials; (0, 1) where n is 0.
+def wilson(k: int, n: int) -> tuple[float, float]:
+    """The 95 % score interval of Wilson (1927) for k successes in n trials; (0, 1) where n is 0.
 
     >>> [round(end, 4) for end in wilson(8, 10)]
     [0.4902, 0.9433]
     """
     if n == 0:
         return 0.0, 1.0
-    interval = binomtest(k, n).proportion_ci(level, method="wilson")
+    interval = binomtest(k, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
 

@@ -23,7 +23,7 @@ def to_picture(image: Tensor) -> Image.Image:
 
 def png(image: Tensor) -> bytes:
     """An image (C, H, W) in [0, 1] as a PNG; see `to_picture`."""
-    return _bytes(to_picture(image))
+    return packed(to_picture(image))
 
 
 def heat_png(heat: Tensor, scale: float) -> bytes:
@@ -34,7 +34,7 @@ def heat_png(heat: Tensor, scale: float) -> bytes:
     share = heat.clamp(0, scale) / scale if scale > 0 else heat * 0
     shown = Image.fromarray(share.mul(255).round().byte().cpu().numpy())
     shown.putpalette(palette().tobytes())  # the colours of a palette image: a third of the size of RGB
-    return _bytes(shown)
+    return packed(shown)
 
 
 @cache
@@ -45,7 +45,8 @@ def palette() -> np.ndarray:
     return np.stack([np.interp(at, places, channel) for channel in anchors.T], 1).round().astype(np.uint8)
 
 
-def _bytes(shown: Image.Image) -> bytes:
+def packed(shown: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
     buffer = io.BytesIO()
     shown.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

@@ -63,17 +63,17 @@ def read_bounded(path: str | Path, most: int, *, folder: str | Path | None = Non
     return content
 
 
-def read_json(path: str | Path, *, folder: str | Path | None = None, most: int = JSON_BYTES) -> Any:
+def read_json(path: str | Path, *, folder: str | Path | None = None) -> Any:
     """A JSON document from a regular file; see `open_regular`. What is no JSON is a UserError that says where."""
-    content = read_bounded(path, most, folder=folder)
+    content = read_bounded(path, JSON_BYTES, folder=folder)
     try:
         return decoded(content)
     except ValueError as error:
         raise UserError(f"{path if folder is None else Path(folder) / path} is damaged: {error}.") from None
 
 
-def decoded(content: bytes, depth: int = JSON_DEPTH) -> Any:
-    """The value of a JSON text. ValueError where it is none, nested more deeply than `depth`, or of too many values.
+def decoded(content: bytes) -> Any:
+    """The value of a JSON text. ValueError where it is none, nested more than 32 deep, or of too many values.
 
     >>> decoded(b'{"a": [1, 2]}')
     {'a': [1, 2]}
@@ -83,11 +83,11 @@ def decoded(content: bytes, depth: int = JSON_DEPTH) -> Any:
     try:
         value = msgspec.json.decode(content)
     except RecursionError:
-        raise ValueError(f"it is nested more than {depth} deep") from None
+        raise ValueError(f"it is nested more than {JSON_DEPTH} deep") from None
     level, deep = [value] if isinstance(value, dict | list) else [], 0
     while level:
-        if deep == depth:
-            raise ValueError(f"it is nested more than {depth} deep")
+        if deep == JSON_DEPTH:
+            raise ValueError(f"it is nested more than {JSON_DEPTH} deep")
         deep += 1
         level = [
             inner

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from robustlab.base.errors import UserError
 from robustlab.base.files import new_folder
-from robustlab.base.pictures import to_picture
+from robustlab.base.pictures import packed, to_picture
 from robustlab.base.words import cell, visible
 from robustlab.data import Data
 
@@ -47,20 +47,14 @@ def write_sheet(data: Data, output: Path, *, images: bool = False, count: int) -
             for i, image in zip(where.tolist(), data.images[where], strict=True):
                 picture = to_picture(image)
                 if images:
-                    folder.write(names[i], _png(picture))
+                    folder.write(names[i], packed(picture))
                 if max(picture.size) > _LARGEST:
                     picture = ImageOps.contain(picture, (_LARGEST, _LARGEST))
                 shown.append(picture)
         if images:
             folder.write("factors.csv", _factors(data, count))
-        folder.write("sheet.png", _png(_sheet(data, shown)))
+        folder.write("sheet.png", packed(_sheet(data, shown)))
     return [output / name for name in ("sheet.png", *(["factors.csv", *names] if images else []))]
-
-
-def _png(picture: Image.Image) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, format="PNG")
-    return file.getvalue()
 
 
 def _sheet(data: Data, pictures: list[Image.Image]) -> Image.Image:

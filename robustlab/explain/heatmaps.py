@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.base.errors import RunError, UserError
+from robustlab.base.given import check_images
 from robustlab.explain.layers import Layer, find_layer
 from robustlab.oracle import ask, undisturbed
 
@@ -86,8 +87,7 @@ def activation_map(
 
 
 def _layer(model: nn.Module, images: Tensor, layer: str | Layer | None) -> Layer:
-    if images.ndim != 4 or not len(images) or not images.is_floating_point():
-        raise UserError(f"images must be floats (N, C, H, W), N at least 1; got {images.dtype} {tuple(images.shape)}.")
+    check_images(images)
     return layer if isinstance(layer, Layer) else find_layer(model, images, layer)
 
 

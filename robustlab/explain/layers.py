@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,11 +41,8 @@ class Layer:
         second; of tokens (N, T, C) that would be the channels.
         """
         probe = nn.Identity()
-        handle = self.module.register_forward_hook(lambda module, given, out: self._through(probe, out))
-        try:
+        with self.module.register_forward_hook(lambda module, given, out: self._through(probe, out)):
             yield probe
-        finally:
-            handle.remove()
 
     def _through(self, probe: nn.Module, out: Tensor) -> Tensor:
         if self.outside is None:
@@ -106,14 +103,10 @@ def _outputs(model: nn.Module, modules: dict[str, nn.Module], images: Tensor) ->
         outputs.pop(key, None)
         outputs[key] = out
 
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for key, module in modules.items():
-            handles.append(module.register_forward_hook(lambda module, given, out, key=key: keep(key, out)))
+            hooks.enter_context(module.register_forward_hook(lambda module, given, out, key=key: keep(key, out)))
         logits = ask(model, images)
-    finally:
-        for handle in handles:
-            handle.remove()
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         what = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
         raise UserError(f"The model must return logits of shape (N, K); it returned {what}.")

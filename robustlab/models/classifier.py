@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.base.errors import UserError, spelled
-from robustlab.base.given import check_floats, check_range, of_other_type
+from robustlab.base.given import check_images, check_range, of_other_type
 from robustlab.base.memory import of_the_machine
 from robustlab.base.outputs import (
     ROUNDED,
@@ -170,11 +170,7 @@ def check(classifier: nn.Module, images: Tensor, labels: Tensor | None) -> Check
 
 
 def _check_images(images: Tensor, shape: tuple[int, int, int] | None) -> None:
-    check_floats(images)
-    if images.ndim != 4 or not len(images):
-        raise UserError(
-            f"images must be floats of shape (N, C, H, W), N at least 1; got {images.dtype} {tuple(images.shape)}."
-        )
+    check_images(images)
     if shape is not None and tuple(images.shape[1:]) != tuple(shape):
         raise UserError(
             f"The model expects images of shape {tuple(shape)} (channels, height, width), the data has"
