@@ -1,7 +1,6 @@
 """Classifiers: architectures, the wrapper around any module, and the zoo. Importing this module imports no torch.
 
-An architecture is a function from (classes, shape, **options) to an `nn.Module`; its name in `ARCHITECTURES` is what a
-user types.
+An architecture makes an `nn.Module` of (classes, shape, **options); its name in `ARCHITECTURES` is what a user types.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ ARCHITECTURES: dict[str, str] = {
     "cnn": "robustlab.models.cnn:cnn",
     "resnet18": "robustlab.models.resnet:resnet18",
     "resnet20": "robustlab.models.resnet:resnet20",
-    "vit": "robustlab.models.vit:vit",
+    "vit": "robustlab.models.vit:ViT",
 }
 
 

@@ -17,7 +17,7 @@ from robustlab.attacks.suite import Member, Suite, load_suite
 from robustlab.evaluation.studies.audit.study import CHECKS
 from robustlab.models.classifier import Classifier
 from robustlab.models.cnn import cnn
-from robustlab.models.vit import vit
+from robustlab.models.vit import ViT
 from robustlab.threat.model import ThreatModel
 
 EPS = 25 / 255
@@ -57,7 +57,7 @@ HONEST = {
     "grey": in_shape(shape=(1, 8, 8)),
     "two classes": in_shape(classes=2),
     "vit": Honest(
-        lambda world: world.trained(lambda: vit(4, (3, 8, 8), width=24, depth=2, heads=2, patch=2), steps=120)
+        lambda world: world.trained(lambda: ViT(4, (3, 8, 8), width=24, depth=2, heads=2, patch=2), steps=120)
     ),
     "sure": Honest(lambda world: world.trained(world.conv, steps=400)),
     "not square": in_shape(shape=(3, 8, 12)),
