@@ -1,0 +1,31 @@
+"""Physical attacks: printable stickers on the signs of a rendered world, fitted once and judged in many scenes.
+
+>>> from robustlab import load_model
+>>> from robustlab.physical import RP2, answers, judged
+>>> model = load_model("road-signs/cnn")
+>>> sticker = RP2("stop", "speed limit 45", mask="bars", steps=2, scenes=4).fit(model)
+>>> answers(model, sticker, judged(sticker, 50, seed=0)).summary()["clean"]["n"]
+50
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from robustlab.base.lazy import exports
+
+if TYPE_CHECKING:
+    from robustlab.physical.measure import answers, controls, drive_by, grid, judged
+    from robustlab.physical.rp2 import RP2
+    from robustlab.physical.sticker import Sticker
+
+__all__ = ["RP2", "Sticker", "answers", "controls", "drive_by", "grid", "judged"]
+
+__getattr__ = exports(
+    __name__,
+    [
+        "robustlab.physical.rp2:RP2",
+        "robustlab.physical.sticker:Sticker",
+        *(f"robustlab.physical.measure:{name}" for name in ("answers", "controls", "drive_by", "grid", "judged")),
+    ],
+)

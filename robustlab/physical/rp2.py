@@ -1,0 +1,143 @@
+"""RP2: stickers that survive distance, angle and light."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustlab.base.errors import UserError
+from robustlab.oracle import ask, undisturbed
+from robustlab.physical.masks import SEARCH, best_blocks, mask_of
+from robustlab.physical.palette import PRINTABLE, hard, mixed, total_variation
+from robustlab.physical.sticker import Sticker, stuck
+from robustlab.worlds.road_signs import CLASSES, Ranges, Scenes, draw, faces, prepare, render
+
+State = dict[str, Tensor]
+SHARP = 10.0  # how much sharper the mixtures are in the end
+
+
+@dataclass(frozen=True)
+class RP2:
+    """Robust physical perturbations (Eykholt et al. 2018, arXiv:1707.08945), in printable colours by construction.
+
+    The mean of the loss over sampled scenes is minimised through the renderer (expectation over transformation, Athalye
+    et al. 2018, arXiv:1707.07397). Each texel is a mixture of printable colours that grows sharper with the steps, and
+    is one of them in the end, so that what is printed is what was judged.
+
+    mask: see `masks.MASKS`, the path of a picture, or `search`: the whole face is fitted under an L1 penalty on the
+    change, the blocks that changed most are kept, up to `share` of the face and `pieces` stickers, and fitted again.
+    expectation: False fits one scene only, to show what the expectation is for.
+    """
+
+    source: str = "stop"
+    target: str = "speed limit 45"  # empty: any other class
+    mask: str = SEARCH
+    share: float = 0.20
+    pieces: int = 6
+    blocks: int = 16  # of a side, in the search
+    steps: int = 300
+    scenes: int = 32  # rendered in each step
+    lr: float = 0.3
+    variation: float = 0.02  # weight of the total variation
+    sparse: float = 0.5  # weight of the L1 penalty, in the search
+    texels: int = 64
+    expectation: bool = True
+    ranges: Ranges = Ranges()
+
+    def __post_init__(self) -> None:
+        for name in (self.source, *filter(None, [self.target])):
+            if name not in CLASSES:
+                raise UserError(f"There is no sign {name!r}. Known: {', '.join(CLASSES)}.")
+        if self.source == self.target:
+            raise UserError(f"The target is the sign itself, {self.source!r}. Give another target.")
+
+    def fit(
+        self,
+        classifier: Callable[[Tensor], Tensor],
+        size: int = 32,
+        seed: int = 0,
+        state: State | None = None,
+        watch: Callable[[int, float, State], None] = lambda step, loss, state: None,
+    ) -> Sticker:
+        """The fitted sticker. classifier: images (B, 3, size, size) -> logits, one output for each of `CLASSES`.
+
+        state: of a fit that was stopped, as `watch` got it; the result is the same as of one that was not. watch: is
+        told each step, its loss and the state after it.
+        """
+        face = faces()[CLASSES.index(self.source)]
+        with undisturbed(classifier), torch.enable_grad():
+            if self.mask != SEARCH:
+                mask = mask_of(self.mask, face)
+                logits = self._fitted(classifier, face, mask, size, seed, state, watch, sparse=0.0, first=0)
+            else:
+                if state is None or "mask" not in state:
+                    whole = face[3] > 0.99
+                    logits = self._fitted(classifier, face, whole, size, seed, state, watch, self.sparse, first=0)
+                    change = (stuck(hard(logits, PRINTABLE), whole, face) - face).abs().sum(0)
+                    mask, state = best_blocks(change, face, self.share, self.blocks, self.pieces), None
+                else:
+                    mask = state["mask"]
+                logits = self._fitted(classifier, face, mask, size, seed, state, watch, sparse=0.0, first=self.steps)
+        return Sticker(hard(logits, PRINTABLE), mask, self.source, self.target)
+
+    def _fitted(
+        self,
+        classifier: Callable[[Tensor], Tensor],
+        face: Tensor,
+        mask: Tensor,
+        size: int,
+        seed: int,
+        state: State | None,
+        watch: Callable[[int, float, State], None],
+        sparse: float,
+        first: int,
+    ) -> Tensor:
+        """(K, t, t) logits over the palette."""
+        t = self.texels
+        weight = F.adaptive_avg_pool2d(mask[None].float(), t)[0]
+        small = F.adaptive_avg_pool2d(face[None, :3], t)[0]
+        z = -10 * torch.cdist(small.permute(1, 2, 0).reshape(-1, 3), PRINTABLE).T.reshape(-1, t, t)
+        z = z * 0.2 if not sparse else z
+        adam = {"z": z, "m": torch.zeros_like(z), "v": torch.zeros_like(z), "step": torch.tensor(0)}
+        if state is not None:
+            adam = {key: value.clone() for key, value in state.items() if key != "mask"}
+        for step in range(int(adam["step"]), self.steps):
+            done = step / self.steps
+            z = adam["z"].requires_grad_(True)
+            texture = mixed(z, PRINTABLE, SHARP**done)
+            x = render(prepare(stuck(texture, mask, face)[None], size), self._scenes(seed, first + step))
+            loss = self._loss(ask(classifier, x)) + self.variation * total_variation(texture, weight)
+            if sparse:
+                loss = loss + sparse * ((texture - small).abs().sum(0) * weight).sum() / weight.sum()
+            (gradient,) = torch.autograd.grad(loss, z)
+            adam = _adam(adam, gradient, self.lr)
+            watch(first + step, float(loss.detach()), adam | ({"mask": mask} if first else {}))
+        return adam["z"].detach()
+
+    def _scenes(self, seed: int, step: int) -> Scenes:
+        label = CLASSES.index(self.source)
+        if self.expectation:
+            index = torch.arange(step * self.scenes, (step + 1) * self.scenes)
+            return draw(seed, "sticker, fit", index, label, self.ranges)
+        one = draw(seed, "sticker, fit", torch.zeros(4, dtype=torch.long), label, self.ranges)
+        return one.override(
+            distance=8.0, yaw=0.0, pitch=0.0, roll=0.0, light=0.6, occlusion=0.0, shadow=0.0, haze=0.0, motion=0.0
+        )
+
+    def _loss(self, logits: Tensor) -> Tensor:
+        if self.target:
+            return F.cross_entropy(logits, torch.full((len(logits),), CLASSES.index(self.target)))
+        return -F.cross_entropy(logits, torch.full((len(logits),), CLASSES.index(self.source))).clamp(max=10)
+
+
+def _adam(state: State, gradient: Tensor, lr: float) -> State:
+    """One step of Adam (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1)."""
+    step = state["step"] + 1
+    m, v = 0.9 * state["m"] + 0.1 * gradient, 0.999 * state["v"] + 0.001 * gradient.square()
+    k = int(step)
+    z = state["z"].detach() - lr * (m / (1 - 0.9**k)) / ((v / (1 - 0.999**k)).sqrt() + 1e-8)
+    return {"z": z, "m": m, "v": v, "step": step}
