@@ -134,12 +134,6 @@ class OutputFolder:
         with disk(self.folder):
             return self._place.read(name, most) if self._knows(name) else None
 
-    def remove(self, name: str) -> None:
-        """Remove a file of ours, if it is there."""
-        with disk(self.folder):
-            if self._knows(name):
-                remove(self._place, [name])
-
     def names(self, folder: str) -> list[str]:
         """Our files in a folder, sorted, those of other processes among them."""
         with disk(self.folder):

@@ -83,13 +83,6 @@ class NewFolder:
         self.place.write(name, data, sync=False)
         self.written.append(name)
 
-    def undo(self) -> None:
-        """Remove what was written."""
-        for name in self.written:
-            self.place.remove(name)
-        for folder in {name.rpartition("/")[0] for name in self.written} - {""}:
-            self.place.drop(folder)
-
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[NewFolder]:
@@ -110,7 +103,10 @@ def new_folder(path: Path) -> Iterator[NewFolder]:
             with disk(shown, resumes=False):
                 yield filled
         except BaseException:
-            filled.undo()
+            for name in filled.written:
+                place.remove(name)
+            for folder in {name.rpartition("/")[0] for name in filled.written} - {""}:
+                place.drop(folder)
             remove_folders(made)
             raise
 
