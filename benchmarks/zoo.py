@@ -17,10 +17,11 @@ import torch
 
 from robustlab import load_data, load_model, train
 from robustlab.attacks import PGD
+from robustlab.base.files import write_file
 from robustlab.base.intervals import wilson
-from robustlab.models.card import Measured, ModelCard, read_model_card, write_model_card
+from robustlab.models.card import Measured, ModelCard, card_text, read_model_card
 from robustlab.models.classifier import Classifier
-from robustlab.models.weights import save_weights
+from robustlab.models.weights import packed_weights
 from robustlab.models.zoo import ZOO
 from robustlab.threat.model import parse_eps
 from robustlab.training import Recipe
@@ -87,7 +88,8 @@ def ship(name: str, summary: str, output: Path) -> ModelCard:
     short = name.partition("/")[2]
     target = ZOO / f"{name}.toml"
     target.parent.mkdir(parents=True, exist_ok=True)
-    save_weights(load_model(str(output / "model.toml")).module, target.with_suffix(".safetensors"), half=True)
+    trained = load_model(str(output / "model.toml")).module
+    write_file(target.with_suffix(".safetensors"), packed_weights(trained, half=True))
     card = replace(
         read_model_card(output / "model.toml"),
         name=name,
@@ -96,10 +98,10 @@ def ship(name: str, summary: str, output: Path) -> ModelCard:
         command=f"robustlab train {name}",
         measured=[],
     )
-    write_model_card(card, target)  # so that it can be loaded as users load it
+    write_file(target, card_text(card))  # so that it can be loaded as users load it
     model = load_model(str(target))
     card = replace(card, hash=model.hash(), measured=measure(model))
-    write_model_card(card, target)
+    write_file(target, card_text(card))
     return card
 
 
@@ -117,7 +119,7 @@ def main() -> None:
         if arguments.measure:
             card = read_model_card(ZOO / f"{name}.toml")
             card = replace(card, measured=measure(load_model(str(ZOO / f"{name}.toml"))))
-            write_model_card(card, ZOO / f"{name}.toml")
+            write_file(ZOO / f"{name}.toml", card_text(card))
         else:
             output = arguments.output / name.replace("/", "-")
             show = lambda entry, name=name: print(name, in_words(entry), flush=True)  # noqa: E731

@@ -10,7 +10,6 @@ from typing import Any
 
 from robustlab.base.cards import read_card
 from robustlab.base.errors import UserError
-from robustlab.base.files import write_file
 
 MOST_CLASSES = 100_000
 MOST_PIXELS = 65_536  # of a side
@@ -104,13 +103,8 @@ def read_model_card(path: str | Path) -> ModelCard:
     return read_card(path, ModelCard)
 
 
-def write_model_card(card: ModelCard, path: Path) -> None:
-    """Write a card, whole or not at all."""
-    write_file(path, card_text(card))
-
-
 def card_text(card: ModelCard) -> bytes:
-    """What `write_model_card` writes; empty fields are left out."""
+    """A card as a TOML file; empty fields are left out."""
     content = {key: value for key, value in asdict(card).items() if value not in ("", 0.0, [], {})}
     return "\n".join(_toml(content)).encode() + b"\n"
 

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from robustlab.base.errors import UserError
-from robustlab.base.files import write_file
 from robustlab.base.reading import check_safetensors, open_regular
 from robustlab.base.words import some
 
@@ -224,13 +223,8 @@ def _said(tensor: Tensor) -> str:
     return kind if tensor.layout == torch.strided else f"{kind}, {str(tensor.layout).removeprefix('torch.')}"
 
 
-def save_weights(module: nn.Module, path: Path, *, half: bool = False) -> None:
-    """Write a module's state_dict as safetensors, whole or not at all. half: floats rounded to float16."""
-    write_file(path, packed_weights(module, half=half))
-
-
 def packed_weights(module: nn.Module, *, half: bool = False) -> bytes:
-    """What `save_weights` writes."""
+    """A module's state_dict as a safetensors file. half: floats rounded to float16."""
     state = {key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}
     if half:
         state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}

@@ -9,9 +9,9 @@ import torch
 
 from robustlab.base.errors import UserError
 from robustlab.models import load_model
-from robustlab.models.card import ModelCard, read_model_card, write_model_card
+from robustlab.models.card import ModelCard, card_text, read_model_card
 from robustlab.models.loading import build
-from robustlab.models.weights import save_weights
+from robustlab.models.weights import packed_weights
 
 FACTORY = """
 import torch
@@ -80,7 +80,7 @@ def test_names_that_mean_nothing(mine: Path, name: str, message: str) -> None:
 
 def test_a_model_card(tmp_path: Path) -> None:
     module = build("cnn", 4, (1, 12, 12), {"width": 4}, seed=3)
-    save_weights(module, tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").write_bytes(packed_weights(module))
     classes = ["a", 'quote " and \\', "c", "ü"]
     card = ModelCard(
         name="mine",
@@ -93,7 +93,7 @@ def test_a_model_card(tmp_path: Path) -> None:
         options={"width": 4},
         recipe={"defense": {"k": 2.0}},
     )
-    write_model_card(card, tmp_path / "model.toml")
+    (tmp_path / "model.toml").write_bytes(card_text(card))
     assert read_model_card(tmp_path / "model.toml") == card
     model = load_model(str(tmp_path / "model.toml"))
     x = torch.rand(2, 1, 12, 12)
@@ -113,7 +113,7 @@ options = {width = 4}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder with a short card and its weights."""
-    save_weights(build("cnn", 4, (1, 12, 12), {"width": 4}, seed=3), tmp_path / "w.safetensors")
+    (tmp_path / "w.safetensors").write_bytes(packed_weights(build("cnn", 4, (1, 12, 12), {"width": 4}, seed=3)))
     (tmp_path / "model.toml").write_text(SHORT)
     return tmp_path
 
@@ -126,7 +126,7 @@ def test_a_short_card(folder: Path) -> None:
 
 
 def test_what_is_given_wins_over_the_card(folder: Path) -> None:
-    save_weights(build("cnn", 4, (1, 12, 12), {"width": 4}, seed=4), folder / "other.safetensors")
+    (folder / "other.safetensors").write_bytes(packed_weights(build("cnn", 4, (1, 12, 12), {"width": 4}, seed=4)))
     path = str(folder / "model.toml")
     model = load_model(path, weights=folder / "other.safetensors", mean=[0.5], std=[0.2], classes=["a", "b", "c", "d"])
     assert model.normalised and model.classes == ("a", "b", "c", "d") and model.hash() != load_model(path).hash()
