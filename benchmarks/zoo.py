@@ -25,7 +25,7 @@ from robustlab.models.weights import packed_weights
 from robustlab.models.zoo import ZOO
 from robustlab.threat.model import parse_eps
 from robustlab.training import Recipe
-from robustlab.training.curve import in_words
+from robustlab.training.curve import epoch_line
 
 EPS = "8/255"
 NFGSM = {"method": "n-fgsm", "eps": EPS, "k": 2.0, "alpha": 1.0, "ramp": 2.0}
@@ -122,7 +122,7 @@ def main() -> None:
             write_file(ZOO / f"{name}.toml", card_text(card))
         else:
             output = arguments.output / name.replace("/", "-")
-            show = lambda entry, name=name: print(name, in_words(entry), flush=True)  # noqa: E731
+            show = lambda entry, name=name: print(name, epoch_line(entry), flush=True)  # noqa: E731
             train(architecture, "road-signs", recipe, output=output, name=name, resume=True, on_epoch=show)
             card = ship(name, summary, output)
         for m in card.measured:
