@@ -11,9 +11,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from robustlab.base.errors import UserError
-from robustlab.base.files import write_output
+from robustlab.base.files import check_output, write_output
+from robustlab.base.files.single import check_folder
 from robustlab.base.reading import check_safetensors
 from robustlab.worlds.road_signs import CLASSES, Scenes, faces, prepare, render
+from robustlab.worlds.road_signs.scenes import WIDTH
+
+LARGEST = 2048  # pixels across a face
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,21 @@ class Sticker:
         about = {"source": self.source, "target": self.target, "kind": "robustlab sticker"}
         write_output(Path(path), save({"texture": self.texture.contiguous(), "mask": self.mask}, about))
 
+    def print(self, folder: str | Path, paper: str = "a4", width: float = WIDTH, *, overwrite: bool = False) -> None:
+        """Write `sticker.pdf` and `sticker.png`, at its real size on a sign `width` metres wide; see `printing`.
+
+        paper: a4 or letter. UserError: nothing to print, an unknown paper or width, files that are there.
+        """
+        from robustlab.physical.printing import printed  # imports matplotlib, which takes a second
+
+        check_folder(Path(folder), Path(folder))
+        files = [Path(folder) / name for name in ("sticker.pdf", "sticker.png")]
+        for file in files:
+            check_output(file, replace=overwrite)
+        title = f"{self.source}, to be read as {self.target or 'any other sign'}"
+        for file, data in zip(files, printed(self.face, self.texture, self.mask, title, paper, width), strict=True):
+            write_output(file, data, replace=overwrite)
+
     @classmethod
     def load(cls, path: str | Path) -> Sticker:
         """Read what `save` has written. UserError: it is no sticker, or damaged."""
@@ -61,9 +80,14 @@ class Sticker:
                 about = file.metadata() or {}
                 texture, mask = file.get_tensor("texture"), file.get_tensor("mask")
         except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"{path} is no sticker that robustlab has saved: {error}.") from error
-        if about.get("source") not in CLASSES or texture.ndim != 3 or mask.ndim != 2:
-            raise UserError(f"{path} is no sticker that robustlab has saved: source, texture or mask is missing.")
+            why = (isinstance(error, OSError) and error.strerror) or str(error).removesuffix(".")
+            raise UserError(f"{path} is no sticker that robustlab has saved: {why}.") from error
+        signs = about.get("source") in CLASSES and about.get("target", "") in ("", *CLASSES)
+        p, t = mask.shape[-1], texture.shape[-1]
+        shapes = mask.shape == (p, p) and texture.shape == (3, t, t) and 0 < p <= LARGEST and 0 < t and p % t == 0
+        kinds = mask.dtype == torch.bool and texture.dtype == torch.float32
+        if not (signs and shapes and kinds and bool(((texture >= 0) & (texture <= 1)).all())):
+            raise UserError(f"{path} is no sticker that robustlab has saved: sign, texture or mask cannot be used.")
         return cls(texture, mask, about["source"], about.get("target", ""))
 
 
