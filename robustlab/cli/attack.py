@@ -29,6 +29,7 @@ from robustlab.cli.flags import (
     check_once,
     data_of,
 )
+from robustlab.cli.sticker import attack_sign, sticker_card
 from robustlab.evaluation.options import Options
 from robustlab.models.zoo import card_path
 from robustlab.threat.model import BudgetNorm
@@ -66,11 +67,15 @@ class AttackFlags:
     eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None
     """Budget, such as 8/255 or 0.5; overrides the card and the data set's default."""
 
+    source: str | None = None
+    """The sign that a sticker is put on (suites sticker and sticker-poster); default: stop."""
+
     targeted: Flag = False
     """Success is only being predicted as the target."""
 
     target: str | None = None
-    """A class name, random, or least-likely."""
+    """A class name, random, or least-likely. Of a sticker: the sign that it is to be read as (default: speed limit 45),
+    or any."""
 
     @property
     def suite_arguments(self) -> dict[str, Any]:
@@ -94,6 +99,8 @@ class AttackFlags:
         check_once("--attack", self.attack)
         if self.suite and self.attack:
             raise UserError("Give either --suite or --attack, not both.")
+        if self.source is not None:
+            raise UserError("--source is the sign that a sticker is put on: give --suite sticker, too.")
         check_suite(**self.suite_arguments)
         if self.target and not self.targeted:
             raise UserError("--target needs --targeted.")
@@ -182,6 +189,8 @@ def attack(
     names = models or DEFAULT_MODELS
     check_once("MODEL", [card_path(name) for name in names])
     own.check(names)
+    if (card := sticker_card(attacks.suite)) is not None:
+        return _attack_sign(names, card, attacks, samples, options, output, results)
     attacks.check(models)
     samples.check()
     check_once("--curve", options.curve)
@@ -234,6 +243,55 @@ def attack(
     if not world.first:
         return 0
     return results.show(results_of(run), report([run.folder], run.folder / "report.html"))
+
+
+def _attack_sign(
+    names: Sequence[str],
+    card: dict[str, Any],
+    attacks: AttackFlags,
+    samples: SampleFlags,
+    options: Options,
+    output: OutputFlags,
+    results: ResultFlags,
+) -> int:
+    """The command with a sticker's card. A flag that means nothing for one is refused."""
+    meant = (
+        AttackFlags(suite=attacks.suite, source=attacks.source, target=attacks.target),
+        SampleFlags(limit=samples.limit),
+    )
+    if (attacks, samples) != meant or options != Options(seed=options.seed, device=options.device):
+        raise UserError(
+            f"--suite {attacks.suite} fits a sticker on a sign of the rendered world. It takes --source, --target,"
+            " --limit (scenes), --seed, --output, --resume, --overwrite, --json, --quiet and --fail-under: leave the"
+            " other flags out."
+        )
+    samples.check()
+    results.check()
+    output.check("run")
+    limit = parse_limit(samples.limit)
+    if limit is None:
+        raise UserError("--limit all: there is no end of scenes. Give a number.")
+    from robustlab.base.files import default_folder, resumable
+    from robustlab.evaluation.processes import World
+
+    world = World.join()
+    folder = output.output or world.agree(default_folder("sticker") if world.first else Path())
+    with resumable(folder, output.overwrite):
+        return attack_sign(
+            names,
+            card,
+            source=attacks.source,
+            target=attacks.target,
+            n=limit,
+            seed=options.seed,
+            output=folder,
+            resume=output.resume,
+            overwrite=output.overwrite,
+            command=command_line(),
+            listener=_listener(results.quiet or not world.first),
+            json=results.json,
+            fail_under=results.fail_under,
+        )
 
 
 def parse_limit(text: str) -> int | None:

@@ -15,13 +15,13 @@ from robustlab.evaluation.studies.base import Study
 Json = dict[str, Any]
 
 
-def stored(study: Study, part: str) -> Json | None:
+def stored(study: Study[Any], part: str) -> Json | None:
     """What a finished part came to; None where it is still to be done. A part that ended in an error is done again."""
     value = study.job.run.part(_file(study, part))
     return value if value is None or "error" not in value else None
 
 
-def clock_of(studies: Sequence[Study], world: World) -> Clock:
+def clock_of(studies: Sequence[Study[Any]], world: World) -> Clock:
     """The pieces of work of this process, in the order in which they are done."""
     pieces = [
         replace(piece, done=piece.done or stored(study, part) is not None)
@@ -32,7 +32,7 @@ def clock_of(studies: Sequence[Study], world: World) -> Clock:
     return Clock(pieces)
 
 
-def do(studies: Sequence[Study], world: World) -> tuple[list[Json], Json]:
+def do(studies: Sequence[Study[Any]], world: World) -> tuple[list[Json], Json]:
     """Do all studies; returns the sections and the other fields of run.json that come of them, to the first process."""
     sections: list[Json] = []
     fields: Json = {}
@@ -55,7 +55,7 @@ def do(studies: Sequence[Study], world: World) -> tuple[list[Json], Json]:
     return sections, fields | {"times": times}
 
 
-def _do_part(study: Study, part: str) -> None:
+def _do_part(study: Study[Any], part: str) -> None:
     run, listener = study.job.run, study.job.listener
     if stored(study, part) is None:
         start = time.perf_counter()
@@ -71,7 +71,7 @@ def _do_part(study: Study, part: str) -> None:
         study.job.finished(piece.key, piece.name)
 
 
-def _not_run(study: Study, section: Json) -> Json:
+def _not_run(study: Study[Any], section: Json) -> Json:
     """The note, with what is missing from the section."""
     if not study.failed:
         return {}
@@ -79,5 +79,5 @@ def _not_run(study: Study, section: Json) -> Json:
     return {"note": f"{section.get('note') or ''} {missing}".strip()}
 
 
-def _file(study: Study, part: str) -> str:
+def _file(study: Study[Any], part: str) -> str:
     return f"{study.name}--{part}"

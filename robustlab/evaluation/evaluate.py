@@ -41,7 +41,7 @@ def evaluate(
     overwrite: bool = False,
     command: str = "",
     listener: Listener | None = None,
-    studies: Sequence[type[Study]] = (),
+    studies: Sequence[type[Study[Job]]] = (),
     **options: Any,
 ) -> StoredRun:
     """Attack one or several classifiers and write everything that was found into a run folder.
@@ -105,7 +105,7 @@ def evaluate(
     return stored
 
 
-def _evaluate(plan: Plan, run: Run, world: World, listener: Listener, own: Sequence[type[Study]]) -> None:
+def _evaluate(plan: Plan, run: Run, world: World, listener: Listener, own: Sequence[type[Study[Job]]]) -> None:
     """All studies, and what comes of them in run.json."""
     tasks = plan.tasks(run, listener.say)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from robustlab.physical.sticker import Sticker, stuck
 from robustlab.worlds.road_signs import CLASSES, Ranges, Scenes, draw, faces, prepare, render
 
 State = dict[str, Tensor]
+Watch = Callable[[int, float, State], None]
 SHARP = 10.0  # how much sharper the mixtures are in the end
 
 
@@ -61,14 +62,14 @@ class RP2:
         size: int = 32,
         seed: int = 0,
         state: State | None = None,
-        watch: Callable[[int, float, State], None] = lambda step, loss, state: None,
+        watch: Watch | None = None,
     ) -> Sticker:
         """The fitted sticker. classifier: images (B, 3, size, size) -> logits, one output for each of `CLASSES`.
 
         state: of a fit that was stopped, as `watch` got it; the result is the same as of one that was not. watch: is
         told each step, its loss and the state after it.
         """
-        face = faces()[CLASSES.index(self.source)]
+        face, watch = faces()[CLASSES.index(self.source)], watch or _unwatched
         with undisturbed(classifier), torch.enable_grad():
             if self.mask != SEARCH:
                 mask = mask_of(self.mask, face)
@@ -84,6 +85,21 @@ class RP2:
                 logits = self._fitted(classifier, face, mask, size, seed, state, watch, sparse=0.0, first=self.steps)
         return Sticker(hard(logits, PRINTABLE), mask, self.source, self.target)
 
+    @property
+    def fits(self) -> int:
+        """How often all steps are taken: a search fits the whole face first."""
+        return 2 if self.mask == SEARCH else 1
+
+    def without_expectation(
+        self, classifier: Callable[[Tensor], Tensor], mask: Tensor, size: int = 32, seed: int = 0
+    ) -> Sticker:
+        """The same fit in a given mask (P, P), to one scene only."""
+        face = faces()[CLASSES.index(self.source)]
+        attack = replace(self, expectation=False)
+        with undisturbed(classifier), torch.enable_grad():
+            logits = attack._fitted(classifier, face, mask, size, seed, None, _unwatched, sparse=0.0, first=0)
+        return Sticker(hard(logits, PRINTABLE), mask, self.source, self.target)
+
     def _fitted(
         self,
         classifier: Callable[[Tensor], Tensor],
@@ -92,7 +108,7 @@ class RP2:
         size: int,
         seed: int,
         state: State | None,
-        watch: Callable[[int, float, State], None],
+        watch: Watch,
         sparse: float,
         first: int,
     ) -> Tensor:
@@ -132,6 +148,9 @@ class RP2:
         if self.target:
             return F.cross_entropy(logits, torch.full((len(logits),), CLASSES.index(self.target)))
         return -F.cross_entropy(logits, torch.full((len(logits),), CLASSES.index(self.source))).clamp(max=10)
+
+
+def _unwatched(step: int, loss: float, state: State) -> None: ...
 
 
 def _adam(state: State, gradient: Tensor, lr: float) -> State:

@@ -5,24 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from robustlab.base.errors import UserError
 from robustlab.base.files import check_output, write_output
 from robustlab.base.files.single import check_folder
-from robustlab.base.reading import check_safetensors
+from robustlab.base.reading import decoded, read_bounded
 from robustlab.worlds.road_signs import CLASSES, Scenes, faces, prepare, render
 from robustlab.worlds.road_signs.scenes import WIDTH
 
 LARGEST = 2048  # pixels across a face
 
+STICKER_BYTES = 64 << 20
+
 
 @dataclass(frozen=True, eq=False)
 class Sticker:
-    """What is printed and stuck on.
+    """What is printed, and put on the sign.
 
     texture: (3, t, t) sRGB in [0, 1], stretched over the whole face, t a divisor of P. mask: (P, P) bool. source: the
     class of the sign. target: the class that it is to be read as; empty for any other.
@@ -53,8 +56,13 @@ class Sticker:
 
     def save(self, path: str | Path) -> None:
         """Write it as safetensors, with source and target."""
-        about = {"source": self.source, "target": self.target, "kind": "robustlab sticker"}
-        write_output(Path(path), save({"texture": self.texture.contiguous(), "mask": self.mask}, about))
+        write_output(Path(path), self.encoded())
+
+    def encoded(self) -> bytes:
+        """The bytes of its safetensors file."""
+        about = msgspec.json.encode({"source": self.source, "target": self.target}).decode()
+        # one entry of metadata: the order of several is another one each time
+        return save({"texture": self.texture.contiguous(), "mask": self.mask.contiguous()}, {"sticker": about})
 
     def print(self, folder: str | Path, paper: str = "a4", width: float = WIDTH, *, overwrite: bool = False) -> None:
         """Write `sticker.pdf` and `sticker.png`, at its real size on a sign `width` metres wide; see `printing`.
@@ -75,20 +83,33 @@ class Sticker:
     def load(cls, path: str | Path) -> Sticker:
         """Read what `save` has written. UserError: it is no sticker, or damaged."""
         try:
-            check_safetensors(Path(path).name, folder=Path(path).parent)
-            with safe_open(str(path), "pt") as file:
-                about = file.metadata() or {}
-                texture, mask = file.get_tensor("texture"), file.get_tensor("mask")
-        except (SafetensorError, OSError, ValueError) as error:
-            why = (isinstance(error, OSError) and error.strerror) or str(error).removesuffix(".")
-            raise UserError(f"{path} is no sticker that robustlab has saved: {why}.") from error
-        signs = about.get("source") in CLASSES and about.get("target", "") in ("", *CLASSES)
-        p, t = mask.shape[-1], texture.shape[-1]
+            return cls.decoded(read_bounded(Path(path), STICKER_BYTES), str(path))
+        except OSError as error:
+            raise UserError(f"{path} is no sticker that robustlab has saved: {error.strerror or error}.") from error
+
+    @classmethod
+    def decoded(cls, data: bytes, name: str) -> Sticker:
+        """A sticker from the bytes of its file. UserError: they are none, or damaged. name: what an error calls it."""
+        try:
+            tensors, about = load(data), _about(data)
+            texture, mask = tensors["texture"], tensors["mask"]
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            why = str(error).removesuffix(".")
+            raise UserError(f"{name} is no sticker that robustlab has saved: {why}.") from error
+        signs = about["source"] in CLASSES and about["target"] in ("", *CLASSES)
+        p, t = mask.shape[-1] if mask.ndim else 0, texture.shape[-1] if texture.ndim else 0
         shapes = mask.shape == (p, p) and texture.shape == (3, t, t) and 0 < p <= LARGEST and 0 < t and p % t == 0
         kinds = mask.dtype == torch.bool and texture.dtype == torch.float32
         if not (signs and shapes and kinds and bool(((texture >= 0) & (texture <= 1)).all())):
-            raise UserError(f"{path} is no sticker that robustlab has saved: sign, texture or mask cannot be used.")
+            raise UserError(f"{name} is no sticker that robustlab has saved: sign, texture or mask cannot be used.")
         return cls(texture, mask, about["source"], about.get("target", ""))
+
+
+def _about(data: bytes) -> dict[str, str]:
+    """Source and target, from the head of a safetensors file."""
+    size = int.from_bytes(data[:8], "little")
+    about = decoded(decoded(data[8 : 8 + size])["__metadata__"]["sticker"].encode())
+    return {key: str(about[key]) for key in ("source", "target")}
 
 
 def stuck(texture: Tensor, mask: Tensor, face: Tensor) -> Tensor:

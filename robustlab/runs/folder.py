@@ -34,7 +34,29 @@ Json = dict[str, Any]
 _encode = msgspec.json.encode
 
 
-class Run(JobFolder):
+class PartsFolder(JobFolder):
+    """A folder of work that is done part by part: what is finished stays under its name until all is."""
+
+    def write_part(self, name: str, value: Mapping[str, Any]) -> None:
+        """Store a piece of finished work, such as a row of a matrix, until `finish`."""
+        self._write(f"parts/{slug(name)}.json", _encode(value))
+
+    def part(self, name: str) -> Json | None:
+        """What `write_part` stored under this name; None where it is not there or not whole."""
+        try:
+            return dict(decoded(self._output.read(f"parts/{slug(name)}.json", UNIT_BYTES) or b""))
+        except (TypeError, ValueError):
+            return None
+
+    def write_image(self, name: str, png: bytes) -> None:
+        """Store a picture under images/. Writing it twice is harmless."""
+        self._write(f"images/{name}", png, sync=False)
+
+    def _write(self, name: str, data: bytes, sync: bool = True) -> None:
+        self._output.write(name, data, sync=sync)
+
+
+class Run(PartsFolder):
     """A run folder that is being written. One process holds it at a time; a context manager lets go of it.
 
     >>> import tempfile
@@ -130,10 +152,6 @@ class Run(JobFolder):
         unit = self._unit(unit_name(model, attack, eps, chunk))
         return unit[1] if unit else []
 
-    def write_image(self, name: str, png: bytes) -> None:
-        """Store a kept image under images/; `kept.image_name` says what it is called. Writing it twice is harmless."""
-        self._write(f"images/{name}", png, sync=False)
-
     def write_kept(self, model: str, attack: str, eps: float, chunk: int, data: bytes) -> None:
         """Store the adversarials of a unit's kept examples (the bytes of a safetensors file) until `finish`."""
         self._write(f"parts/{unit_name(model, attack, eps, chunk)}.safetensors", data)
@@ -144,17 +162,6 @@ class Run(JobFolder):
         for name in self._output.names("parts"):
             if name.startswith(stem) and name.endswith(".safetensors") and (data := self._output.read(name)):
                 yield data
-
-    def write_part(self, name: str, value: Mapping[str, Any]) -> None:
-        """Store a piece of finished work that is no unit, such as a row of a matrix, until `finish`."""
-        self._write(f"parts/{slug(name)}.json", _encode(value))
-
-    def part(self, name: str) -> Json | None:
-        """What `write_part` stored under this name; None where it is not there or not whole."""
-        try:
-            return dict(decoded(self._output.read(f"parts/{slug(name)}.json", UNIT_BYTES) or b""))
-        except (TypeError, ValueError):
-            return None
 
     def write_adversarial(self, model: str, attack: str, eps: float, chunk: int, data: bytes) -> None:
         """Store a unit's adversarial images (the bytes of a safetensors file)."""
@@ -230,9 +237,6 @@ class Run(JobFolder):
 
     def _unit(self, name: str) -> tuple[Json, list[Line]] | None:
         return read_unit(name, self._output.read(f"parts/{name}.jsonl", UNIT_BYTES))
-
-    def _write(self, name: str, data: bytes, sync: bool = True) -> None:
-        self._output.write(name, data, sync=sync)
 
     def _write_info(self) -> None:
         self._output.write_info(self.info)

@@ -55,7 +55,7 @@ class JobFolder:
 
         UserError: as `OutputFolder`, or it was begun with another configuration.
         """
-        wanted: Json = msgspec.to_builtins(config)
+        wanted: Json = msgspec.json.decode(msgspec.json.encode(config))  # as it will be read: a tuple is a list
         with contextlib.ExitStack() as undo:
             output = OutputFolder(folder, kind, resume=resume, overwrite=overwrite)
             undo.callback(output.close)

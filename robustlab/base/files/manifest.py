@@ -18,8 +18,13 @@ from robustlab.base.reading import JSON_BYTES, decoded
 INFO, LOCK, JOURNAL, NEW = "run.json", ".lock", ".files", ".new"
 SCHEMA_VERSION = 1
 MARK = {"written_by": "robustlab"}
-WORDS = {"attack": "run", "train": "training"}
-KINDS = {"attack": "robustlab.runs.manifest:RUN", "train": "robustlab.training.manifest:TRAINING"}
+WORDS = {"attack": "run", "train": "training", "physical": "run"}
+COMMANDS = {"attack": "attack", "train": "train", "physical": "attack --suite sticker"}
+KINDS = {
+    "attack": "robustlab.runs.manifest:RUN",
+    "train": "robustlab.training.manifest:TRAINING",
+    "physical": "robustlab.physical.folder:STICKERS",
+}
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")  # of `Directory.write`
 Json = dict[str, Any]
 
@@ -94,8 +99,8 @@ def found(place: Directory, kind: Kind, shown: Path) -> Json | None:
         raise foreign(shown, _info_first(names))
     if info["kind"] != kind.name:
         raise UserError(
-            f"{shown} holds a {WORDS[info['kind']]} of `robustlab {info['kind']}`, no {kind.name}, and is not replaced"
-            " by one. Choose another output."
+            f"{shown} holds a {WORDS[info['kind']]} of `robustlab {COMMANDS[info['kind']]}`, and is not replaced by one"
+            f" of `robustlab {COMMANDS[kind.name]}`. Choose another output."
         )
     return dict(info)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from robustlab.base.progress import Piece
 from robustlab.evaluation.cascade import Task
 from robustlab.evaluation.estimate import Timing
 from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.plan import Plan
-from robustlab.runs import Run
+from robustlab.runs import PartsFolder, Run
 
 Json = dict[str, Any]
 
@@ -33,8 +33,22 @@ class Job:
     finished: Callable[[Hashable, str], None]
 
 
-class Study(ABC):
-    """A question asked in a run.
+class AnyJob(Protocol):
+    """What the engine asks of a job, whatever its kind."""
+
+    @property
+    def run(self) -> PartsFolder: ...
+    @property
+    def listener(self) -> Listener: ...
+    @property
+    def finished(self) -> Callable[[Hashable, str], None]: ...
+
+
+J = TypeVar("J", bound=AnyJob)
+
+
+class Study(ABC, Generic[J]):
+    """A question asked in a run; J is the kind of job, for an attack `Job`.
 
     `robustlab.evaluation.engine` shares the parts among the processes, skips those that are done, stores each under its
     name when it is finished, shows progress, and goes on to the next study when all are done. What a model raises in
@@ -44,7 +58,7 @@ class Study(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: J) -> None:
         self.job = job
         self.failed: dict[str, str] = {}  # when `section` and `fields` are asked: part -> reason
 

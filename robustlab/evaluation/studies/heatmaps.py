@@ -14,7 +14,7 @@ from robustlab.base.errors import RunError, UserError
 from robustlab.base.pictures import heat_png
 from robustlab.base.words import kind_and_line
 from robustlab.evaluation.cascade import Task
-from robustlab.evaluation.studies.base import Study
+from robustlab.evaluation.studies.base import Job, Study
 from robustlab.explain.heatmaps import grad_cam
 from robustlab.explain.layers import Layer, find_layer
 from robustlab.runs import Run
@@ -26,7 +26,7 @@ _MAPS = 6  # gradient steps that the three heatmaps of an example take, with the
 _LOADING = 2.0  # seconds that captum takes to be imported
 
 
-class Heatmaps(Study):
+class Heatmaps(Study[Job]):
     """Three maps of each kept example, in one scale of colours. A part is a model.
 
     `heat_clean` and `heat_adv` are of the clean and the adversarial image for the class predicted there, `heat_same`

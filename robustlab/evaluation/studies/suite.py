@@ -13,7 +13,7 @@ from robustlab.evaluation.studies.base import Job, Study
 from robustlab.runs.aggregates import CLEAN
 
 
-class SuiteStudy(Study):
+class SuiteStudy(Study[Job]):
     """A part is a chunk of one model. It is stored unit by unit, each of which is finished or not."""
 
     name = "suite"

@@ -29,7 +29,7 @@ Json = dict[str, Any]
 _COUNTS = ("tried", "turned", "errors")  # of a cell of the matrix
 
 
-class TransferMatrix(Study):
+class TransferMatrix(Study[Job]):
     """Only of a transfer suite, by its first attack with every step. A part is a row of the matrix on one chunk."""
 
     name = TRANSFER_MATRIX

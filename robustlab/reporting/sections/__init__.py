@@ -17,6 +17,7 @@ from robustlab.reporting.sections import (
     factors,
     gallery,
     provenance,
+    sticker,
     transfer,
     unknown,
     verdict,
@@ -37,6 +38,7 @@ class Section(Protocol):
 
 
 SECTIONS: tuple[Section, ...] = (
+    sticker,
     verdict,
     curve,
     attacks,
@@ -52,4 +54,4 @@ SECTIONS: tuple[Section, ...] = (
     data,
 )
 # These get the runs as they were given; the others get comparable runs as one (reporting/comparison.py).
-OF_EACH_RUN: tuple[Section, ...] = (transfer, unknown, provenance, data)
+OF_EACH_RUN: tuple[Section, ...] = (sticker, transfer, unknown, provenance, data)

@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from robustlab.base.words import interval, percent
+from robustlab.reporting.sections import sticker
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
 from robustlab.reporting.text import quantity
@@ -25,7 +26,8 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 
 def _unknown(run: PageRun) -> list[Json]:
-    return [section for section in run.info.get("sections", []) if section.get("name") not in KNOWN]
+    known = {*KNOWN, *(sticker.SHOWN if run.info.get("kind") == "physical" else ())}
+    return [section for section in run.info.get("sections", []) if section.get("name") not in known]
 
 
 def render(runs: Sequence[PageRun]) -> Markup:

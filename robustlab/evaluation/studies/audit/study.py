@@ -15,7 +15,7 @@ from robustlab.evaluation.studies.audit.choosing import rows_of, subject_of, whi
 from robustlab.evaluation.studies.audit.finding import TOLERATED, Finding, not_run
 from robustlab.evaluation.studies.audit.rows import with_rows
 from robustlab.evaluation.studies.audit.subject import Subject, fatal
-from robustlab.evaluation.studies.base import Study
+from robustlab.evaluation.studies.base import Job, Study
 from robustlab.oracle import forked
 from robustlab.runs.aggregates import CLEAN, Line
 from robustlab.threat.model import BUDGET_NORMS
@@ -28,7 +28,7 @@ _OWN = {each.name for each in comparisons.CHECKS} | {"converged"}  # with attack
 _ATTACKS = {each.name for each in points.CHECKS} | _OWN | {"confidence"}
 
 
-class Audit(Study):
+class Audit(Study[Job]):
     """Each attacked model is audited on samples that it classifies right. A part is a model."""
 
     name = "audit"

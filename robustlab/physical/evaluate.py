@@ -1,0 +1,141 @@
+"""A sticker as a run: fit it on a model, judge it on that and on others, and write all of it into a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from robustlab.base.environment import describe_device, git_state, resolve_device, versions
+from robustlab.base.errors import UserError
+from robustlab.base.files import default_folder, give_back, settled
+from robustlab.base.typed import check_whole
+from robustlab.base.words import interval, percent
+from robustlab.evaluation.engine import clock_of, do
+from robustlab.evaluation.inputs import classifiers_of
+from robustlab.evaluation.listener import Listener
+from robustlab.evaluation.processes import World
+from robustlab.oracle import full_float32
+from robustlab.physical.folder import StickerRun
+from robustlab.physical.rp2 import RP2
+from robustlab.physical.studies import STUDIES, StickerJob, check_model
+from robustlab.runs import StoredRun, read_run
+from robustlab.worlds.road_signs import CLASSES, VERSION
+
+Json = dict[str, Any]
+
+
+def evaluate_sticker(
+    models: Any,
+    attack: RP2 | None = None,
+    *,
+    n: int = 500,
+    seed: int = 0,
+    output: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    command: str = "",
+    listener: Listener | None = None,
+) -> StoredRun:
+    """Fit a sticker on the first model, and measure it on all: success with controls, by distance and angle, drive-by.
+
+    models: as `robustlab.evaluate` takes them; networks that know the signs of the rendered world. n: scenes that the
+    sticker is judged on. It runs on the CPU, where the world is rendered. Raises UserError for bad input.
+
+    >>> import tempfile
+    >>> quiet = Listener(say=lambda text: None)
+    >>> quick = RP2("stop", "yield", mask="bars", steps=1, scenes=2)
+    >>> run = evaluate_sticker("road-signs/cnn", quick, n=5, output=tempfile.mkdtemp() + "/run", listener=quiet)
+    >>> [section["name"] for section in run.info["sections"]]
+    ['fit', 'success', 'grid', 'cells of the paper', 'drive-by']
+    """
+    attack, listener = attack or RP2(), listener or Listener()
+    check_whole("n", n, 1)
+    check_whole("seed", seed, 0)
+    world, device = World.join(), resolve_device("cpu")
+    networks = classifiers_of(models, device)
+    for network in networks:
+        check_model(network)
+    sides = {network.shape for network in networks if network.shape}
+    if len(sides) > 1 or any(shape[0] != 3 or shape[1] != shape[2] for shape in sides):
+        raise UserError(f"The models expect images of {sorted(sides)}: give models of one size, in colour and square.")
+    size = next(iter(sides))[1] if sides else 32
+    if output is None:
+        folder = world.agree(default_folder(f"sticker-{attack.source}") if world.first else Path())
+    else:
+        folder = settled(Path(output))
+    if not world.first:
+        listener = Listener(say=lambda text: None)
+    config: Json = {
+        "models": [{"name": network.name, "hash": network.hash()} for network in networks],
+        "attacks": [{"name": "sticker", "method": "rp2", "parameters": asdict(attack)}],
+        "seed": seed,
+        "size": size,
+        "data": {"name": "road-signs", "split": "sticker, judge", "hash": f"version {VERSION}", "n": n},
+    }
+    about: Json = {
+        "kind": "physical",
+        "command": command,
+        "suite": "sticker",
+        "versions": versions(),
+        "device": describe_device(device),
+        "git": git_state(),
+        "data": {
+            **config["data"],
+            "shape": [3, size, size],
+            "classes": list(CLASSES),
+        },
+    }
+    try:
+        if world.first:
+            run = StickerRun.create(folder, config, about, resume=resume, overwrite=overwrite, say=listener.say)
+        world.wait()
+        with full_float32(), run if world.first else StickerRun.beside(folder) as run:
+            if not run.finished:
+                _evaluate(StickerJob(run, attack, networks, n, seed, size, listener, _ignore), world)
+    finally:
+        give_back(folder)
+    return read_run(folder)
+
+
+def _ignore(key: Hashable, name: str) -> None: ...
+
+
+def _evaluate(job: StickerJob, world: World) -> None:
+    def finished(key: Hashable, name: str) -> None:
+        if clock.finish(key):
+            job.listener.advance(clock.done, clock.total, name)
+
+    watched = replace(job, finished=finished)
+    studies = [kind(watched) for kind in STUDIES]
+    clock = clock_of(studies, world)
+    with job.listener.watch(clock, job.listener.say):
+        sections, fields = do(studies, world)
+        if world.first:
+            times = {**job.run.info["times"], **fields.pop("times")}
+            job.run.finish(sections, {**fields, "times": times})
+        world.wait()
+
+
+def summary(run: StoredRun) -> list[Json]:
+    """The rows of the section `success`: model, sticker, and shares with n and intervals."""
+    return next(list(section["rows"]) for section in run.info["sections"] if section["name"] == "success")
+
+
+def in_words(run: StoredRun, rows: Sequence[Json]) -> list[str]:
+    """What a run found, a sentence for each model."""
+    attack = run.info["config"]["attacks"][0]["parameters"]
+    aim = f"read as {attack['target']}" if attack["target"] else "read wrong"
+    said = []
+    for model in dict.fromkeys(row["model"] for row in rows):
+        own = {row["sticker"]: row for row in rows if row["model"] == model}
+        first = own["sticker"]
+        others = ", ".join(f"{name} {percent(row['success'])}" for name, row in own.items() if name != "sticker")
+        near = f"{percent(first['near_success'])} ({interval(first['near_success'])})"
+        said.append(
+            f"{model}: {attack['source']} with the sticker is {aim} in {percent(first['success'])}"
+            f" ({interval(first['success'])}) of the {first['success']['n']} scenes in which the bare sign is read"
+            f" right; near, {near}. Controls: {others}."
+        )
+    return said

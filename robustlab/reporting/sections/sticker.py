@@ -1,0 +1,61 @@
+"""A sticker on a sign: how often it succeeds beside its controls, by distance and angle, and on the way up to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from robustlab.reporting.sections.confusion import STEPS
+from robustlab.reporting.source import PageRun
+from robustlab.reporting.templates import render as fill
+
+NAME = "sticker"
+TITLE = "The sticker"
+SHOWN = ("fit", "success", "grid", "drive-by")  # the sections of run.json that are shown here
+
+Json = dict[str, Any]
+
+
+def applies(runs: Sequence[PageRun]) -> bool:
+    return any(run.info.get("kind") == "physical" for run in runs)
+
+
+def render(runs: Sequence[PageRun]) -> Markup:
+    shown = [_shown(run) for run in runs if run.info.get("kind") == "physical"]
+    return fill("sections/sticker.html", shown=shown, several=len(shown) > 1)
+
+
+def _shown(run: PageRun) -> Json:
+    found = {section["name"]: section for section in run.info.get("sections", [])}
+    attack = run.info["config"]["attacks"][0]["parameters"]
+    fit, rows = found.get("fit", {}), found.get("success", {}).get("rows", [])
+    frames = run.info.get("drive_by", {})
+    return {
+        "run": run,
+        "source": attack.get("source", ""),
+        "target": attack.get("target", ""),
+        "fitted_on": run.info["config"]["models"][0]["name"],
+        "pictures": [picture for file in fit.get("images", []) if (picture := run.picture(file))],
+        "fit": next(iter(fit.get("rows", [])), {}),
+        "models": {
+            name: [row for row in rows if row["model"] == name] for name in dict.fromkeys(row["model"] for row in rows)
+        },
+        "grids": _grids(found.get("grid", {}).get("rows", [])),
+        "rides": [row | {"frames": frames.get(row["model"], [])} for row in found.get("drive-by", {}).get("rows", [])],
+        "notes": [found[name]["note"] for name in ("success", "grid", "drive-by") if name in found],
+    }
+
+
+def _grids(rows: Sequence[Json]) -> dict[str, Json]:
+    """For each model the angles and, by distance, the cells with a step of the colour scale."""
+    grids: dict[str, Json] = {}
+    for row in rows:
+        grid = grids.setdefault(row["model"], {"yaws": [], "rows": {}})
+        if row["yaw"] not in grid["yaws"]:
+            grid["yaws"].append(row["yaw"])
+        step = math.ceil(STEPS * (row["success"]["value"] or 0))
+        grid["rows"].setdefault(row["distance"], []).append(row | {"step": step})
+    return grids

@@ -1,0 +1,138 @@
+"""A sticker as a run: the command, its page, kill -9 and resume, two processes, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from robustlab.base.cards import convert
+from robustlab.cli import main
+from robustlab.cli.sticker import sticker_card
+from robustlab.physical import RP2, Sticker
+from robustlab.runs import read_run
+
+CNN = "road-signs/cnn"
+CARD = '[sticker]\nmask = "search"\nsteps = 30\nscenes = 4\n'
+QUICK = ["--suite", "quick.toml", "--limit", "20"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("stickers")
+    (folder / "quick.toml").write_text(CARD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["attack", CNN, "road-signs/cnn-robust", *QUICK, "--output", "run"]) == 0
+        yield folder
+
+
+def sections(folder: Path) -> dict[str, Any]:
+    return {section["name"]: section for section in json.loads((folder / "run.json").read_text())["sections"]}
+
+
+@pytest.mark.parametrize("name", ["sticker", "sticker-poster"])
+def test_every_shipped_card_is_a_sticker(name: str) -> None:
+    assert convert(sticker_card(name), RP2, name).steps == 300
+
+
+def test_what_a_run_holds(place: Path) -> None:
+    found = sections(place / "run")
+    assert list(found) == ["fit", "success", "grid", "cells of the paper", "drive-by"]
+    assert 0.1 < found["fit"]["rows"][0]["share"] <= 0.2 and found["fit"]["rows"][0]["images"] == 2 * 30 * 4
+    rows = found["success"]["rows"]
+    assert [row["sticker"] for row in rows] == 2 * ["sticker", "one scene", "grey", "random", "black and white"]
+    assert all(row["clean"]["n"] == 20 and row["success"]["n"] <= 20 for row in rows)
+    assert len(found["grid"]["rows"]) == 2 * 8 * 5 and len(found["drive-by"]["rows"]) == 2
+    sticker = Sticker.load(place / "run" / "stickers" / "sticker.safetensors")
+    assert sticker.source == "stop" and sticker.target == "speed limit 45"
+    assert not (place / "run" / "parts").exists() and (place / "run" / "images" / "sheet.png").exists()
+
+
+def test_the_page(place: Path) -> None:
+    page = (place / "run" / "report.html").read_text()
+    assert "with the sticker a stop sign is read as speed limit 45" in page
+    assert "By distance and angle: road-signs/cnn-robust" in page and "Drive-by: road-signs/cnn" in page
+    assert "cells of the paper" in page and page.count('<i class="') >= 2 * 75
+
+
+def test_json_and_exit_code(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "poster.toml").write_text('[sticker]\nmask = "poster"\nsteps = 10\nscenes = 8\n')
+    quick = ["--suite", "poster.toml", "--limit", "5"]
+    assert main(["attack", CNN, *quick, "--target", "any", "--output", "any", "--json", "--fail-under", "1"]) == 1
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert told["results"][0]["sticker"] == "sticker" and len(told["grid"]) == 40
+    assert told["results"][0]["success"] == told["results"][0]["misread"]  # without a target any other class counts
+    assert "the sticker fails in" in err and "Page: " in err
+
+
+def test_killed_in_the_fit_and_resumed(place: Path) -> None:
+    """After its second checkpoint; it goes on there, and ends with the same sticker and the same numbers."""
+    program = (
+        "import os, signal, sys\n"
+        "from robustlab.physical.folder import StickerRun\n"
+        "from robustlab.cli import main\n"
+        "write, count = StickerRun.write_state, []\n"
+        "def once_more(self, name, data):\n"
+        "    write(self, name, data)\n"
+        "    count.append(name)\n"
+        "    if len(count) == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "StickerRun.write_state = once_more\n"
+        "main(sys.argv[1:])\n"
+    )
+    arguments = ["attack", CNN, "road-signs/cnn-robust", *QUICK, "--output", "killed"]
+    died = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True)
+    assert died.returncode == -signal.SIGKILL and list((place / "killed" / "parts").glob("fit*")) == []
+    assert main([*arguments, "--resume"]) == 0
+    for name in ("stickers/sticker.safetensors", "images/sheet.png"):
+        assert (place / "killed" / name).read_bytes() == (place / "run" / name).read_bytes()
+    found, wanted = sections(place / "killed"), sections(place / "run")
+    assert found == wanted
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_judging(place: Path) -> None:
+    several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "robustlab"]
+    arguments = ["attack", CNN, "road-signs/cnn-robust", *QUICK, "--output", "two"]
+    done = subprocess.run([sys.executable, *several, *arguments], capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    assert sections(place / "two") == sections(place / "run")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source", "stopp"], "There is no sign 'stopp'"),
+        (["--target", "stop"], "The target is the sign itself"),
+        (["--eps", "8/255"], "leave the other flags out"),
+        (["--limit", "all"], "there is no end of scenes"),
+        (["--ids", "3"], "leave the other flags out"),
+    ],
+)
+def test_refused(place: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attack", CNN, "--suite", "quick.toml", *arguments, "--output", "none"]) == 2
+    assert message in capsys.readouterr().err and not (place / "none").exists()
+
+
+def test_other_runs_are_kept_apart(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["attack", CNN, "--source", "stop"]) == 2 and "give --suite sticker" in capsys.readouterr().err
+    attack = ["attack", CNN, "--attack", "fgsm", "--limit", "5", "--audit", "0", "--output", "run", "--overwrite"]
+    assert main(attack) == 2 and "--suite sticker`" in capsys.readouterr().err
+    assert main(["verify", "run"]) == 2 and "physical" in capsys.readouterr().err
+    assert main(["table", "run", "attacks"]) == 2
+    assert read_run("run").info["kind"] == "physical"
+
+
+def test_a_model_that_knows_no_signs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "net.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 16))\n"
+    )
+    assert main(["attack", "net.py:make", *QUICK, "--output", "none"]) == 2
+    assert "does not know the signs of the rendered world" in capsys.readouterr().err
