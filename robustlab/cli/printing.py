@@ -15,7 +15,10 @@ from robustlab.cli.flags import Flag
 
 @app.command(name="print")
 def print_sticker(
-    sticker: Annotated[Path, Parameter(help="A file that Sticker.save wrote (.safetensors).")],
+    sticker: Annotated[
+        Path,
+        Parameter(help="The run folder of `robustlab attack --suite sticker`, or a file that Sticker.save wrote."),
+    ],
     /,
     *,
     output: Path | None = None,
@@ -42,7 +45,7 @@ def print_sticker(
     from robustlab.base.files import default_folder, give_back
     from robustlab.physical import Sticker  # imports torch, which takes seconds
 
-    chosen = Sticker.load(sticker)
+    chosen = Sticker.load(sticker / "stickers" / "sticker.safetensors" if sticker.is_dir() else sticker)
     folder = output or default_folder("print", str(sticker))
     try:
         chosen.print(folder, paper, width, overwrite=overwrite)

@@ -156,9 +156,9 @@ def test_a_far_sign_has_few_pixels() -> None:
 
 
 def test_sampling_twice_is_as_good_as_twelve_times() -> None:
-    scenes = _scenes(96, "val")
+    scenes = _scenes(48, "val")
     psnr = []
-    for part in torch.arange(96).split(16):
+    for part in torch.arange(48).split(16):
         some = scenes.take(part)
         fine = render(prepare(faces(), oversample=12), some, noise=False)
         error = (render(prepare(faces()), some, noise=False) - fine).square().mean((1, 2, 3))
@@ -244,7 +244,7 @@ def test_gradients_stay_finite_on_black_and_white() -> None:
 
 
 def test_images_are_the_same_in_every_batch_size() -> None:
-    scenes = _scenes(400)
+    scenes = _scenes(160)
     reference = _images(scenes, 32)
     for batch_size in (1, 7, 256):
         assert torch.equal(_images(scenes, 32, batch_size), reference), batch_size

@@ -62,6 +62,11 @@ def test_the_page(place: Path) -> None:
     assert "cells of the paper" in page and page.count('<i class="') >= 2 * 75
 
 
+def test_the_sticker_of_a_run_is_printed(place: Path) -> None:
+    assert main(["print", "run", "--output", "paper"]) == 0
+    assert (place / "paper" / "sticker.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_json_and_exit_code(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "poster.toml").write_text('[sticker]\nmask = "poster"\nsteps = 10\nscenes = 8\n')
     quick = ["--suite", "poster.toml", "--limit", "5"]
