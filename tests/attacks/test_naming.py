@@ -15,9 +15,10 @@ from robustlab.attacks import ATTACKS, PGD, attack_class
 from robustlab.attacks.naming import named
 from robustlab.attacks.parameters import THREAT, parameters
 from robustlab.attacks.suite import Member, Suite, load_suite, suite_again
-from robustlab.base.cards import card_names
 from robustlab.evaluation.record import _parameters
 from robustlab.runs.examples import slug
+
+from .conftest import SUITES
 
 NAMES = {
     "one of a method": (["pgd:steps=3", "fgsm"], ["pgd", "fgsm"]),
@@ -105,7 +106,7 @@ def test_what_is_wrong_with_threat_and_attacks_is_said_before_torch_is_imported(
         assert (code, torch) == (2, False) and message in " ".join(said.split()), (case, code, said, torch)
 
 
-@pytest.mark.parametrize("card", [*card_names("attacks"), "pgd:steps=3,step_size=2/255"])
+@pytest.mark.parametrize("card", [*SUITES, "pgd:steps=3,step_size=2/255"])
 def test_a_run_records_what_its_attacks_do(card: str) -> None:
     """Also of a suite that was made in Python; another number of steps is another configuration."""
     suite = load_suite(attacks=[card]) if ":" in card else load_suite(card)

@@ -9,12 +9,10 @@ import pytest
 
 from robustlab.attacks import APGD, APGDT, FABT, Square
 from robustlab.attacks.suite import load_suite, parse_attack
-from robustlab.base.cards import card_names
 from robustlab.base.errors import UserError
-from robustlab.cli.sticker import sticker_card
 from robustlab.threat.model import ThreatModel
 
-SUITES = [name for name in card_names("attacks") if sticker_card(name) is None]
+from .conftest import SUITES
 
 
 @pytest.mark.parametrize("name", SUITES)

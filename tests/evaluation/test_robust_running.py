@@ -283,7 +283,7 @@ class Net(nn.Module):
 net = Net
 """
 ATTACK = ["attack", "disk.py:net", "--data", "npz:data.npz", "--labels", "predicted", "--chunk-size", "16"]
-ATTACK += ["--attack", "fgsm", "--attack", "pgd:steps=3", "--curve", "2/255", "--save-adversarial"]
+ATTACK += ["--attack", "fgsm", "--attack", "pgd:steps=3", "--curve", "2/255", "--save-adversarial", "--audit", "6"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")

@@ -20,7 +20,7 @@ from robustlab.runs import read_run
 
 CNN = "road-signs/cnn"
 CARD = '[sticker]\nmask = "search"\nsteps = 30\nscenes = 4\n'
-QUICK = ["--suite", "quick.toml", "--limit", "20"]
+QUICK = ["--suite", "quick.toml", "--limit", "10"]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_what_a_run_holds(place: Path) -> None:
     assert 0.1 < found["fit"]["rows"][0]["share"] <= 0.2 and found["fit"]["rows"][0]["images"] == 2 * 30 * 4
     rows = found["success"]["rows"]
     assert [row["sticker"] for row in rows] == 2 * ["sticker", "one scene", "grey", "random", "black and white"]
-    assert all(row["clean"]["n"] == 20 and row["success"]["n"] <= 20 for row in rows)
+    assert all(row["clean"]["n"] == 10 and row["success"]["n"] <= 10 for row in rows)
     assert len(found["grid"]["rows"]) == 2 * 8 * 5 and len(found["drive-by"]["rows"]) == 2
     sticker = Sticker.load(place / "run" / "stickers" / "sticker.safetensors")
     assert sticker.source == "stop" and sticker.target == "speed limit 45"
