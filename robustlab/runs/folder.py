@@ -116,11 +116,6 @@ class Run(PartsFolder):
         output = OutputFolder.beside(Path(folder), RUN)
         return cls(output, dict(output.info or {}))
 
-    def update(self, **fields: Any) -> None:
-        """Set top-level fields of run.json (`models` with the search copy's decision, `warnings` ...) and write it."""
-        self.info.update(_plain(fields))
-        self._write_info()
-
     def has_unit(self, model: str, attack: str, eps: float, chunk: int) -> bool:
         """Is this unit's file there and whole?"""
         name = unit_name(model, attack, eps, chunk)
@@ -189,7 +184,6 @@ class Run(PartsFolder):
         self,
         *,
         sections: Sequence[Mapping[str, Any]] = (),
-        warnings: Sequence[str] = (),
         fields: Mapping[str, Any] | None = None,
     ) -> Json:
         """Merge the units, aggregate, prune the kept images and write run.json. Returns the aggregates.
@@ -217,7 +211,7 @@ class Run(PartsFolder):
             passes=passes,
             images=images,
             sections=[*self.info.get("sections", []), *_plain(sections)],
-            warnings=_plain([*self.info["warnings"], *warnings, *found]),
+            warnings=_plain([*self.info["warnings"], *found]),
             finished=True,
         )
         self.info["times"].update(finished=_now(), seconds=sum(p.get("seconds", 0.0) for p in passes))
@@ -237,9 +231,6 @@ class Run(PartsFolder):
 
     def _unit(self, name: str) -> tuple[Json, list[Line]] | None:
         return read_unit(name, self._output.read(f"parts/{name}.jsonl", UNIT_BYTES))
-
-    def _write_info(self) -> None:
-        self._output.write_info(self.info)
 
 
 def _plain(value: Any) -> Any:

@@ -185,6 +185,7 @@ def test_killed_and_resumed_gives_the_same_bytes(place: Path) -> None:
     assert main([*args, "--output", "killed", "--resume"]) == 0  # a finished run only builds its page again
 
 
+@pytest.mark.slow  # tests/evaluation/studies/test_toy_study.py compares the lines of two processes
 def test_two_processes_give_the_same_lines(place: Path) -> None:
     args = [*ARGS[1:], "--chunk-size", "10", "--device", "cpu"]
     assert main(["attack", *args, "--output", "one"]) == 0

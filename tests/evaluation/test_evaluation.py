@@ -119,7 +119,7 @@ class Noisy(nn.Module):
 
 def test_suspicious_models_are_warned_about(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     soft = nn.Sequential(linear(0), nn.Softmax(1))
-    stored = run({"soft": soft, "noisy": Noisy()}, data, tmp_path / "run")
+    stored = run({"soft": soft, "noisy": Noisy()}, data, tmp_path / "run", audit=0)
     text = " ".join(stored.info["warnings"])
     assert "probabilities" in text and "randomised" in text
     noisy = stored.info["models"][1]["search_copy"]

@@ -348,6 +348,7 @@ for k in [1, 3, 7, *middle, touches - 9, touches - 5, touches - 2]:
 """
 
 
+@pytest.mark.slow  # one kill is in test_cli.py, one at every operation on a file in runs/test_folder.py
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
 def test_killed_at_any_moment(place: Path) -> None:
     """kill -9 at keyed moments, at the start, in the middle and while finishing, twice; then the same bytes."""

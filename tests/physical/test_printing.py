@@ -268,7 +268,7 @@ def test_nothing_is_lost(saved: Callable[..., int], capsys: pytest.CaptureFixtur
         (["none.safetensors"], "No such file"),
         (["text.safetensors"], "no sticker that robustlab has saved"),
         (["uneven.safetensors"], "sign, texture or mask cannot be used"),
-        (["some"], "it is a folder"),
+        (["some"], "No such file"),
         (["empty.safetensors"], "The sticker is empty"),
         (["one.safetensors", "--paper", "a5"], '"a4", "letter"'),
         (["one.safetensors", "--width", "0"], "--width is in metres, above 0"),

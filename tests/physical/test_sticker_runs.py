@@ -78,6 +78,7 @@ def test_json_and_exit_code(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "the sticker fails in" in err and "Page: " in err
 
 
+@pytest.mark.slow  # tests/physical/test_stickers.py stops a fit at every step
 def test_killed_in_the_fit_and_resumed(place: Path) -> None:
     """After its second checkpoint; it goes on there, and ends with the same sticker and the same numbers."""
     program = (

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from robustlab.attacks.suite import Suite
 from robustlab.base.intervals import share
 from robustlab.data import Loaded
 from robustlab.evaluation.estimate import FORWARD
@@ -48,10 +49,7 @@ class TransferMatrix(Study[Job]):
 
     def seconds(self, part: str) -> float:
         source, number = self._parts[part]
-        looks = self.job.plan.suite.members[0].attack.looks * averaging_of(
-            source.model, [], self.job.plan.randomised, self.job.plan.options
-        ).get("eot", 1)
-        steps = looks + FORWARD * len(self.job.tasks)
+        steps = self._suite(source).members[0].attack.looks + FORWARD * len(self.job.tasks)
         return self.job.timings[self.job.tasks[-1].name].step * steps * len(self.chunks[number][1])
 
     def work(self, part: str) -> Json:
@@ -66,26 +64,34 @@ class TransferMatrix(Study[Job]):
 
         return {"cells": source.batches.fit(row)}
 
+    def _suite(self, source: Participant) -> Suite:
+        """The suite as it attacks a model that may be randomised."""
+        plan = self.job.plan
+        return averaged(plan.suite, averaging_of(source.model, [], plan.randomised, plan.options), plan.options)
+
     def _row(self, source: Participant, number: int, chunk: Loaded, size: int) -> list[Json]:
         """For each task how many images of a chunk it was shown that it classifies right, and how many turned."""
         plan, tasks = self.job.plan, self.job.tasks
         threat, seed = plan.suite.threat, plan.options.seed
-        suite = averaged(plan.suite, averaging_of(source.model, [], plan.randomised, plan.options), plan.options)
         x, y, ids = (each.to(plan.device) for each in (chunk.images, chunk.labels, chunk.ids))
         if plan.options.labels == "predicted":
             y = logits_of(source.model, x, size).argmax(1)
         names = class_names(plan.data, tasks[0].outputs)
         targets = targets_of(source.search, threat, x, y, ids, names, seed=seed, batch_size=size)
         open_ = torch.ones_like(y, dtype=torch.bool) if targets is None else targets != y
-        crafted = suite.members[0].attack.run(
-            source.search,
-            x[open_],
-            y[open_],
-            targets=None if targets is None else targets[open_],
-            ids=ids[open_],
-            seed=seed,
-            batch_size=size,
-            surrogate=source.search,
+        crafted = (
+            self._suite(source)
+            .members[0]
+            .attack.run(
+                source.search,
+                x[open_],
+                y[open_],
+                targets=None if targets is None else targets[open_],
+                ids=ids[open_],
+                seed=seed,
+                batch_size=size,
+                surrogate=source.search,
+            )
         )
         shown, invalid = x.clone(), torch.zeros_like(open_)
         shown[open_], invalid[open_] = crafted.images, crafted.invalid

@@ -72,7 +72,7 @@ def main(output, resume=False):
     x, y = torch.rand(40, 3, 2, 2), torch.arange(40) % 3
     models = {"one": Fragile(), "two": nn.Sequential(nn.Flatten(), nn.Linear(12, 3))}
     evaluate(models, (x, y), "fgsm", output=output, resume=resume, studies=[Brightness], audit=0, keep=0, curve=[],
-             listener=Listener(say=lambda text: print(text, file=sys.stderr)))
+             chunk_size=10, listener=Listener(say=lambda text: print(text, file=sys.stderr)))
 
 
 if __name__ == "__main__":
@@ -126,6 +126,8 @@ def test_two_processes_share_it(place: Path, worked: Path) -> None:
     run = subprocess.run([sys.executable, *several, "toy.py", "two"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert found(place / "two") == found(place / "plain")
+    lines = [(place / name / "samples.jsonl").read_bytes() for name in ("two", "plain")]
+    assert lines[0] == lines[1] and lines[0].count(b"\n") > 2 * 40
     done = [line.split(" ", 1) for line in worked.read_text().splitlines()]
     assert sorted(part for _, part in done) == sorted(row["part"] for row in found(place / "plain")["rows"])
     assert {rank for rank, _ in done} == {"0", "1"}
