@@ -16,6 +16,7 @@ from robustlab.base.cards import convert
 from robustlab.cli import main
 from robustlab.cli.sticker import sticker_card
 from robustlab.physical import RP2, Sticker
+from robustlab.physical.folder import StickerRun
 from robustlab.runs import read_run
 
 CNN = "road-signs/cnn"
@@ -78,7 +79,35 @@ def test_json_and_exit_code(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "the sticker fails in" in err and "Page: " in err
 
 
-@pytest.mark.slow  # tests/physical/test_stickers.py stops a fit at every step
+def test_interrupted_in_the_fit_and_resumed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "short.toml").write_text('[sticker]\nmask = "bars"\nsteps = 30\nscenes = 2\n')
+    arguments = ["attack", CNN, "--suite", "short.toml", "--limit", "2"]
+    assert main([*arguments, "--output", "short"]) == 0
+    write = StickerRun.write_state
+
+    def interrupted(self: StickerRun, name: str, data: bytes) -> None:
+        write(self, name, data)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StickerRun, "write_state", interrupted)
+        assert main([*arguments, "--output", "stopped"]) == 130
+    assert len(list((place / "stopped" / "parts").glob("*.safetensors"))) == 1
+    watched: list[int] = []
+    fitted = RP2.fit
+
+    def counted(self: RP2, model: Any, size: int, seed: int, state: Any, watch: Any) -> Sticker:
+        return fitted(self, model, size, seed, state, lambda step, *rest: (watched.append(step), watch(step, *rest)))
+
+    monkeypatch.setattr(RP2, "fit", counted)
+    assert main([*arguments, "--output", "stopped", "--resume"]) == 0
+    assert watched == [25, 26, 27, 28, 29]  # it went on after the checkpoint
+    assert sections(place / "stopped") == sections(place / "short")
+    name = "stickers/sticker.safetensors"
+    assert (place / "stopped" / name).read_bytes() == (place / "short" / name).read_bytes()
+
+
+@pytest.mark.slow  # the same with a real kill, in the second fit of a search
 def test_killed_in_the_fit_and_resumed(place: Path) -> None:
     """After its second checkpoint; it goes on there, and ends with the same sticker and the same numbers."""
     program = (
