@@ -1,4 +1,4 @@
-"""Physical attacks: printable stickers on the signs of a rendered world, fitted once and judged in many scenes.
+"""Physical attacks: printable stickers on the signs of a rendered world, patches on any images; fitted once.
 
 >>> from robustlab import load_model
 >>> from robustlab.physical import RP2, answers, judged
@@ -16,15 +16,33 @@ from robustlab.base.lazy import exports
 
 if TYPE_CHECKING:
     from robustlab.physical.measure import answers, controls, drive_by, grid, judged
+    from robustlab.physical.patch import Patch, PatchAttack
+    from robustlab.physical.patch_measure import measure_patch, patch_controls
     from robustlab.physical.rp2 import RP2
     from robustlab.physical.sticker import Sticker
 
-__all__ = ["RP2", "Sticker", "answers", "controls", "drive_by", "grid", "judged"]
+__all__ = [
+    "RP2",
+    "Patch",
+    "PatchAttack",
+    "Sticker",
+    "answers",
+    "controls",
+    "drive_by",
+    "grid",
+    "judged",
+    "measure_patch",
+    "patch_controls",
+]
 
 __getattr__ = exports(
     __name__,
     [
         "robustlab.physical.rp2:RP2",
+        "robustlab.physical.patch:Patch",
+        "robustlab.physical.patch:PatchAttack",
+        "robustlab.physical.patch_measure:measure_patch",
+        "robustlab.physical.patch_measure:patch_controls",
         "robustlab.physical.sticker:Sticker",
         *(f"robustlab.physical.measure:{name}" for name in ("answers", "controls", "drive_by", "grid", "judged")),
     ],

@@ -11,13 +11,12 @@ from torch import Tensor
 
 from robustlab.base.errors import UserError
 from robustlab.oracle import ask, undisturbed
+from robustlab.physical.fitted import State, Watch, adam, unwatched
 from robustlab.physical.masks import SEARCH, best_blocks, mask_of
 from robustlab.physical.palette import PRINTABLE, hard, mixed, total_variation
 from robustlab.physical.sticker import Sticker, stuck
 from robustlab.worlds.road_signs import CLASSES, Ranges, Scenes, draw, faces, prepare, render
 
-State = dict[str, Tensor]
-Watch = Callable[[int, float, State], None]
 SHARP = 10.0  # how much sharper the mixtures are in the end
 
 
@@ -69,7 +68,7 @@ class RP2:
         state: of a fit that was stopped, as `watch` got it; the result is the same as of one that was not. watch: is
         told each step, its loss and the state after it.
         """
-        face, watch = faces()[CLASSES.index(self.source)], watch or _unwatched
+        face, watch = faces()[CLASSES.index(self.source)], watch or unwatched
         with undisturbed(classifier), torch.enable_grad():
             if self.mask != SEARCH:
                 mask = mask_of(self.mask, face)
@@ -97,7 +96,7 @@ class RP2:
         face = faces()[CLASSES.index(self.source)]
         attack = replace(self, expectation=False)
         with undisturbed(classifier), torch.enable_grad():
-            logits = attack._fitted(classifier, face, mask, size, seed, None, _unwatched, sparse=0.0, first=0)
+            logits = attack._fitted(classifier, face, mask, size, seed, None, unwatched, sparse=0.0, first=0)
         return Sticker(hard(logits, PRINTABLE), mask, self.source, self.target)
 
     def _fitted(
@@ -118,21 +117,21 @@ class RP2:
         small = F.adaptive_avg_pool2d(face[None, :3], t)[0]
         z = -10 * torch.cdist(small.permute(1, 2, 0).reshape(-1, 3), PRINTABLE).T.reshape(-1, t, t)
         z = z * 0.2 if not sparse else z
-        adam = {"z": z, "m": torch.zeros_like(z), "v": torch.zeros_like(z), "step": torch.tensor(0)}
+        moving = {"z": z, "m": torch.zeros_like(z), "v": torch.zeros_like(z), "step": torch.tensor(0)}
         if state is not None:
-            adam = {key: value.clone() for key, value in state.items() if key != "mask"}
-        for step in range(int(adam["step"]), self.steps):
+            moving = {key: value.clone() for key, value in state.items() if key != "mask"}
+        for step in range(int(moving["step"]), self.steps):
             done = step / self.steps
-            z = adam["z"].requires_grad_(True)
+            z = moving["z"].requires_grad_(True)
             texture = mixed(z, PRINTABLE, SHARP**done)
             x = render(prepare(stuck(texture, mask, face)[None], size), self._scenes(seed, first + step))
             loss = self._loss(ask(classifier, x)) + self.variation * total_variation(texture, weight)
             if sparse:
                 loss = loss + sparse * ((texture - small).abs().sum(0) * weight).sum() / weight.sum()
             (gradient,) = torch.autograd.grad(loss, z)
-            adam = _adam(adam, gradient, self.lr)
-            watch(first + step, float(loss.detach()), adam | ({"mask": mask} if first else {}))
-        return adam["z"].detach()
+            moving = adam(moving, gradient, self.lr)
+            watch(first + step, float(loss.detach()), moving | ({"mask": mask} if first else {}))
+        return moving["z"].detach()
 
     def _scenes(self, seed: int, step: int) -> Scenes:
         label = CLASSES.index(self.source)
@@ -148,15 +147,3 @@ class RP2:
         if self.target:
             return F.cross_entropy(logits, torch.full((len(logits),), CLASSES.index(self.target)))
         return -F.cross_entropy(logits, torch.full((len(logits),), CLASSES.index(self.source))).clamp(max=10)
-
-
-def _unwatched(step: int, loss: float, state: State) -> None: ...
-
-
-def _adam(state: State, gradient: Tensor, lr: float) -> State:
-    """One step of Adam (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1)."""
-    step = state["step"] + 1
-    m, v = 0.9 * state["m"] + 0.1 * gradient, 0.999 * state["v"] + 0.001 * gradient.square()
-    k = int(step)
-    z = state["z"].detach() - lr * (m / (1 - 0.9**k)) / ((v / (1 - 0.999**k)).sqrt() + 1e-8)
-    return {"z": z, "m": m, "v": v, "step": step}

@@ -14,7 +14,8 @@ from torch import Tensor
 from robustlab.base.errors import UserError
 from robustlab.base.files import check_output, write_output
 from robustlab.base.files.single import check_folder
-from robustlab.base.reading import decoded, read_bounded
+from robustlab.base.reading import read_bounded
+from robustlab.physical.fitted import head
 from robustlab.worlds.road_signs import CLASSES, Scenes, faces, prepare, render
 from robustlab.worlds.road_signs.scenes import WIDTH
 
@@ -91,7 +92,8 @@ class Sticker:
     def decoded(cls, data: bytes, name: str) -> Sticker:
         """A sticker from the bytes of its file. UserError: they are none, or damaged. name: what an error calls it."""
         try:
-            tensors, about = load(data), _about(data)
+            tensors, known = load(data), head(data, "sticker")
+            about = {key: str(known[key]) for key in ("source", "target")}
             texture, mask = tensors["texture"], tensors["mask"]
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             why = str(error).removesuffix(".")
@@ -103,13 +105,6 @@ class Sticker:
         if not (signs and shapes and kinds and bool(((texture >= 0) & (texture <= 1)).all())):
             raise UserError(f"{name} is no sticker that robustlab has saved: sign, texture or mask cannot be used.")
         return cls(texture, mask, about["source"], about.get("target", ""))
-
-
-def _about(data: bytes) -> dict[str, str]:
-    """Source and target, from the head of a safetensors file."""
-    size = int.from_bytes(data[:8], "little")
-    about = decoded(decoded(data[8 : 8 + size])["__metadata__"]["sticker"].encode())
-    return {key: str(about[key]) for key in ("source", "target")}
 
 
 def stuck(texture: Tensor, mask: Tensor, face: Tensor) -> Tensor:

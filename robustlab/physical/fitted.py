@@ -1,0 +1,32 @@
+"""What the fits share: the state that a stopped one goes on from, Adam, and the head of a saved file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from robustlab.base.reading import decoded
+
+State = dict[str, Tensor]
+Watch = Callable[[int, float, State], None]
+
+
+def unwatched(step: int, loss: float, state: State) -> None:
+    """The `watch` of a fit that nobody watches."""
+
+
+def adam(state: State, gradient: Tensor, lr: float) -> State:
+    """One step of Adam (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1) on `z`, with `m`, `v` and `step`."""
+    step = state["step"] + 1
+    m, v = 0.9 * state["m"] + 0.1 * gradient, 0.999 * state["v"] + 0.001 * gradient.square()
+    k = int(step)
+    z = state["z"].detach() - lr * (m / (1 - 0.9**k)) / ((v / (1 - 0.999**k)).sqrt() + 1e-8)
+    return {"z": z, "m": m, "v": v, "step": step}
+
+
+def head(data: bytes, kind: str) -> Any:
+    """What the head of a safetensors file says of its `kind`. KeyError, TypeError, ValueError: nothing, or no JSON."""
+    size = int.from_bytes(data[:8], "little")
+    return decoded(decoded(data[8 : 8 + size])["__metadata__"][kind].encode())
