@@ -16,6 +16,7 @@ from robustlab.base.cards import card_names
 from robustlab.base.errors import UserError
 from robustlab.base.words import visible, visible_json
 from robustlab.cli.app import DIGITS, app, command_line
+from robustlab.cli.fitted import fitted_card
 from robustlab.cli.flags import (
     DATA_HELP,
     DATA_PANEL,
@@ -29,7 +30,8 @@ from robustlab.cli.flags import (
     check_once,
     data_of,
 )
-from robustlab.cli.sticker import attack_sign, sticker_card
+from robustlab.cli.patch import attack_with_patch
+from robustlab.cli.sticker import attack_sign
 from robustlab.evaluation.options import Options
 from robustlab.models.zoo import card_path
 from robustlab.threat.model import BudgetNorm
@@ -75,7 +77,7 @@ class AttackFlags:
 
     target: str | None = None
     """A class name, random, or least-likely. Of a sticker: the sign that it is to be read as (default: speed limit 45),
-    or any."""
+    or any. Of a patch: the class that images with it are to be read as, or any."""
 
     @property
     def suite_arguments(self) -> dict[str, Any]:
@@ -189,8 +191,8 @@ def attack(
     names = models or DEFAULT_MODELS
     check_once("MODEL", [card_path(name) for name in names])
     own.check(names)
-    if (card := sticker_card(attacks.suite)) is not None:
-        return _attack_sign(names, card, attacks, samples, options, output, results)
+    if (card := fitted_card(attacks.suite)) is not None:
+        return _fit(*card, names, attacks, samples, files, own, options, output, results)
     attacks.check(models)
     samples.check()
     check_once("--curve", options.curve)
@@ -245,53 +247,69 @@ def attack(
     return results.show(results_of(run), report([run.folder], run.folder / "report.html"))
 
 
-def _attack_sign(
-    names: Sequence[str],
+def _fit(
+    kind: str,
     card: dict[str, Any],
+    names: Sequence[str],
     attacks: AttackFlags,
     samples: SampleFlags,
+    files: DataFlags,
+    own: ModelFlags,
     options: Options,
     output: OutputFlags,
     results: ResultFlags,
 ) -> int:
-    """The command with a sticker's card. A flag that means nothing for one is refused."""
-    meant = (
-        AttackFlags(suite=attacks.suite, source=attacks.source, target=attacks.target),
-        SampleFlags(limit=samples.limit),
-    )
-    if (attacks, samples) != meant or options != Options(seed=options.seed, device=options.device):
+    """The command with the card of a fitted attack. A flag that means nothing for one is refused."""
+    sticker = kind == "sticker"
+    meant = [
+        AttackFlags(suite=attacks.suite, source=attacks.source if sticker else None, target=attacks.target),
+        SampleFlags(limit=samples.limit) if sticker else SampleFlags(limit=samples.limit, data=samples.data),
+        Options(seed=options.seed, device=options.device),
+        DataFlags() if sticker else files,
+        ModelFlags() if sticker else own,
+    ]
+    if [attacks, samples, options, files, own] != meant:
+        what = "a sticker on a sign of the rendered world" if sticker else "a patch on training images"
+        ours = "--source" if sticker else "--data and its flags, --weights, --mean, --std, --device"
         raise UserError(
-            f"--suite {attacks.suite} fits a sticker on a sign of the rendered world. It takes --source, --target,"
-            " --limit (scenes), --seed, --output, --resume, --overwrite, --json, --quiet and --fail-under: leave the"
-            " other flags out."
+            f"--suite {attacks.suite} fits {what}. It takes {ours}, --target, --limit"
+            f"{' (scenes)' * sticker}, --seed, --output, --resume, --overwrite, --json, --quiet and --fail-under: leave"
+            " the other flags out."
         )
     samples.check()
     results.check()
     output.check("run")
     limit = parse_limit(samples.limit)
-    if limit is None:
+    if sticker and limit is None:
         raise UserError("--limit all: there is no end of scenes. Give a number.")
+    data = samples.data or data_of(names[0])
+    if not sticker:
+        files.check(data, models=names)
     from robustlab.base.files import default_folder, resumable
     from robustlab.evaluation.processes import World
+    from robustlab.models import load_model
 
     world = World.join()
-    folder = output.output or world.agree(default_folder("sticker") if world.first else Path())
+    folder = output.output or world.agree(default_folder(kind) if world.first else Path())
+    shared: dict[str, Any] = {
+        "target": attacks.target,
+        "seed": options.seed,
+        "output": folder,
+        "resume": output.resume,
+        "overwrite": output.overwrite,
+        "command": command_line(),
+        "listener": _listener(results.quiet or not world.first),
+        "json": results.json,
+        "fail_under": results.fail_under,
+    }
     with resumable(folder, output.overwrite):
-        return attack_sign(
-            names,
-            card,
-            source=attacks.source,
-            target=attacks.target,
-            n=limit,
-            seed=options.seed,
-            output=folder,
-            resume=output.resume,
-            overwrite=output.overwrite,
-            command=command_line(),
-            listener=_listener(results.quiet or not world.first),
-            json=results.json,
-            fail_under=results.fail_under,
-        )
+        if limit is not None and sticker:
+            return attack_sign(names, card, source=attacks.source, n=limit, **shared)
+        networks = [load_model(name, **asdict(own), download=files.download) for name in names]
+        data = samples.data or networks[0].data or data
+        reading = {key: value for key, value in files.arguments.items() if key != "size" or value is not None}
+        device = str(options.device)
+        return attack_with_patch(networks, card, data=data, reading=reading, n=limit, device=device, **shared)
 
 
 def parse_limit(text: str) -> int | None:

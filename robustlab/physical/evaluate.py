@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from robustlab.base.environment import describe_device, git_state, resolve_device, versions
+from robustlab.base.environment import describe_device, resolve_device
 from robustlab.base.errors import UserError
-from robustlab.base.files import default_folder, give_back, settled
 from robustlab.base.typed import check_whole
 from robustlab.base.words import interval, percent
-from robustlab.evaluation.engine import clock_of, do
 from robustlab.evaluation.inputs import classifiers_of
 from robustlab.evaluation.listener import Listener
-from robustlab.evaluation.processes import World
-from robustlab.oracle import full_float32
-from robustlab.physical.folder import StickerRun
 from robustlab.physical.rp2 import RP2
+from robustlab.physical.running import fit_and_judge
 from robustlab.physical.studies import STUDIES, StickerJob, check_model
-from robustlab.runs import StoredRun, read_run
+from robustlab.runs import StoredRun
 from robustlab.worlds.road_signs import CLASSES, VERSION
 
 Json = dict[str, Any]
@@ -53,7 +49,7 @@ def evaluate_sticker(
     attack, listener = attack or RP2(), listener or Listener()
     check_whole("n", n, 1)
     check_whole("seed", seed, 0)
-    world, device = World.join(), resolve_device("cpu")
+    device = resolve_device("cpu")
     networks = classifiers_of(models, device)
     for network in networks:
         check_model(network)
@@ -61,12 +57,6 @@ def evaluate_sticker(
     if len(sides) > 1 or any(shape[0] != 3 or shape[1] != shape[2] for shape in sides):
         raise UserError(f"The models expect images of {sorted(sides)}: give models of one size, in colour and square.")
     size = next(iter(sides))[1] if sides else 32
-    if output is None:
-        folder = world.agree(default_folder(f"sticker-{attack.source}") if world.first else Path())
-    else:
-        folder = settled(Path(output))
-    if not world.first:
-        listener = Listener(say=lambda text: None)
     config: Json = {
         "models": [{"name": network.name, "hash": network.hash()} for network in networks],
         "attacks": [{"name": "sticker", "method": "rp2", "parameters": asdict(attack)}],
@@ -75,47 +65,22 @@ def evaluate_sticker(
         "data": {"name": "road-signs", "split": "sticker, judge", "hash": f"version {VERSION}", "n": n},
     }
     about: Json = {
-        "kind": "physical",
         "command": command,
         "suite": "sticker",
-        "versions": versions(),
         "device": describe_device(device),
-        "git": git_state(),
-        "data": {
-            **config["data"],
-            "shape": [3, size, size],
-            "classes": list(CLASSES),
-        },
+        "data": {**config["data"], "shape": [3, size, size], "classes": list(CLASSES)},
     }
-    try:
-        if world.first:
-            run = StickerRun.create(folder, config, about, resume=resume, overwrite=overwrite, say=listener.say)
-        world.wait()
-        with full_float32(), run if world.first else StickerRun.beside(folder) as run:
-            if not run.finished:
-                _evaluate(StickerJob(run, attack, networks, n, seed, size, listener, _ignore), world)
-    finally:
-        give_back(folder)
-    return read_run(folder)
-
-
-def _ignore(key: Hashable, name: str) -> None: ...
-
-
-def _evaluate(job: StickerJob, world: World) -> None:
-    def finished(key: Hashable, name: str) -> None:
-        if clock.finish(key):
-            job.listener.advance(clock.done, clock.total, name)
-
-    watched = replace(job, finished=finished)
-    studies = [kind(watched) for kind in STUDIES]
-    clock = clock_of(studies, world)
-    with job.listener.watch(clock, job.listener.say):
-        sections, fields = do(studies, world)
-        if world.first:
-            times = {**job.run.info["times"], **fields.pop("times")}
-            job.run.finish(sections, {**fields, "times": times})
-        world.wait()
+    return fit_and_judge(
+        STUDIES,
+        lambda run, heard, finished: StickerJob(run, attack, networks, n, seed, size, heard, finished),
+        config,
+        about,
+        output=output,
+        name=f"sticker-{attack.source}",
+        resume=resume,
+        overwrite=overwrite,
+        listener=listener,
+    )
 
 
 def summary(run: StoredRun) -> list[Json]:

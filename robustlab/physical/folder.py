@@ -1,4 +1,4 @@
-"""The run folder of a sticker: what was fitted, what was measured, and its pictures."""
+"""The run folder of a sticker or a patch: what was fitted, what was measured, and its pictures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from robustlab.base.errors import UserError
 from robustlab.base.files import Kind, OutputFolder, settled, slug
+from robustlab.physical.patch import Patch
 from robustlab.physical.sticker import Sticker
 from robustlab.runs import PartsFolder
 from robustlab.runs.manifest import PAGE
@@ -16,13 +17,18 @@ from robustlab.runs.manifest import PAGE
 STICKERS = Kind(
     name="physical",
     files=(PAGE,),
-    folders={"parts": (".json", ".safetensors"), "images": (".png",), "stickers": (".safetensors",)},
+    folders={
+        "parts": (".json", ".safetensors"),
+        "images": (".png",),
+        "stickers": (".safetensors",),
+        "patches": (".safetensors",),
+    },
     again=(PAGE,),
 )
 
 
 class StickerRun(PartsFolder):
-    """A run that fits and judges stickers. One process holds it at a time, others write parts beside it."""
+    """A run that fits and judges stickers or a patch. One process holds it at a time, others write parts beside it."""
 
     @classmethod
     def create(
@@ -59,16 +65,26 @@ class StickerRun(PartsFolder):
 
     def sticker(self, name: str) -> Sticker:
         """A sticker of this run. UserError: it is not there, or damaged."""
-        file = f"stickers/{slug(name)}.safetensors"
+        return Sticker.decoded(*self._fitted(f"stickers/{slug(name)}.safetensors"))
+
+    def write_patch(self, name: str, patch: Patch) -> None:
+        """Store a finished patch under patches/, as `Patch.save` would."""
+        self._write(f"patches/{slug(name)}.safetensors", patch.encoded())
+
+    def patch(self, name: str) -> Patch:
+        """A patch of this run. UserError: it is not there, or damaged."""
+        return Patch.decoded(*self._fitted(f"patches/{slug(name)}.safetensors"))
+
+    def _fitted(self, file: str) -> tuple[bytes, str]:
         if (data := self._output.read(file)) is None:
             raise UserError(f"{self.folder / file} is missing. Run again.")
-        return Sticker.decoded(data, str(self.folder / file))
+        return data, str(self.folder / file)
 
     def finish(self, sections: Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> None:
         """Write run.json as it stays, and remove the parts."""
         self.info.update(fields, sections=list(sections), finished=True)
         self.info["times"] = {**self.info["times"], "finished": _now()}
-        keep = {*self._output.names("images"), *self._output.names("stickers")}
+        keep = {name for folder in ("images", "stickers", "patches") for name in self._output.names(folder)}
         if self._output.free(PAGE):
             keep.add(PAGE)
         self._output.finish(self.info, keep)

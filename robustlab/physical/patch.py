@@ -57,14 +57,25 @@ class Patch(Placement):
 
     def save(self, path: str | Path) -> None:
         """Write it as safetensors, with target and placement."""
+        write_output(Path(path), self.encoded())
+
+    def encoded(self) -> bytes:
+        """The bytes of its safetensors file."""
         about = msgspec.json.encode({"target": self.target, **_placement_of(self)}).decode()
-        write_output(Path(path), save({"texture": self.texture.contiguous()}, {"patch": about}))
+        return save({"texture": self.texture.contiguous()}, {"patch": about})
 
     @classmethod
     def load(cls, path: str | Path) -> Patch:
         """Read what `save` has written. UserError: it is no patch, or damaged."""
         try:
-            data = read_bounded(Path(path), PATCH_BYTES)
+            return cls.decoded(read_bounded(Path(path), PATCH_BYTES), str(path))
+        except OSError as error:
+            raise UserError(f"{path} is no patch that robustlab has saved: {error.strerror or error}.") from error
+
+    @classmethod
+    def decoded(cls, data: bytes, name: str) -> Patch:
+        """A patch from the bytes of its file. UserError: they are none, or damaged. name: what an error calls it."""
+        try:
             about = msgspec.convert(head(data, "patch"), _About)
             texture = load(data)["texture"]
             fine = texture.ndim == 3 and texture.shape[1] == texture.shape[2] and texture.dtype == torch.float32
@@ -72,9 +83,9 @@ class Patch(Placement):
                 raise ValueError("its texture cannot be used")
             check_range(texture, "its texture")
             return cls(texture, **asdict(about))
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            why = (isinstance(error, OSError) and error.strerror) or str(error).removesuffix(".")
-            raise UserError(f"{path} is no patch that robustlab has saved: {why}.") from error
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            why = str(error).removesuffix(".")
+            raise UserError(f"{name} is no patch that robustlab has saved: {why}.") from error
 
 
 @dataclass
@@ -138,7 +149,7 @@ class PatchAttack(Placement):
         """
         _check(self, images)
         labels = labels_of(labels, len(images)).cpu()
-        target = self._number(classes or getattr(classifier, "classes", None) or ())
+        target = self.number(classes or getattr(classifier, "classes", None) or ())
         ids = (pixel_ids(images) if ids is None else ids).cpu()
         other = (labels != (-1 if target is None else target)).nonzero()[:, 0]
         if not len(other):
@@ -165,8 +176,11 @@ class PatchAttack(Placement):
         texture = (moving["z"].detach().cpu() * 255).round() / 255
         return Patch(texture, target, **_placement_of(self))
 
-    def _number(self, classes: Sequence[str]) -> int | None:
+    def number(self, classes: Sequence[str]) -> int | None:
+        """The class number of the target; None for any other. UserError: there is no such class."""
         if not isinstance(self.target, str):
+            if classes and self.target is not None and not 0 <= self.target < len(classes):
+                raise UserError(f"There is no class {self.target}: they are numbered from 0 to {len(classes) - 1}.")
             return self.target
         if self.target not in classes:
             known = f" Known: {', '.join(classes)}." if classes else " The classifier has no names: give the number."

@@ -21,6 +21,7 @@ from robustlab.physical.masks import shape_of
 from robustlab.physical.measure import DISTANCES, YAWS, answers, controls, drive_by, grid, judged, paper_cells
 from robustlab.physical.palette import PRINTABLE, from_palette
 from robustlab.physical.rp2 import RP2
+from robustlab.physical.running import table
 from robustlab.physical.sticker import Sticker, seen
 from robustlab.worlds.road_signs import CLASSES, Ranges
 
@@ -111,7 +112,7 @@ class Fit(Study[StickerJob]):
             ("steps", "Steps", ""),
             ("images", "Images rendered", ""),
         ]
-        return _section(
+        return table(
             columns,
             [{"mask": self.job.attack.mask, **each} for each in done.values()],
             note="The sign as it is and with the sticker, and below it in scenes of the judging: bare above, with the"
@@ -169,7 +170,7 @@ class Success(Study[StickerJob]):
             ("near_success", f"{self.job.aim.capitalize()}, near", ""),
             ("near_misread", "Read wrong, near", ""),
         ]
-        return _section(
+        return table(
             columns,
             list(done.values()),
             n=self.job.n,
@@ -204,7 +205,7 @@ class Grid(Study[StickerJob]):
             ("success", self.job.aim.capitalize(), ""),
         ]
         rows = [row for value in done.values() for row in value["rows"]]
-        return _section(columns, rows, n=max(1, self.job.n // 5), note="n scenes a cell, to either side of the sign.")
+        return table(columns, rows, n=max(1, self.job.n // 5), note="n scenes a cell, to either side of the sign.")
 
 
 class Paper(Study[StickerJob]):
@@ -231,7 +232,7 @@ class Paper(Study[StickerJob]):
         ]
         rows = [row for value in done.values() for row in value["rows"]]
         note = "The distances and angles of Eykholt et al. 2018, table 2, in this world."
-        return _section(columns, rows, n=self.job.n, note=note)
+        return table(columns, rows, n=self.job.n, note=note)
 
 
 class DriveBy(Study[StickerJob]):
@@ -259,31 +260,13 @@ class DriveBy(Study[StickerJob]):
         ]
         rows = [{key: value for key, value in each.items() if key != "frames"} for each in done.values()]
         note = "One approach from 40 m to 3 m, straight on; a dash where the sign is not read right in the last frame."
-        return _section(columns, rows, note=note)
+        return table(columns, rows, note=note)
 
     def fields(self, done: Mapping[str, Json]) -> Json:
         return {"drive_by": {each["model"]: each["frames"] for each in done.values()}}
 
 
 STUDIES: tuple[type[Study[StickerJob]], ...] = (Fit, OneScene, Success, Grid, Paper, DriveBy)
-
-
-def _section(
-    columns: Sequence[tuple[str, str, str]],
-    rows: Sequence[Json],
-    *,
-    note: str,
-    n: int | None = None,
-    images: Sequence[str] = (),
-) -> Json:
-    return {
-        "columns": [dict(zip(("key", "label", "unit"), column, strict=True)) for column in columns],
-        "rows": list(rows),
-        "n": n,
-        "interval": "95 % Wilson" if n else None,
-        "note": note,
-        "images": list(images),
-    }
 
 
 def _on_grey(face: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import pytest
 
 from robustlab.base.cards import convert
 from robustlab.cli import main
-from robustlab.cli.sticker import sticker_card
+from robustlab.cli.fitted import fitted_card
 from robustlab.physical import RP2, Sticker
 from robustlab.physical.folder import StickerRun
 from robustlab.runs import read_run
@@ -40,7 +40,8 @@ def sections(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["sticker", "sticker-poster"])
 def test_every_shipped_card_is_a_sticker(name: str) -> None:
-    assert convert(sticker_card(name), RP2, name).steps == 300
+    kind, table = fitted_card(name) or ("", {})
+    assert kind == "sticker" and convert(table, RP2, name).steps == 300
 
 
 def test_what_a_run_holds(place: Path) -> None:

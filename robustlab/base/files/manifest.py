@@ -19,7 +19,7 @@ INFO, LOCK, JOURNAL, NEW = "run.json", ".lock", ".files", ".new"
 SCHEMA_VERSION = 1
 MARK = {"written_by": "robustlab"}
 WORDS = {"attack": "run", "train": "training", "physical": "run"}
-COMMANDS = {"attack": "attack", "train": "train", "physical": "attack --suite sticker"}
+COMMANDS = {"attack": "attack", "train": "train", "physical": "attack --suite sticker (or patch)"}
 KINDS = {
     "attack": "robustlab.runs.manifest:RUN",
     "train": "robustlab.training.manifest:TRAINING",

@@ -16,6 +16,7 @@ from robustlab.reporting.sections import (
     data,
     factors,
     gallery,
+    patch,
     provenance,
     sticker,
     transfer,
@@ -39,6 +40,7 @@ class Section(Protocol):
 
 SECTIONS: tuple[Section, ...] = (
     sticker,
+    patch,
     verdict,
     curve,
     attacks,
@@ -54,4 +56,4 @@ SECTIONS: tuple[Section, ...] = (
     data,
 )
 # These get the runs as they were given; the others get comparable runs as one (reporting/comparison.py).
-OF_EACH_RUN: tuple[Section, ...] = (sticker, transfer, unknown, provenance, data)
+OF_EACH_RUN: tuple[Section, ...] = (sticker, patch, transfer, unknown, provenance, data)

@@ -20,11 +20,16 @@ Json = dict[str, Any]
 
 
 def applies(runs: Sequence[PageRun]) -> bool:
-    return any(run.info.get("kind") == "physical" for run in runs)
+    return any(map(is_one, runs))
+
+
+def is_one(run: PageRun) -> bool:
+    """Is it the run of a sticker?"""
+    return run.info.get("kind") == "physical" and run.info.get("suite") == "sticker"
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
-    shown = [_shown(run) for run in runs if run.info.get("kind") == "physical"]
+    shown = [_shown(run) for run in runs if is_one(run)]
     return fill("sections/sticker.html", shown=shown, several=len(shown) > 1)
 
 

@@ -1,0 +1,47 @@
+"""What `robustlab attack` shares between its fitted attacks, the sticker and the patch: cards, and what is printed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from robustlab.base.cards import find_card, read_toml
+from robustlab.base.words import visible, visible_json
+
+ANY = "any"
+KINDS = ("sticker", "patch")
+
+
+def fitted_card(suite: str | None) -> tuple[str, dict[str, Any]] | None:
+    """The kind of a card of a fitted attack, and its table; None for a card of another kind."""
+    if suite is None:
+        return None
+    card = read_toml(find_card("attacks", suite))
+    return next(((kind, dict(card[kind])) for kind in KINDS if isinstance(card.get(kind), dict)), None)
+
+
+def show(
+    told: dict[str, Any], said: Sequence[str], page: Path, what: str, *, json: bool, fail_under: float | None
+) -> int:
+    """Print what a run found; returns the exit code. told: for --json; its `results` have the success of each model.
+
+    what: `sticker` or `patch`, the row of the fitted one. fail_under: the share in which it must fail.
+    """
+    import msgspec
+
+    if json:
+        text = msgspec.json.format(msgspec.json.encode(told), indent=2).decode()
+        sys.stdout.buffer.write(visible_json(text).encode() + b"\n")
+    print(*map(visible, said), f"Page: {visible(page)}", sep="\n", file=sys.stderr if json else sys.stdout)
+    missed = 0
+    for row in told["results"]:
+        if row[what] == what and fail_under is not None and row["success"]["value"] is not None:
+            left = 1 - row["success"]["value"]
+            if left < fail_under:
+                missed = 1
+                of = "scenes" if what == "sticker" else "images"
+                said_of = f"{visible(row['model'])}: the {what} fails in {left:.4f} of the {of}"
+                print(f"{said_of}, under {fail_under:g}.", file=sys.stderr)
+    return missed

@@ -1,0 +1,70 @@
+"""`robustlab attack --suite patch`: what of the command's flags a patch takes, and what is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustlab.base.cards import convert
+from robustlab.base.errors import UserError
+from robustlab.cli.fitted import ANY, show
+
+if TYPE_CHECKING:
+    from robustlab.evaluation.listener import Listener
+
+
+def attack_with_patch(
+    models: Sequence[Any],
+    card: dict[str, Any],
+    *,
+    data: str,
+    reading: dict[str, Any],
+    target: str | None,
+    n: int | None,
+    seed: int,
+    device: str,
+    output: Path | None,
+    resume: bool,
+    overwrite: bool,
+    command: str,
+    listener: Listener,
+    json: bool,
+    fail_under: float | None,
+) -> int:
+    """Fit, judge, write the page, print; returns the exit code. models: loaded. reading: as `load_data` takes it."""
+    from robustlab.data import load_data
+    from robustlab.models.suitable import suitable
+    from robustlab.physical.evaluate_patch import FITTED, evaluate_patch, patch_in_words
+    from robustlab.physical.patch import PatchAttack
+    from robustlab.reporting import report
+
+    if "target" in card:
+        raise UserError("A card's [patch] table says how, not what: give --target instead.")
+    reading = suitable(data, models) | reading
+    judged = load_data(data, "test", n, **{**reading, "divided": True})
+    if target is None:
+        raise UserError(f"--suite patch needs --target: {ANY}, or a class of {data}: {', '.join(judged.classes)}.")
+    named = target in judged.classes or not (target.isascii() and target.isdecimal())
+    given = None if target == ANY else target if named else int(target)
+    attack = convert({**card, "target": given}, PatchAttack, "the [patch] table")
+    attack.number(judged.classes)
+    fitted = load_data(data, "train", FITTED if data == "road-signs" else None, **reading)
+    run = evaluate_patch(
+        models,
+        fitted,
+        judged,
+        attack,
+        seed=seed,
+        device=device,
+        output=output,
+        resume=resume,
+        overwrite=overwrite,
+        command=command,
+        listener=listener,
+    )
+    page = report([run.folder], run.folder / "report.html")
+    sections = {section["name"]: section["rows"] for section in run.info["sections"]}
+    told = {"run": str(run.folder), "results": sections["success"], "by_size": sections["by size"]}
+    told["by_place"] = sections.get("by place", [])
+    return show(told, patch_in_words(run, sections["success"]), page, "patch", json=json, fail_under=fail_under)
