@@ -18,21 +18,34 @@ if TYPE_CHECKING:
     from robustlab.physical.measure import answers, controls, drive_by, grid, judged
     from robustlab.physical.patch import Patch, PatchAttack
     from robustlab.physical.patch_measure import measure_patch, patch_controls
+    from robustlab.physical.photo import PhotoAttack, PhotoSticker
+    from robustlab.physical.photo_input import Photographs, photographs
+    from robustlab.physical.photo_measure import fit_and_judge, measure_photo, photo_controls
+    from robustlab.physical.photo_view import STILL, Camera
     from robustlab.physical.rp2 import RP2
     from robustlab.physical.sticker import Sticker
 
 __all__ = [
     "RP2",
+    "STILL",
+    "Camera",
     "Patch",
     "PatchAttack",
+    "PhotoAttack",
+    "PhotoSticker",
+    "Photographs",
     "Sticker",
     "answers",
     "controls",
     "drive_by",
+    "fit_and_judge",
     "grid",
     "judged",
     "measure_patch",
+    "measure_photo",
     "patch_controls",
+    "photo_controls",
+    "photographs",
 ]
 
 __getattr__ = exports(
@@ -43,6 +56,13 @@ __getattr__ = exports(
         "robustlab.physical.patch:PatchAttack",
         "robustlab.physical.patch_measure:measure_patch",
         "robustlab.physical.patch_measure:patch_controls",
+        "robustlab.physical.photo:PhotoAttack",
+        "robustlab.physical.photo:PhotoSticker",
+        "robustlab.physical.photo_input:Photographs",
+        "robustlab.physical.photo_input:photographs",
+        *(f"robustlab.physical.photo_measure:{name}" for name in ("fit_and_judge", "measure_photo", "photo_controls")),
+        "robustlab.physical.photo_view:Camera",
+        "robustlab.physical.photo_view:STILL",
         "robustlab.physical.sticker:Sticker",
         *(f"robustlab.physical.measure:{name}" for name in ("answers", "controls", "drive_by", "grid", "judged")),
     ],
