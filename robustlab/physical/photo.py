@@ -26,7 +26,7 @@ from robustlab.oracle import NO_GRADIENT, NoGradientError, ask, undisturbed
 from robustlab.physical.fitted import State, Watch, adam, head, unwatched
 from robustlab.physical.masks import SEARCH, best_blocks, mask_of
 from robustlab.physical.palette import PRINTABLE, hard, mixed, total_variation
-from robustlab.physical.photo_view import Camera, corners_of, keyed, pasted, rectified, viewed
+from robustlab.physical.photo_view import Camera, corners_of, keyed, light_of, pasted, rectified, viewed
 
 FACE = 256  # pixels of a side, of masks and faces
 LARGEST = 2048
@@ -37,6 +37,8 @@ SHARP = 10.0  # how much sharper the mixtures are in the end
 @dataclass(frozen=True, eq=False)
 class PhotoSticker:
     """What is printed, and put on a thing in photographs; it is stretched over the quadrilateral of their corners.
+
+    Where the thing is darker than its face, the sticker is darker by as much: light falls on both.
 
     texture: (3, t, t) sRGB in [0, 1], t a divisor of P. mask: (P, P) bool. face: (3, P, P), the thing seen from the
     front, the mean of the photographs that were fitted. target: a class number; None for any other than their own.
@@ -58,8 +60,10 @@ class PhotoSticker:
         UserError: other channels, corners that cross or lie outside.
         """
         _check(images)
+        places = corners_of(corners, images)
         with torch.no_grad():
-            found = pasted(images, corners_of(corners, images), self.texture.to(images), self.weight.to(images))
+            light = light_of(images, places, self.face.to(images))
+            found = pasted(images, places, self.texture.to(images), self.weight.to(images), light)
         return (found * 255).round() / 255
 
     @property
@@ -183,9 +187,12 @@ class PhotoAttack:
         if not len(other):
             raise UserError(f"All photographs are of the target class {self.target!r}: a sticker is fitted on others.")
         places = corners_of(corners, images)
-        faces = rectified(images[other], places[other], FACE).mean(0).clamp(0, 1)
-        face = torch.cat([faces, torch.ones_like(faces[:1])]).cpu()
-        fit = _Fit(self, classifier, images[other], places[other], given[other], known[other], face, target, seed)
+        parts = (rectified(images[part], places[part], FACE).sum(0) for part in other.split(64))
+        colours = torch.stack(list(parts)).sum(0).div(len(other)).clamp(0, 1)
+        light = light_of(images[other], places[other], colours)
+        face = torch.cat([colours, torch.ones_like(colours[:1])]).cpu()
+        own = images[other], places[other], light, given[other], known[other]
+        fit = _Fit(self, classifier, *own, face, target, seed)
         with undisturbed(classifier), torch.enable_grad():
             if self.mask != SEARCH:
                 mask = mask_of(self.mask, face)
@@ -213,12 +220,13 @@ class PhotoAttack:
 
 @dataclass(frozen=True)
 class _Fit:
-    """What all steps of a fit share. images: (N, 3, H, W). corners: (N, 4, 2). labels, ids: (N,). face: (4, P, P)."""
+    """What all steps of a fit share. images: (N, 3, H, W). corners: (N, 4, 2). light, labels, ids: (N,)."""
 
     attack: PhotoAttack
     classifier: Callable[[Tensor], Tensor]
     images: Tensor
     corners: Tensor
+    light: Tensor
     labels: Tensor
     ids: Tensor
     face: Tensor
@@ -252,7 +260,8 @@ class _Fit:
         turn = torch.arange(self.attack.batch, device=order.device)
         index = order[turn % len(order)]
         key = keyed(self.seed, self.ids[index], "fit", step, turn // len(order))
-        _, x = viewed(self.images[index], self.corners[index], texture, weight, self.attack.camera, key)
+        sticker = texture, weight, self.light[index]
+        x = viewed(self.images[index], self.corners[index], self.attack.camera, key, sticker)
         logits = rows(ask(self.classifier, x), x).float()
         if not logits.requires_grad:
             raise NoGradientError(NO_GRADIENT)

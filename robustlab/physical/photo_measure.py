@@ -20,7 +20,7 @@ from robustlab.base.outputs import rows
 from robustlab.oracle import ask, undisturbed
 from robustlab.physical.palette import PRINTABLE
 from robustlab.physical.photo import PhotoAttack, PhotoSticker
-from robustlab.physical.photo_view import STILL, Camera, corners_of, keyed, viewed
+from robustlab.physical.photo_view import STILL, Camera, corners_of, keyed, light_of, viewed
 
 Json = dict[str, Any]
 BLOCKS = 8  # of a side, in the random controls: finer ones would be grey from afar
@@ -56,31 +56,31 @@ def measure_photo(
     places = corners_of(corners, images)
     stickers = {"sticker": sticker, **(photo_controls(sticker, seed) if controls is None else controls)}
 
+    def answers(view: Camera, each: PhotoSticker | None = None) -> Tensor:
+        found = []
+        for part in torch.arange(len(images), device=images.device).split(batch_size):
+            own = None if each is None else (each.texture.to(images), each.weight.to(images), light[part])
+            x = viewed(images[part], places[part], view, key[part], own)
+            rounded = (x * 255).round() / 255
+            logits = rows(ask(classifier, rounded), rounded).cpu()
+            check_classes(int(labels.min()), int(labels.max()), logits.shape[1])
+            found.append(logits.argmax(1))
+        return torch.cat(found)
+
     def judged(view: Camera) -> Json:
-        key, found = keyed(seed, ids, "judge"), {}
+        right, found = answers(view) == labels, {}
+        counted = right & (labels != sticker.target if sticker.target is not None else True)
+        n = int(counted.sum())
         for name, each in stickers.items():
-            texture, weight, clean, attacked = each.texture.to(images), each.weight.to(images), [], []
-            for part in torch.arange(len(images), device=images.device).split(batch_size):
-                bare, with_it = viewed(images[part], places[part], texture, weight, view, key[part])
-                clean.append(_answers(classifier, bare, labels[part.cpu()]))
-                attacked.append(_answers(classifier, with_it, labels[part.cpu()]))
-            right, answers = torch.cat(clean) == labels, torch.cat(attacked)
-            counted = right & (labels != sticker.target if sticker.target is not None else True)
-            reached = answers != labels if sticker.target is None else answers == sticker.target
-            n = int(counted.sum())
-            success, misread = (int((counted & these).sum()) for these in (reached, answers != labels))
+            said = answers(view, each)
+            reached = said != labels if sticker.target is None else said == sticker.target
+            success, misread = (int((counted & these).sum()) for these in (reached, said != labels))
             found[name] = {"success": share(success, n), "misread": share(misread, n)}
         return {"clean": share(int(right.sum()), len(labels)), "found": found}
 
     with torch.no_grad(), undisturbed(classifier):
+        key, light = keyed(seed, ids, "judge"), light_of(images, places, sticker.face.to(images))
         return {"still": judged(STILL), "camera": judged(Camera() if camera is None else camera)}
-
-
-def _answers(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
-    rounded = (images * 255).round() / 255
-    logits = rows(ask(classifier, rounded), rounded).cpu()
-    check_classes(int(labels.min()), int(labels.max()), logits.shape[1])
-    return logits.argmax(1)
 
 
 def photo_controls(sticker: PhotoSticker, seed: int = 0) -> dict[str, PhotoSticker]:

@@ -135,9 +135,22 @@ def rectified(images: Tensor, corners: Tensor, pixels: int) -> Tensor:
     return F.grid_sample(images, grid, "bilinear", "border", align_corners=False)
 
 
-def pasted(images: Tensor, corners: Tensor, texture: Tensor, mask: Tensor) -> Tensor:
+def light_of(images: Tensor, corners: Tensor, face: Tensor) -> Tensor:
+    """(N,) how bright the thing is in each image, its face (C, P, P) being 1: means over the middle, 0.1 to 3.
+
+    >>> square = torch.tensor([[[2.0, 2], [6, 2], [6, 6], [2, 6]]])
+    >>> light_of(torch.full((1, 3, 8, 8), 0.25), square, torch.full((3, 16, 16), 0.5))
+    tensor([0.5000])
+    """
+    p = face.shape[-1] // 4
+    middle = rectified(images, corners, 16)[:, :, 4:-4, 4:-4].mean((1, 2, 3))
+    return (middle / face[:, p:-p, p:-p].mean().clamp_min(1e-3)).clamp(0.1, 3)
+
+
+def pasted(images: Tensor, corners: Tensor, texture: Tensor, mask: Tensor, light: Tensor) -> Tensor:
     """Images (N, C, H, W) with a texture (C, t, t) inside a mask (t, t), 0 to 1; differentiable in the texture.
 
+    light: (N,), see `light_of`; a sticker on a thing in the dark is dark, too.
     Texture and mask are resampled together, bilinearly, at `SAMPLES` x `SAMPLES` points a pixel. A texture finer than
     the image is averaged first.
     """
@@ -153,26 +166,27 @@ def pasted(images: Tensor, corners: Tensor, texture: Tensor, mask: Tensor) -> Te
     grid = torch.stack([u, v], -1) / torch.where(inside, w, 1.0)[..., None]
     found = F.grid_sample(sticker.expand(len(images), -1, -1, -1), grid, "bilinear", "border", align_corners=False)
     found = F.avg_pool2d(found * inside[:, None], SAMPLES)
-    return (images * (1 - found[:, -1:]) + found[:, :-1]).clamp(0, 1)
+    sticker = torch.minimum(found[:, :-1] * light[:, None, None, None], found[:, -1:])  # no brighter than white
+    return (images * (1 - found[:, -1:]) + sticker).clamp(0, 1)
 
 
 def viewed(
-    images: Tensor, corners: Tensor, texture: Tensor, mask: Tensor, camera: Camera, key: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Each image as another photograph of the thing, bare and with the sticker: the same changes in both.
+    images: Tensor, corners: Tensor, camera: Camera, key: Tensor, sticker: tuple[Tensor, Tensor, Tensor] | None = None
+) -> Tensor:
+    """Each image as another photograph of the thing, bare or with a sticker: texture, mask and light, as of `pasted`.
 
-    The changes are drawn by key (N,). In order: the image is turned, scaled and shifted, the sticker put on with its
-    corners a little off, and the whole image blurred, changed in contrast and brightness, and noise added.
+    The changes are drawn by key (N,), the same with and without a sticker. In order: the image is turned, scaled and
+    shifted, the sticker put on with its corners a little off, and the whole image blurred, changed in contrast and
+    brightness, and noise added.
     """
     if camera == STILL:
-        return images, pasted(images, corners, texture, mask)
+        return images if sticker is None else pasted(images, corners, *sticker)
     u = uniform(key, (16,)) * 2 - 1
     off = camera.corners * u[:, :8].view(-1, 4, 2)
     moved = corners + off[..., :1] * (corners.roll(-1, 1) - corners) + off[..., 1:] * (corners.roll(1, 1) - corners)
     corners = torch.where(convex(moved)[:, None, None], moved, corners)
     images, corners = _turned(images, corners, camera, u[:, 8:12])
-    changes = _Changes(camera, u[:, 12:], key)
-    return changes.of(images), changes.of(pasted(images, corners, texture, mask))
+    return _changed(images if sticker is None else pasted(images, corners, *sticker), camera, u[:, 12:], key)
 
 
 def _turned(images: Tensor, corners: Tensor, camera: Camera, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,23 +206,16 @@ def _turned(images: Tensor, corners: Tensor, camera: Camera, u: Tensor) -> tuple
     return F.grid_sample(images, grid, "bilinear", "border", align_corners=False), forth
 
 
-@dataclass(frozen=True)
-class _Changes:
+def _changed(images: Tensor, camera: Camera, u: Tensor, key: Tensor) -> Tensor:
     """Blur, contrast, brightness and noise of whole images. u: (N, 4) in [-1, 1). key: (N,) of the noise."""
-
-    camera: Camera
-    u: Tensor
-    key: Tensor
-
-    def of(self, images: Tensor) -> Tensor:
-        brightness, contrast, blur, noise = self.u.T[:, :, None, None, None]
-        height, width = images.shape[-2:]
-        sigma = (self.camera.blur * min(height, width) * (blur[..., 0] + 1) / 2).clamp_min(1e-3)
-        blurred: Tensor = _gaussian(height, sigma) @ images @ _gaussian(width, sigma).mT
-        shown = (blurred - 0.5) * (1 + self.camera.contrast * contrast) + 0.5 + self.camera.brightness * brightness
-        grains = normal(keys(0, self.key, "photo, noise"), images.shape[1:])
-        noisy: Tensor = shown + grains * self.camera.noise * (noise + 1) / 2
-        return noisy.clamp(0, 1)
+    brightness, contrast, blur, noise = u.T[:, :, None, None, None]
+    height, width = images.shape[-2:]
+    sigma = (camera.blur * min(height, width) * (blur[..., 0] + 1) / 2).clamp_min(1e-3)
+    blurred: Tensor = _gaussian(height, sigma) @ images @ _gaussian(width, sigma).mT
+    shown = (blurred - 0.5) * (1 + camera.contrast * contrast) + 0.5 + camera.brightness * brightness
+    grains = normal(keys(0, key, "photo, noise"), images.shape[1:])
+    noisy: Tensor = shown + grains * camera.noise * (noise + 1) / 2
+    return noisy.clamp(0, 1)
 
 
 def _gaussian(count: int, sigma: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from robustlab.physical import (
     photographs,
 )
 from robustlab.physical.palette import PRINTABLE
-from robustlab.physical.photo_view import homography, keyed, pasted, rectified, viewed
+from robustlab.physical.photo_view import homography, keyed, light_of, pasted, rectified, viewed
 
 IDS = torch.arange(30)
 SQUARE = torch.tensor([[6, 6], [26, 6], [26, 26], [6, 26]])
@@ -73,21 +73,23 @@ def test_a_texture_on_a_square_is_pasted_texel_by_texel() -> None:
     images = torch.rand(2, 3, 32, 32)
     expected = images.clone()
     expected[:, :, 16:26, 6:26] = F.avg_pool2d(texture, 2)[:, 10:]
-    assert torch.allclose(pasted(images, SQUARE.float().expand(2, 4, 2), texture, mask), expected, atol=1e-5)
+    assert torch.allclose(
+        pasted(images, SQUARE.float().expand(2, 4, 2), texture, mask, torch.ones(2)), expected, atol=1e-5
+    )
 
 
 def test_what_was_pasted_is_seen_again_from_the_front() -> None:
     texture = F.interpolate(torch.rand(1, 3, 4, 4), (128, 128), mode="bilinear")[0]
     images = torch.zeros(1, 3, 256, 256)
     corners = TILTED[None] * 8
-    front = rectified(pasted(images, corners, texture, torch.ones(128, 128)), corners, 128)[0]
+    front = rectified(pasted(images, corners, texture, torch.ones(128, 128), torch.ones(1)), corners, 128)[0]
     assert (front - texture)[:, 4:-4, 4:-4].abs().mean() < 0.01
 
 
 def test_what_lies_behind_the_horizon_gets_no_sticker() -> None:
     """A quadrilateral in strong perspective, whose horizon lies inside the image."""
     corners = torch.tensor([[[14.0, 12.0], [18.0, 12.0], [32.0, 30.0], [0.0, 30.0]]])
-    found = pasted(torch.zeros(1, 3, 32, 32), corners, torch.ones(3, 16, 16), torch.ones(16, 16))[0, 0]
+    found = pasted(torch.zeros(1, 3, 32, 32), corners, torch.ones(3, 16, 16), torch.ones(16, 16), torch.ones(1))[0, 0]
     assert bool((found[:12] == 0).all()) and found[12:30, 16].min() > 0.999
 
 
@@ -95,8 +97,8 @@ def test_cameras_depend_on_seed_and_id_alone() -> None:
     images, corners, texture = pictures(), TILTED.expand(30, 4, 2), torch.rand(3, 16, 16)
 
     def seen(part: slice, seed: int = 0) -> Tensor:
-        key = keyed(seed, IDS[part], "judge")
-        return torch.cat(viewed(images[part], corners[part], texture, torch.ones(16, 16), Camera(), key), 1)
+        sticker = texture, torch.ones(16, 16), torch.ones(30)[part]
+        return viewed(images[part], corners[part], Camera(), keyed(seed, IDS[part], "judge"), sticker)
 
     whole = seen(slice(None))
     assert torch.allclose(whole[10:13], seen(slice(10, 13)), atol=1e-5)
@@ -109,10 +111,11 @@ def test_cameras_depend_on_seed_and_id_alone() -> None:
 )
 def test_each_change_changes_the_bare_image_and_the_one_with_the_sticker(change: dict[str, Any]) -> None:
     images, corners, grey = pictures(), TILTED.expand(30, 4, 2), torch.full((3, 16, 16), 0.5)
-    camera = replace(STILL, **change)
-    bare, with_it = viewed(images, corners, grey, torch.ones(16, 16), camera, keyed(0, IDS, "judge"))
+    camera, key = replace(STILL, **change), keyed(0, IDS, "judge")
+    sticker = grey, torch.ones(16, 16), torch.ones(30)
+    bare, with_it = (viewed(images, corners, camera, key, each) for each in (None, sticker))
     assert (bare - images).abs().mean() > 0.01
-    assert (with_it - pasted(images, corners, grey, torch.ones(16, 16))).abs().mean() > 0.01
+    assert (with_it - pasted(images, corners, *sticker)).abs().mean() > 0.01
 
 
 def test_the_sticker_moves_with_the_image() -> None:
@@ -121,8 +124,19 @@ def test_the_sticker_moves_with_the_image() -> None:
     corners = (TILTED * 2).expand(30, 4, 2)
     texture = rectified(blocks[:1], corners[:1], 128)[0]
     camera = replace(STILL, turn=30.0, scale=(0.7, 1.3), shift=0.1)
-    bare, with_it = viewed(blocks, corners, texture, torch.ones(128, 128), camera, keyed(0, IDS, "judge"))
+    sticker, key = (texture, torch.ones(128, 128), torch.ones(30)), keyed(0, IDS, "judge")
+    bare, with_it = (viewed(blocks, corners, camera, key, each) for each in (None, sticker))
     assert (bare - with_it).abs().mean() < 0.004 < 0.05 < (bare - blocks).abs().mean()
+
+
+def test_a_sticker_is_as_dark_as_the_thing_it_is_on() -> None:
+    face, grey = torch.full((3, 64, 64), 0.6), torch.full((3, 16, 16), 0.5)
+    images = torch.tensor([0.6, 0.3, 0.9, 0.0])[:, None, None, None].expand(4, 3, 32, 32)
+    sticker = PhotoSticker(grey, torch.ones(64, 64).bool(), face, 1)
+    assert sticker.on(images, SQUARE)[:, 0, 16, 16].mul(255).round().tolist() == [128, 64, 191, 13]
+    assert light_of(images, SQUARE.float().expand(4, 4, 2), face).tolist() == pytest.approx(
+        [1, 0.5, 1.5, 0.1], rel=1e-5
+    )
 
 
 def test_fitting_and_judging_share_no_key() -> None:
@@ -150,7 +164,8 @@ def test_a_success_counts_only_where_the_image_is_read_right() -> None:
     images[:4, 0] = 0.9  # read as red, though labelled dark
     labels = torch.zeros(30, dtype=torch.int64)
     labels[4:6] = 1  # of the target class, and read wrong
-    red = PhotoSticker(PRINTABLE[3, :, None, None].expand(3, 8, 8), torch.ones(64, 64).bool(), torch.ones(3, 64, 64), 1)
+    face = torch.full((3, 64, 64), 0.15)  # as bright as the pictures
+    red = PhotoSticker(PRINTABLE[3, :, None, None].expand(3, 8, 8), torch.ones(64, 64).bool(), face, 1)
     found = measure_photo(NET, red, images, SQUARE, labels, IDS, camera=STILL)
     assert found["still"] == found["camera"]
     assert (found["still"]["clean"]["n"], found["still"]["found"]["sticker"]["success"]["n"]) == (30, 24)
