@@ -23,13 +23,21 @@ def fitted_card(suite: str | None) -> tuple[str, dict[str, Any]] | None:
 
 
 def show(
-    told: dict[str, Any], said: Sequence[str], page: Path, what: str, *, json: bool, fail_under: float | None
+    folder: Path, told: dict[str, Any], said: Sequence[str], what: str, *, json: bool, fail_under: float | None
 ) -> int:
-    """Print what a run found; returns the exit code. told: for --json; its `results` have the success of each model.
+    """Write the page of a run, and print what was found; returns the exit code. Of several processes the first does it.
 
-    what: `sticker` or `patch`, the row of the fitted one. fail_under: the share in which it must fail.
+    told: for --json; its `results` have the success of each model. what: `sticker` or `patch`, the row of the fitted
+    one. fail_under: the share in which it must fail.
     """
     import msgspec
+
+    from robustlab.evaluation.processes import World
+    from robustlab.reporting import report
+
+    if not World.join().first:
+        return 0
+    page, told = report([folder], folder / "report.html"), {"run": str(folder), **told}
 
     if json:
         text = msgspec.json.format(msgspec.json.encode(told), indent=2).decode()

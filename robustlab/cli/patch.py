@@ -37,7 +37,6 @@ def attack_with_patch(
     from robustlab.models.suitable import suitable
     from robustlab.physical.evaluate_patch import FITTED, evaluate_patch, patch_in_words
     from robustlab.physical.patch import PatchAttack
-    from robustlab.reporting import report
 
     if "target" in card:
         raise UserError("A card's [patch] table says how, not what: give --target instead.")
@@ -63,8 +62,8 @@ def attack_with_patch(
         command=command,
         listener=listener,
     )
-    page = report([run.folder], run.folder / "report.html")
     sections = {section["name"]: section["rows"] for section in run.info["sections"]}
-    told = {"run": str(run.folder), "results": sections["success"], "by_size": sections["by size"]}
+    told = {"results": sections["success"], "by_size": sections["by size"]}
     told["by_place"] = sections.get("by place", [])
-    return show(told, patch_in_words(run, sections["success"]), page, "patch", json=json, fail_under=fail_under)
+    said = patch_in_words(run, sections["success"])
+    return show(run.folder, told, said, "patch", json=json, fail_under=fail_under)

@@ -36,7 +36,6 @@ def attack_sign(
     from robustlab.models import load_model
     from robustlab.physical.evaluate import evaluate_sticker, in_words, summary
     from robustlab.physical.rp2 import RP2
-    from robustlab.reporting import report
 
     if not {"source", "target", "ranges"}.isdisjoint(card):
         raise UserError("A card's [sticker] table says how, not what: give --source and --target instead.")
@@ -53,7 +52,7 @@ def attack_sign(
         command=command,
         listener=listener,
     )
-    page, rows = report([run.folder], run.folder / "report.html"), summary(run)
+    rows = summary(run)
     sections = {section["name"]: section["rows"] for section in run.info["sections"]}
-    told = {"run": str(run.folder), "results": rows, "grid": sections["grid"], "drive_by": sections["drive-by"]}
-    return show(told, in_words(run, rows), page, "sticker", json=json, fail_under=fail_under)
+    told = {"results": rows, "grid": sections["grid"], "drive_by": sections["drive-by"]}
+    return show(run.folder, told, in_words(run, rows), "sticker", json=json, fail_under=fail_under)

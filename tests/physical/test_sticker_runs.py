@@ -160,7 +160,7 @@ def test_refused(place: Path, arguments: list[str], message: str, capsys: pytest
 def test_other_runs_are_kept_apart(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attack", CNN, "--source", "stop"]) == 2 and "give --suite sticker" in capsys.readouterr().err
     attack = ["attack", CNN, "--attack", "fgsm", "--limit", "5", "--audit", "0", "--output", "run", "--overwrite"]
-    assert main(attack) == 2 and "--suite sticker`" in capsys.readouterr().err
+    assert main(attack) == 2 and "--suite sticker (or patch)" in capsys.readouterr().err
     assert main(["verify", "run"]) == 2 and "physical" in capsys.readouterr().err
     assert main(["table", "run", "attacks"]) == 2
     assert read_run("run").info["kind"] == "physical"
