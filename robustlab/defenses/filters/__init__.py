@@ -1,0 +1,35 @@
+"""The registry of filters, which look for poisoned training images. Importing this module imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.lazy import exports, locate
+
+if TYPE_CHECKING:
+    from robustlab.defenses.filters.base import Filter as Filter
+    from robustlab.defenses.filters.base import Scores as Scores
+    from robustlab.defenses.filters.base import Seen as Seen
+    from robustlab.defenses.filters.measure import measure_filter as measure_filter
+    from robustlab.defenses.filters.spectral import Spectral as Spectral
+
+FILTERS: dict[str, str] = {
+    "spectral": "robustlab.defenses.filters.spectral:Spectral",
+}
+_BASE = [f"robustlab.defenses.filters.base:{name}" for name in ("Filter", "Scores", "Seen")]
+_MEASURE = "robustlab.defenses.filters.measure:measure_filter"
+
+
+def filter_class(name: str) -> Any:
+    """The dataclass behind a registry name; an unknown one is a `UserError`.
+
+    >>> filter_class("spectral").__name__
+    'Spectral'
+    """
+    if name not in FILTERS:
+        raise UserError(f"There is no filter {name!r}.{did_you_mean(name, FILTERS)} Known: {', '.join(FILTERS)}.")
+    return locate(FILTERS[name])
+
+
+__getattr__ = exports(__name__, [*FILTERS.values(), *_BASE, _MEASURE])
