@@ -7,7 +7,8 @@ Each patch (a circle, scale 0.8 to 1.2, up to 20 degrees either way, anywhere in
 on at most 4,000 training images, at even distances in the set's order, and judged on the first n test images, rounded
 to 8 bits. A success counts only where the clean image is read right and is not of the target class; 95 % Wilson
 intervals. The controls lie in the same places. The networks of GTSRB and CIFAR-10 are trained once, into --cache: DIR
-holds gtsrb32.npz and cifar10-5k.npz, of 4,000 training (400 of them held out) and 1,000 test images.
+holds gtsrb32.npz, cifar10-5k.npz (4,000 training images, 400 of them held out, 1,000 test images), pneumoniamnist.npz
+(chest X-rays), and torchvision's folder FashionMNIST.
 """
 
 from __future__ import annotations
@@ -48,7 +49,11 @@ NETS = {
     "road-signs/cnn-robust": Net("road-signs", CLASSES.index("speed limit 45"), "speed limit 45"),
     "gtsrb/cnn": Net("gtsrb32.npz", 14, "stop", 3),
     "cifar10/cnn": Net("cifar10-5k.npz", 3, "cat", 25),
+    "fashion-mnist/cnn": Net("fashion-mnist", 8, "bag", 1),
+    "x-rays/cnn": Net("pneumoniamnist.npz", 0, "normal", 5),
 }
+
+FOLDERS = {"fashion-mnist": "FashionMNIST"}  # of torchvision's sets, in the data root
 
 
 def network(name: str, cache: Path, root: Path) -> tuple[Classifier, str]:
@@ -56,22 +61,27 @@ def network(name: str, cache: Path, root: Path) -> tuple[Classifier, str]:
     net = NETS[name]
     if not net.epochs:
         return load_model(name), net.data
-    data, folder = f"npz:{(root / net.data).resolve()}", cache / name.replace("/", "-")
+    data = f"npz:{(root / net.data).resolve()}" if net.data.endswith(".npz") else net.data
+    folder = cache / name.replace("/", "-")
     recipe = Recipe(epochs=net.epochs, lr=0.1)
-    train("cnn", data, recipe, output=folder, name=name, device="cpu", resume=True)
+    train("cnn", data, recipe, output=folder, name=name, device="cpu", resume=True, data_root=root)
     return load_model(str(folder / "model.toml")), data
 
 
-def evenly(data: str, most: int) -> Loaded:
+def evenly(data: str, most: int, root: Path) -> Loaded:
     """At most so many training images from the whole set, which may lie sorted by class."""
     if data == "road-signs":
         return load_data(data, "train", limit=most).loaded()
-    whole = load_data(data, "train")
+    whole = load_data(data, "train", data_root=root)
     return whole.take(torch.arange(0, len(whole), math.ceil(len(whole) / most))).loaded()
 
 
-def measure(model: Classifier, data: str, target: int, seed: int, steps: int, n: int) -> dict[str, Any]:
-    where, fitted, test = conditions(), evenly(data, FITTED), load_data(data, "test", limit=n).loaded()
+def measure(model: Classifier, data: str, root: Path, target: int, seed: int, steps: int, n: int) -> dict[str, Any]:
+    where, fitted, test = (
+        conditions(),
+        evenly(data, FITTED, root),
+        load_data(data, "test", limit=n, data_root=root).loaded(),
+    )
     attack = PatchAttack(target=target, share=SHARE, steps=steps)
     began = time.perf_counter()
     patch = attack.fit(model, fitted.images, fitted.labels, fitted.ids, seed=seed)
@@ -109,14 +119,14 @@ def main(words: Iterable[str] | None = None) -> None:
     results, entries = Results(options.output), []
     for seed in options.seeds:
         for name in options.nets:
-            if NETS[name].epochs and not (options.data_root / NETS[name].data).is_file():
+            if NETS[name].epochs and not (options.data_root / FOLDERS.get(NETS[name].data, NETS[name].data)).exists():
                 print(f"{name} is left out: {options.data_root / NETS[name].data} is not there.", file=sys.stderr)
                 continue
             model, data = network(name, options.cache, options.data_root)
             key = {"net": name, "target": NETS[name].target, "seed": seed}
             spec = {"steps": options.steps, "n": options.n, "share": SHARE, "model": model.hash()}
             if (entry := results.find(key, spec)) is None:
-                found = measure(model, data, NETS[name].target, seed, options.steps, options.n)
+                found = measure(model, data, options.data_root, NETS[name].target, seed, options.steps, options.n)
                 entry = {"key": key, "spec": spec, **found}
                 results.put(entry)
             entries.append(entry)

@@ -5,7 +5,8 @@
 
 Both fit a round patch of 10 % of the image's area (scale 0.8 to 1.2, up to 20 degrees either way, anywhere in the
 image) with Adam at the same rate, in batches of 64 of the same 1,920 training images, for the same number of steps.
-ART counts in passes over the images, of 30 steps each. Both patches are judged by `measure_patch`, at the same places
+ART counts in passes over the images, of 30 steps each. robustlab fits on a search copy, as
+`robustlab attack --suite patch` does. Both patches are judged by `measure_patch`, at the same places
 of the same n test images: a success counts only where the clean image is read right and is not of the target class;
 95 % Wilson intervals. ART's patch is also judged by ART's own `apply_patch`. Seconds are those of the processor.
 """
@@ -26,6 +27,7 @@ from robustlab.base.intervals import share
 from robustlab.base.words import interval, percent
 from robustlab.data import Loaded
 from robustlab.models.classifier import Classifier
+from robustlab.models.search_copy import make_search_copy
 from robustlab.physical import Patch, PatchAttack, measure_patch
 from robustlab.worlds.road_signs import CLASSES
 
@@ -33,9 +35,10 @@ NETS = ("road-signs/cnn", "road-signs/cnn-robust", "road-signs/resnet20")
 TARGET, BATCH, FITTED, RATE = CLASSES.index("speed limit 45"), 64, 1920, 0.05
 
 
-def ours(model: Classifier, data: Loaded, seed: int, steps: int) -> tuple[Patch, float]:
+def ours(model: torch.nn.Module, data: Loaded, seed: int, steps: int) -> tuple[Patch, float]:
     attack = PatchAttack(target=TARGET, steps=steps, batch=BATCH, lr=RATE)
     start = time.process_time()
+    model = make_search_copy(model, data.images[:BATCH]).module or model  # as a run does
     patch = attack.fit(model, data.images, data.labels, data.ids, seed=seed)
     return patch, time.process_time() - start
 

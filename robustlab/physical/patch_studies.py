@@ -17,6 +17,7 @@ from robustlab.data import Loaded
 from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.studies.base import Study
 from robustlab.models.classifier import Classifier
+from robustlab.models.search_copy import make_search_copy
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.patch import Patch, PatchAttack
 from robustlab.physical.patch_measure import measure_patch, patch_controls
@@ -28,6 +29,7 @@ EVERY = 25  # steps between checkpoints of a fit
 SIZES = (0.25, 0.5, 1.0, 1.5, 2.0)  # factors of the fitted share
 PLACES = (0.0, 0.5, 1.0)  # from the left and upper edge to the right and lower one
 SHEET = 8  # images on the sheet
+KEPT = {"losses": "losses", "search_copies": "copy"}  # fields of run.json, and what they are called in the part
 _STEP = 0.1  # seconds of a step, for a first guess
 
 
@@ -59,7 +61,7 @@ class PatchJob:
 
 
 class Fit(Study[PatchJob]):
-    """The patch, fitted on the first model."""
+    """The patch, fitted on a search copy of the first model."""
 
     name = "fit"
 
@@ -82,8 +84,16 @@ class Fit(Study[PatchJob]):
                 job.run.write_state(part, save({key: value.contiguous() for key, value in kept.items()}))
 
         job.listener.say(f"{job.models[0].name}: fitting a patch on {len(data)} images ({attack.steps} steps).")
+        copy = make_search_copy(job.models[0], data.images[: attack.batch])
         patch = attack.fit(
-            job.models[0], data.images, data.labels, data.ids, data.classes, job.seed, state or None, watch
+            copy.module or job.models[0],
+            data.images,
+            data.labels,
+            data.ids,
+            data.classes,
+            job.seed,
+            state or None,
+            watch,
         )
         job.run.write_patch(part, patch)
         job.run.write_image("patch.png", png(_large(patch)))
@@ -94,6 +104,7 @@ class Fit(Study[PatchJob]):
             "share": patch.share,
             "steps": attack.steps,
             "images": len(data),
+            "copy": copy.describe(),
             "losses": [sum(part) / len(part) for part in _pieces(losses, 60)],
         }
 
@@ -104,12 +115,12 @@ class Fit(Study[PatchJob]):
             ("steps", "Steps", ""),
             ("images", "Images of the fit", ""),
         ]
-        rows = [{key: value for key, value in each.items() if key != "losses"} for each in done.values()]
+        rows = [{key: value for key, value in each.items() if key not in KEPT.values()} for each in done.values()]
         note = "The patch, and images of the judging: as they are above, with the patch below."
         return table(columns, rows, note=note, images=["images/patch.png", "images/sheet.png"])
 
     def fields(self, done: Mapping[str, Json]) -> Json:
-        return {"losses": {name: each["losses"] for name, each in done.items()}}
+        return {key: {name: each[of] for name, each in done.items()} for key, of in KEPT.items()}
 
 
 class Success(Study[PatchJob]):
