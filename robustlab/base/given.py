@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils.data import DataLoader, Dataset
 
-from robustlab.base.errors import UserError
+from robustlab.base.errors import UserError, did_you_mean
 
 PAIR = "data is a name, a `Data`, a pair (images, labels), or a Dataset or DataLoader of such pairs"
 
@@ -243,3 +243,22 @@ def of_other_type(model: Any, images: Tensor) -> str:
     if not kinds:
         return ""
     return f" Its weights are {next(iter(kinds))}, the images {images.dtype}: convert the model, model.float()."
+
+
+def class_number(target: int | str | None, classes: Sequence[str]) -> int | None:
+    """A class by name or number, as its number; None stays. classes: the names, or none where nobody knows them.
+
+    >>> class_number("cat", ["dog", "cat"])
+    1
+    """
+    if target is None:
+        return None
+    if isinstance(target, int):
+        if target < 0 or (classes and target >= len(classes)):
+            known = f": they are numbered from 0 to {len(classes) - 1}" if classes else ""
+            raise UserError(f"There is no class {target}{known}.")
+        return target
+    if target not in classes:
+        known = f" Known: {', '.join(classes)}." if classes else " The classifier has no names: give the number."
+        raise UserError(f"There is no class {target!r}.{did_you_mean(target, classes)}{known}")
+    return list(classes).index(target)

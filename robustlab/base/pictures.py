@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -24,6 +26,13 @@ def to_picture(image: Tensor) -> Image.Image:
 def png(image: Tensor) -> bytes:
     """An image (C, H, W) in [0, 1] as a PNG; see `to_picture`."""
     return packed(to_picture(image))
+
+
+def sheet(rows: Sequence[Tensor], scale: int | None = None) -> Tensor:
+    """Rows of images (n, C, H, W) as one picture, enlarged by `scale` (None: small ones to about 96 pixels)."""
+    k = scale or max(1, 96 // rows[0].shape[-1])
+    large = [images.repeat_interleave(k, 2).repeat_interleave(k, 3) for images in rows]
+    return torch.cat([torch.cat(list(images), 2) for images in large], 1)
 
 
 def heat_png(heat: Tensor, scale: float) -> bytes:

@@ -31,6 +31,7 @@ from robustlab.cli.flags import (
     data_of,
 )
 from robustlab.cli.patch import attack_with_patch
+from robustlab.cli.photo import attack_photo
 from robustlab.cli.sticker import attack_sign
 from robustlab.evaluation.options import Options
 from robustlab.models.zoo import card_path
@@ -70,7 +71,15 @@ class AttackFlags:
     """Budget, such as 8/255 or 0.5; overrides the card and the data set's default."""
 
     source: str | None = None
-    """The sign that a sticker is put on (suites sticker and sticker-poster); default: stop."""
+    """The sign that a sticker is put on (suites sticker and sticker-poster); default: stop. With --face: the
+    class of the thing."""
+
+    face: Path | None = None
+    """A photograph, or a folder of them (frames of a video), of the thing that a sticker is put on (suite sticker)."""
+
+    corners: str | None = None
+    """Its corners in pixels of the first photograph, "x,y x,y x,y x,y", clockwise from the upper left one; or a JSON or
+    CSV file with those of each."""
 
     targeted: Flag = False
     """Success is only being predicted as the target."""
@@ -101,8 +110,13 @@ class AttackFlags:
         check_once("--attack", self.attack)
         if self.suite and self.attack:
             raise UserError("Give either --suite or --attack, not both.")
-        if self.source is not None:
-            raise UserError("--source is the sign that a sticker is put on: give --suite sticker, too.")
+        for flag, given, what in (
+            ("--source", self.source, "the sign that a sticker is put on"),
+            ("--face", self.face, "what a sticker is put on"),
+            ("--corners", self.corners, "where a sticker lies on --face"),
+        ):
+            if given is not None:
+                raise UserError(f"{flag} is {what}: give --suite sticker, too.")
         check_suite(**self.suite_arguments)
         if self.target and not self.targeted:
             raise UserError("--target needs --targeted.")
@@ -260,17 +274,25 @@ def _fit(
     results: ResultFlags,
 ) -> int:
     """The command with the card of a fitted attack. A flag that means nothing for one is refused."""
-    sticker = kind == "sticker"
+    sticker, photo = kind == "sticker" and attacks.face is None, kind == "sticker" and attacks.face is not None
+    if attacks.corners is not None and not photo:
+        raise UserError("--corners says where a sticker lies on --face: give the photograph, too.")
+    own_flags: dict[str, Any] = {"source": attacks.source} if sticker else {}
+    if photo:
+        own_flags = {"source": attacks.source, "face": attacks.face, "corners": attacks.corners}
     meant = [
-        AttackFlags(suite=attacks.suite, source=attacks.source if sticker else None, target=attacks.target),
-        SampleFlags(limit=samples.limit) if sticker else SampleFlags(limit=samples.limit, data=samples.data),
+        AttackFlags(suite=attacks.suite, target=attacks.target, **own_flags),
+        SampleFlags(limit=samples.limit, data=None if kind == "sticker" else samples.data),
         Options(seed=options.seed, device=options.device),
-        DataFlags() if sticker else files,
+        DataFlags() if kind == "sticker" else files,
         ModelFlags() if sticker else own,
     ]
     if [attacks, samples, options, files, own] != meant:
-        what = "a sticker on a sign of the rendered world" if sticker else "a patch on training images"
-        ours = "--source" if sticker else "--data and its flags, --weights, --mean, --std, --device"
+        what, ours = {
+            "sign": ("a sticker on a sign of the rendered world", "--source"),
+            "photo": ("a sticker on photographs", "--source, --corners, --weights, --mean, --std, --device"),
+            "patch": ("a patch on training images", "--data and its flags, --weights, --mean, --std, --device"),
+        }["sign" if sticker else "photo" if photo else "patch"]
         raise UserError(
             f"--suite {attacks.suite} fits {what}. It takes {ours}, --target, --limit"
             f"{' (scenes)' * sticker}, --seed, --output, --resume, --overwrite, --json, --quiet and --fail-under: leave"
@@ -280,10 +302,10 @@ def _fit(
     results.check()
     output.check("run")
     limit = parse_limit(samples.limit)
-    if sticker and limit is None:
-        raise UserError("--limit all: there is no end of scenes. Give a number.")
+    if kind == "sticker" and limit is None:
+        raise UserError(f"--limit all: there is no end of {'scenes' if sticker else 'views'}. Give a number.")
     data = samples.data or data_of(names[0])
-    if not sticker:
+    if kind == "patch":
         files.check(data, models=names)
     from robustlab.base.files import default_folder, resumable
     from robustlab.evaluation.processes import World
@@ -306,6 +328,9 @@ def _fit(
         if limit is not None and sticker:
             return attack_sign(names, card, source=attacks.source, n=limit, **shared)
         networks = [load_model(name, **asdict(own), download=files.download) for name in names]
+        if limit is not None and photo:
+            where: dict[str, Any] = {"face": attacks.face, "corners": attacks.corners, "source": attacks.source}
+            return attack_photo(networks, card, n=limit, device=str(options.device), **where, **shared)
         data = samples.data or networks[0].data or data
         reading = {key: value for key, value in files.arguments.items() if key != "size" or value is not None}
         device = str(options.device)

@@ -22,6 +22,11 @@ def fitted_card(suite: str | None) -> tuple[str, dict[str, Any]] | None:
     return next(((kind, dict(card[kind])) for kind in KINDS if isinstance(card.get(kind), dict)), None)
 
 
+def class_of(text: str, classes: Sequence[str]) -> int | str:
+    """A class as a flag gives it: by name, or by number where no class is called so."""
+    return int(text) if text not in classes and text.isascii() and text.isdecimal() else text
+
+
 def show(
     folder: Path, told: dict[str, Any], said: Sequence[str], what: str, *, json: bool, fail_under: float | None
 ) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustlab.base.cards import convert
 from robustlab.base.errors import UserError
-from robustlab.cli.fitted import ANY, show
+from robustlab.cli.fitted import ANY, class_of, show
 
 if TYPE_CHECKING:
     from robustlab.evaluation.listener import Listener
@@ -44,8 +44,7 @@ def attack_with_patch(
     judged = load_data(data, "test", n, **{**reading, "divided": True})
     if target is None:
         raise UserError(f"--suite patch needs --target: {ANY}, or a class of {data}: {', '.join(judged.classes)}.")
-    named = target in judged.classes or not (target.isascii() and target.isdecimal())
-    given = None if target == ANY else target if named else int(target)
+    given = None if target == ANY else class_of(target, judged.classes)
     attack = convert({**card, "target": given}, PatchAttack, "the [patch] table")
     attack.number(judged.classes)
     fitted = load_data(data, "train", FITTED if data == "road-signs" else None, **reading)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from robustlab.base.reading import decoded
 
+EVERY = 25  # steps between checkpoints of a fit in a run
 State = dict[str, Tensor]
 Watch = Callable[[int, float, State], None]
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from robustlab.base.errors import UserError
 from robustlab.base.files import Kind, OutputFolder, settled, slug
 from robustlab.physical.patch import Patch
+from robustlab.physical.photo import PhotoSticker
 from robustlab.physical.sticker import Sticker
 from robustlab.runs import PartsFolder
 from robustlab.runs.manifest import PAGE
@@ -74,6 +75,14 @@ class StickerRun(PartsFolder):
     def patch(self, name: str) -> Patch:
         """A patch of this run. UserError: it is not there, or damaged."""
         return Patch.decoded(*self._fitted(f"patches/{slug(name)}.safetensors"))
+
+    def write_photo_sticker(self, name: str, sticker: PhotoSticker) -> None:
+        """Store a finished sticker under stickers/, as `PhotoSticker.save` would."""
+        self._write(f"stickers/{slug(name)}.safetensors", sticker.encoded())
+
+    def photo_sticker(self, name: str) -> PhotoSticker:
+        """A sticker for photographs of this run. UserError: it is not there, or damaged."""
+        return PhotoSticker.decoded(*self._fitted(f"stickers/{slug(name)}.safetensors"))
 
     def _fitted(self, file: str) -> tuple[bytes, str]:
         if (data := self._output.read(file)) is None:

@@ -15,9 +15,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from robustlab.base.draws import pixel_ids, uniform
-from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.errors import UserError
 from robustlab.base.files import write_output
-from robustlab.base.given import check_classes, check_images, check_range, labels_of
+from robustlab.base.given import check_classes, check_images, check_range, class_number, labels_of
 from robustlab.base.outputs import rows
 from robustlab.base.reading import read_bounded
 from robustlab.base.typed import check_whole
@@ -178,14 +178,7 @@ class PatchAttack(Placement):
 
     def number(self, classes: Sequence[str]) -> int | None:
         """The class number of the target; None for any other. UserError: there is no such class."""
-        if not isinstance(self.target, str):
-            if classes and self.target is not None and not 0 <= self.target < len(classes):
-                raise UserError(f"There is no class {self.target}: they are numbered from 0 to {len(classes) - 1}.")
-            return self.target
-        if self.target not in classes:
-            known = f" Known: {', '.join(classes)}." if classes else " The classifier has no names: give the number."
-            raise UserError(f"There is no class {self.target!r}.{did_you_mean(self.target, classes)}{known}")
-        return list(classes).index(self.target)
+        return class_number(self.target, classes)
 
 
 def _placement_of(patch: Placement) -> dict[str, Any]:

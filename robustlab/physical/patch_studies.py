@@ -12,12 +12,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from robustlab.base.errors import UserError
-from robustlab.base.pictures import png
+from robustlab.base.pictures import png, sheet
 from robustlab.data import Loaded
 from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.studies.base import Study
 from robustlab.models.classifier import Classifier
 from robustlab.models.search_copy import make_search_copy
+from robustlab.physical.fitted import EVERY
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.patch import Patch, PatchAttack
 from robustlab.physical.patch_measure import measure_patch, patch_controls
@@ -25,7 +26,6 @@ from robustlab.physical.running import table
 
 Json = dict[str, Any]
 PATCH = "patch"
-EVERY = 25  # steps between checkpoints of a fit
 SIZES = (0.25, 0.5, 1.0, 1.5, 2.0)  # factors of the fitted share
 PLACES = (0.0, 0.5, 1.0)  # from the left and upper edge to the right and lower one
 SHEET = 8  # images on the sheet
@@ -98,7 +98,7 @@ class Fit(Study[PatchJob]):
         job.run.write_patch(part, patch)
         job.run.write_image("patch.png", png(_large(patch)))
         shown = job.judged.take(torch.arange(min(SHEET, len(job.judged))))
-        job.run.write_image("sheet.png", png(_sheet([shown.images, patch.on(shown.images, shown.ids, job.seed)])))
+        job.run.write_image("sheet.png", png(sheet([shown.images, patch.on(shown.images, shown.ids, job.seed)])))
         return {
             "shape": patch.shape,
             "share": patch.share,
@@ -242,10 +242,3 @@ def _large(patch: Patch) -> Tensor:
     """The patch on white paper, enlarged."""
     mask = patch.mask(patch.texture.shape[-1])
     return F.interpolate((patch.texture * mask + (1 - mask))[None], scale_factor=4, mode="nearest")[0]
-
-
-def _sheet(rows: Sequence[Tensor]) -> Tensor:
-    """Rows of images (n, C, H, W) as one picture, small ones enlarged."""
-    scale = max(1, 96 // rows[0].shape[-1])
-    large = [images.repeat_interleave(scale, 2).repeat_interleave(scale, 3) for images in rows]
-    return torch.cat([torch.cat(list(images), 2) for images in large], 1)

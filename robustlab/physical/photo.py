@@ -15,10 +15,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from robustlab.base.draws import pixel_ids, uniform
-from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.errors import UserError
 from robustlab.base.files import check_output, write_output
 from robustlab.base.files.single import check_folder
-from robustlab.base.given import check_classes, check_images, check_range, labels_of
+from robustlab.base.given import check_classes, check_images, check_range, class_number, labels_of
 from robustlab.base.outputs import rows
 from robustlab.base.reading import read_bounded
 from robustlab.base.typed import check_whole
@@ -89,14 +89,26 @@ class PhotoSticker:
 
     def save(self, path: str | Path) -> None:
         """Write it as safetensors, with its target."""
+        write_output(Path(path), self.encoded())
+
+    def encoded(self) -> bytes:
+        """The bytes of its safetensors file."""
         tensors = {name: getattr(self, name).contiguous() for name in ("texture", "mask", "face")}
-        write_output(Path(path), save(tensors, {"photo": msgspec.json.encode({"target": self.target}).decode()}))
+        return save(tensors, {"photo": msgspec.json.encode({"target": self.target}).decode()})
 
     @classmethod
     def load(cls, path: str | Path) -> PhotoSticker:
         """Read what `save` has written. UserError: it is no sticker for photographs, or damaged."""
         try:
-            data = read_bounded(Path(path), STICKER_BYTES)
+            return cls.decoded(read_bounded(Path(path), STICKER_BYTES), str(path))
+        except OSError as error:
+            why = error.strerror or error
+            raise UserError(f"{path} is no sticker for photographs that robustlab has saved: {why}.") from error
+
+    @classmethod
+    def decoded(cls, data: bytes, name: str) -> PhotoSticker:
+        """One from the bytes of its file. UserError: they are none, or damaged. name: what an error calls it."""
+        try:
             about, tensors = msgspec.convert(head(data, "photo"), dict[str, int | None]), load(data)
             texture, mask, face = (tensors[name] for name in ("texture", "mask", "face"))
             t, p = texture.shape[-1], mask.shape[-1]
@@ -107,9 +119,9 @@ class PhotoSticker:
             check_range(texture, "its texture")
             check_range(face, "its face")
             return cls(texture, mask, face, about["target"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
-            why = (isinstance(error, OSError) and error.strerror) or str(error).removesuffix(".")
-            raise UserError(f"{path} is no sticker for photographs that robustlab has saved: {why}.") from error
+        except (SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
+            why = str(error).removesuffix(".")
+            raise UserError(f"{name} is no sticker for photographs that robustlab has saved: {why}.") from error
 
 
 @dataclass(frozen=True)
@@ -180,7 +192,7 @@ class PhotoAttack:
         the result is the same as of one that was not. watch: is told each step, its loss and the state after it.
         """
         _check(images)
-        target = self._number(classes or getattr(classifier, "classes", None) or ())
+        target = self.number(classes or getattr(classifier, "classes", None) or ())
         given = labels_of(labels, len(images)).to(images.device)
         known = pixel_ids(images) if ids is None else ids.to(images.device)
         other = (given != (-1 if target is None else target)).nonzero()[:, 0]
@@ -209,13 +221,9 @@ class PhotoAttack:
                 logits = fit.run(mask, state, watch, sparse=0.0, first=self.steps)
         return PhotoSticker(hard(logits, PRINTABLE), mask, face[:3].contiguous(), target)
 
-    def _number(self, classes: Sequence[str]) -> int | None:
-        if not isinstance(self.target, str):
-            return self.target
-        if self.target not in classes:
-            known = f" Known: {', '.join(classes)}." if classes else " The classifier has no names: give the number."
-            raise UserError(f"There is no class {self.target!r}.{did_you_mean(self.target, classes)}{known}")
-        return list(classes).index(self.target)
+    def number(self, classes: Sequence[str]) -> int | None:
+        """The class number of the target; None for any other. UserError: there is no such class."""
+        return class_number(self.target, classes)
 
 
 @dataclass(frozen=True)

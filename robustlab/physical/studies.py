@@ -6,16 +6,16 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import Tensor
 
 from robustlab.base.errors import UserError
-from robustlab.base.pictures import png
+from robustlab.base.pictures import png, sheet
 from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.studies.base import Study
 from robustlab.models.classifier import Classifier
+from robustlab.physical.fitted import EVERY
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.masks import shape_of
 from robustlab.physical.measure import DISTANCES, YAWS, answers, controls, drive_by, grid, judged, paper_cells
@@ -27,7 +27,6 @@ from robustlab.worlds.road_signs import CLASSES, Ranges
 
 Json = dict[str, Any]
 STICKER, SINGLE = "sticker", "one scene"  # what is fitted: with the expectation, and without
-EVERY = 25  # steps between checkpoints of a fit
 NEAR = Ranges(distance=(3.0, 20.0), yaw=30.0)
 SHEET = 12  # scenes on the sheet
 _STEP = 0.1  # seconds of a step, for a first guess
@@ -89,7 +88,7 @@ class Fit(Study[StickerJob]):
         job.run.write_image("sign-sticker.png", png(_on_grey(sticker.on(face))))
         scenes = judged(sticker, SHEET, job.seed)
         bare = seen(face, scenes, job.size)
-        job.run.write_image("sheet.png", png(_sheet([bare, sticker.render(scenes, job.size)])))
+        job.run.write_image("sheet.png", png(sheet([bare, sticker.render(scenes, job.size)], 3)))
         shape = shape_of(sticker.mask, face)
         where = F.adaptive_avg_pool2d(sticker.mask[None].float(), sticker.texture.shape[-1])[0] > 0.5
         return {
@@ -272,12 +271,6 @@ STUDIES: tuple[type[Study[StickerJob]], ...] = (Fit, OneScene, Success, Grid, Pa
 def _on_grey(face: Tensor) -> Tensor:
     """A face (4, P, P) on grey paper."""
     return face[:3] * face[3:] + 0.5 * (1 - face[3:])
-
-
-def _sheet(rows: Sequence[Tensor], scale: int = 3) -> Tensor:
-    """Rows of images (n, 3, H, W) as one picture, enlarged."""
-    large = [images.repeat_interleave(scale, 2).repeat_interleave(scale, 3) for images in rows]
-    return torch.cat([torch.cat(list(images), 2) for images in large], 1)
 
 
 def check_model(model: Classifier) -> None:

@@ -17,6 +17,7 @@ from robustlab.reporting.sections import (
     factors,
     gallery,
     patch,
+    photo,
     provenance,
     sticker,
     transfer,
@@ -40,6 +41,7 @@ class Section(Protocol):
 
 SECTIONS: tuple[Section, ...] = (
     sticker,
+    photo,
     patch,
     verdict,
     curve,
@@ -56,4 +58,4 @@ SECTIONS: tuple[Section, ...] = (
     data,
 )
 # These get the runs as they were given; the others get comparable runs as one (reporting/comparison.py).
-OF_EACH_RUN: tuple[Section, ...] = (sticker, patch, transfer, unknown, provenance, data)
+OF_EACH_RUN: tuple[Section, ...] = (sticker, photo, patch, transfer, unknown, provenance, data)
