@@ -8,14 +8,28 @@ from robustlab.base.errors import UserError, did_you_mean
 from robustlab.base.lazy import exports, locate
 
 if TYPE_CHECKING:
+    from robustlab.defenses.filters.abl import ABL as ABL
+    from robustlab.defenses.filters.activation_clustering import ActivationClustering as ActivationClustering
     from robustlab.defenses.filters.base import Filter as Filter
     from robustlab.defenses.filters.base import Scores as Scores
     from robustlab.defenses.filters.base import Seen as Seen
+    from robustlab.defenses.filters.controls import Perfect as Perfect
+    from robustlab.defenses.filters.controls import Random as Random
     from robustlab.defenses.filters.measure import measure_filter as measure_filter
+    from robustlab.defenses.filters.robust_z import RobustZ as RobustZ
     from robustlab.defenses.filters.spectral import Spectral as Spectral
+    from robustlab.defenses.filters.spectre import Spectre as Spectre
+    from robustlab.defenses.filters.strip import Strip as Strip
 
 FILTERS: dict[str, str] = {
     "spectral": "robustlab.defenses.filters.spectral:Spectral",
+    "spectre": "robustlab.defenses.filters.spectre:Spectre",
+    "robust-z": "robustlab.defenses.filters.robust_z:RobustZ",
+    "activation-clustering": "robustlab.defenses.filters.activation_clustering:ActivationClustering",
+    "strip": "robustlab.defenses.filters.strip:Strip",
+    "abl": "robustlab.defenses.filters.abl:ABL",
+    "random": "robustlab.defenses.filters.controls:Random",
+    "perfect": "robustlab.defenses.filters.controls:Perfect",
 }
 _BASE = [f"robustlab.defenses.filters.base:{name}" for name in ("Filter", "Scores", "Seen")]
 _MEASURE = "robustlab.defenses.filters.measure:measure_filter"

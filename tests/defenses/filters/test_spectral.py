@@ -152,5 +152,6 @@ def test_every_filter_is_a_frozen_dataclass_that_says_what_it_needs(name: str) -
     with pytest.raises(AttributeError):
         made.eps = 3
     assert made.knows and set(made.needs) <= set(Seen.__dataclass_fields__)
-    with pytest.raises(UserError, match="needs"):
-        made(Seen(torch.zeros(4, dtype=torch.int64)))
+    if made.needs:
+        with pytest.raises(UserError, match=f"needs {made.needs[0]}"):
+            made(Seen(torch.zeros(4, dtype=torch.int64)))
