@@ -1,6 +1,6 @@
 """Stickers on photographs of real stop signs (GTSRB): how often they are read as the target, beside controls.
 
-    python benchmarks/photos.py --threads 1 --data-root DIR               all of it (about 15 minutes)
+    python benchmarks/photos.py --threads 1 --data-root DIR               all of it (about 20 minutes)
     python benchmarks/photos.py --steps 5 --seeds 0 --output /tmp/try.json    does it run?
 
 A sticker is fitted by `PhotoAttack` on the training images of stop signs and judged on all 270 test images of them,
