@@ -13,6 +13,7 @@ from robustlab.base.typed import check_whole
 from robustlab.base.words import interval, percent
 from robustlab.evaluation.inputs import classifiers_of
 from robustlab.evaluation.listener import Listener
+from robustlab.physical.heat import Heat
 from robustlab.physical.rp2 import RP2
 from robustlab.physical.running import fit_and_judge
 from robustlab.physical.studies import STUDIES, StickerJob, check_model
@@ -44,7 +45,7 @@ def evaluate_sticker(
     >>> quick = RP2("stop", "yield", mask="bars", steps=1, scenes=2)
     >>> run = evaluate_sticker("road-signs/cnn", quick, n=5, output=tempfile.mkdtemp() + "/run", listener=quiet)
     >>> [section["name"] for section in run.info["sections"]]
-    ['fit', 'success', 'grid', 'cells of the paper', 'drive-by']
+    ['fit', 'success', 'grid', 'cells of the paper', 'drive-by', 'heat']
     """
     attack, listener = attack or RP2(), listener or Listener()
     check_whole("n", n, 1)
@@ -71,7 +72,7 @@ def evaluate_sticker(
         "data": {**config["data"], "shape": [3, size, size], "classes": list(CLASSES)},
     }
     return fit_and_judge(
-        STUDIES,
+        (*STUDIES, Heat),
         lambda run, heard, finished: StickerJob(run, attack, networks, n, seed, size, heard, finished),
         config,
         about,

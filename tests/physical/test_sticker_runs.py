@@ -46,12 +46,16 @@ def test_every_shipped_card_is_a_sticker(name: str) -> None:
 
 def test_what_a_run_holds(place: Path) -> None:
     found = sections(place / "run")
-    assert list(found) == ["fit", "success", "grid", "cells of the paper", "drive-by"]
+    assert list(found) == ["fit", "success", "grid", "cells of the paper", "drive-by", "heat"]
     assert 0.1 < found["fit"]["rows"][0]["share"] <= 0.2 and found["fit"]["rows"][0]["images"] == 2 * 30 * 4
     rows = found["success"]["rows"]
     assert [row["sticker"] for row in rows] == 2 * ["sticker", "one scene", "grey", "random", "black and white"]
     assert all(row["clean"]["n"] == 10 and row["success"]["n"] <= 10 for row in rows)
     assert len(found["grid"]["rows"]) == 2 * 8 * 5 and len(found["drive-by"]["rows"]) == 2
+    heat = found["heat"]["rows"]
+    assert [row["sticker"] for row in heat] == ["bare sign", "sticker", "random"]
+    assert all(0 < row["area"]["value"] < 0.2 and 0 < row["heat"]["value"] < 1 for row in heat)
+    assert (place / "run" / "images" / "heat.png").exists()
     sticker = Sticker.load(place / "run" / "stickers" / "sticker.safetensors")
     assert sticker.source == "stop" and sticker.target == "speed limit 45"
     assert not (place / "run" / "parts").exists() and (place / "run" / "images" / "sheet.png").exists()
@@ -62,6 +66,11 @@ def test_the_page(place: Path) -> None:
     assert "with the sticker a stop sign is read as speed limit 45" in page
     assert "By distance and angle: road-signs/cnn-robust" in page and "Drive-by: road-signs/cnn" in page
     assert "cells of the paper" in page and page.count('<i class="') >= 2 * 75
+    assert (
+        "Where the model looks: road-signs/cnn" in page
+        and "Signs and their heat" in page
+        and "Further sections" in page
+    )
 
 
 def test_the_sticker_of_a_run_is_printed(place: Path) -> None:

@@ -14,7 +14,7 @@ from robustlab.reporting.templates import render as fill
 
 NAME = "sticker"
 TITLE = "The sticker"
-SHOWN = ("fit", "success", "grid", "drive-by")  # the sections of run.json that are shown here
+SHOWN = ("fit", "success", "grid", "drive-by", "heat")  # the sections of run.json that are shown here
 
 Json = dict[str, Any]
 
@@ -50,6 +50,10 @@ def _shown(run: PageRun) -> Json:
         },
         "grids": _grids(found.get("grid", {}).get("rows", [])),
         "rides": [row | {"frames": frames.get(row["model"], [])} for row in found.get("drive-by", {}).get("rows", [])],
+        "heat": found.get("heat", {}),
+        "heat_pictures": [
+            picture for file in found.get("heat", {}).get("images", []) if (picture := run.picture(file))
+        ],
         "notes": [found[name]["note"] for name in ("success", "grid", "drive-by") if name in found],
     }
 

@@ -1,0 +1,148 @@
+"""Where a model looks: how much of Grad-CAM's heat lies inside a sticker, beside the bare sign and a control."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from scipy.stats import t as student
+from torch import Tensor
+
+from robustlab.base.intervals import Share
+from robustlab.base.pictures import palette, png, sheet
+from robustlab.evaluation.studies.base import Study
+from robustlab.explain.heatmaps import grad_cam
+from robustlab.models.classifier import Classifier
+from robustlab.oracle import ask, undisturbed
+from robustlab.physical.measure import judged
+from robustlab.physical.running import table
+from robustlab.physical.sticker import seen
+from robustlab.physical.studies import STICKER, Json, StickerJob
+from robustlab.worlds.road_signs import CLASSES, Scenes
+from robustlab.worlds.road_signs.camera import centres, on_sign
+
+SCENES = 100  # at most
+SHOWN = 6  # scenes on the sheet
+BARE, CONTROL = "bare sign", "random"
+_FINE = 4  # samples of the mask across a pixel
+
+
+class Heat(Study[StickerJob]):
+    """Grad-CAM (Selvaraju et al. 2017, arXiv:1610.02391) of the model's own answer, inside the mask and outside.
+
+    On the model that the sticker was fitted on, in scenes in which the bare sign is read right.
+    """
+
+    name = "heat"
+
+    def parts(self) -> Sequence[str]:
+        return ["0"]
+
+    def work(self, part: str) -> Json:
+        job = self.job
+        model, sticker, control = job.models[int(part)], job.sticker(STICKER), job.sticker(CONTROL)
+        scenes = judged(sticker, min(job.n, SCENES), job.seed)
+        shown = {BARE: sticker.face, STICKER: sticker.on(sticker.face), CONTROL: control.on(control.face)}
+        images = {name: seen(face, scenes, job.size) for name, face in shown.items()}
+        right = _answers(model, images[BARE]) == CLASSES.index(sticker.source)
+        if not bool(right.any()):
+            return {"rows": []}
+        inside = mask_in_images(sticker.mask, scenes.take(right.nonzero()[:, 0]), job.size)
+        rows, pictures = [], []
+        for name, all_images in images.items():
+            x = all_images[right]
+            maps = grad_cam(model, x, _answers(model, x)).maps
+            heat = heat_inside(maps, inside)
+            rows.append({"sticker": name, "heat": mean_share(heat[heat.isfinite()]), "area": mean_share(area(inside))})
+            pictures += [_enlarged(x[:SHOWN]), _outlined(maps[:SHOWN], inside[:SHOWN])]
+        job.run.write_image("heat.png", png(sheet(pictures, 1)))
+        return {"rows": [{"model": model.name, **row} for row in rows]}
+
+    def section(self, done: Mapping[str, Json]) -> Json:
+        columns = [
+            ("model", "Model", ""),
+            ("sticker", "Sticker", ""),
+            ("heat", "Heat inside the mask", ""),
+            ("area", "Area of the mask in the image", ""),
+        ]
+        rows = [row for value in done.values() for row in value["rows"]]
+        note = (
+            "Grad-CAM of the model's own answer. The heat inside the mask is a share of the image's heat; heat that is"
+            " spread evenly has the share of the area. Means over the scenes in which the bare sign is read right, with"
+            " 95 % t intervals; n leaves out maps that are zero. The map is coarser than the mask, so some heat of a"
+            " sticker always lies beside it. Pictures: bare, with the sticker, with random colours in the same mask;"
+            " each above its heat, on its own scale, with the mask outlined."
+        )
+        return table(columns, rows, note=note, images=["images/heat.png"] if rows else [])
+
+
+def mask_in_images(mask: Tensor, scenes: Scenes, size: int) -> Tensor:
+    """(B, size, size) in [0, 1]: the share of each pixel of the images that a mask (P, P) on the sign covers.
+
+    Only geometry: what stands in front of the sign and the blur of the camera are left out.
+
+    >>> from robustlab.worlds.road_signs import draw
+    >>> whole = torch.ones(256, 256, dtype=torch.bool)
+    >>> mask_in_images(whole, draw(0, "test", torch.arange(2)), 32).shape
+    torch.Size([2, 32, 32])
+    """
+    at = centres(size * _FINE, scenes.key.device)
+    u, v = on_sign(scenes, at, at)
+    plane = mask.float().expand(len(scenes), 1, -1, -1)
+    found = F.grid_sample(plane, torch.stack([u, v], -1), padding_mode="zeros", align_corners=False)
+    return F.avg_pool2d(found, _FINE)[:, 0]
+
+
+def heat_inside(maps: Tensor, inside: Tensor) -> Tensor:
+    """(B,) the share of each map (B, H, W) that lies inside; NaN where the map is zero.
+
+    >>> half = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
+    >>> heat_inside(torch.tensor([[[3.0, 1.0], [0.0, 0.0]]]), half)
+    tensor([0.7500])
+    """
+    total = maps.double().sum((1, 2))
+    return ((maps.double() * inside).sum((1, 2)) / total).float()
+
+
+def area(inside: Tensor) -> Tensor:
+    """(B,) the share of each image that lies inside."""
+    return inside.mean((1, 2))
+
+
+def mean_share(values: Tensor) -> Share:
+    """The mean of n shares, with its 95 % t interval, cut to [0, 1]; `value` is None where n is 0.
+
+    >>> found = mean_share(torch.tensor([0.2, 0.4]))
+    >>> round(found["value"], 2), found["low"], found["n"]
+    (0.3, 0.0, 2)
+    """
+    n = len(values)
+    if n < 2:
+        return Share(value=float(values[0]) if n else None, low=0.0, high=1.0, n=n)
+    mean = float(values.double().mean())
+    reach = float(student.ppf(0.975, n - 1)) * float(values.double().std()) / math.sqrt(n)
+    return Share(value=mean, low=max(mean - reach, 0.0), high=min(mean + reach, 1.0), n=n)
+
+
+def _answers(model: Classifier, images: Tensor) -> Tensor:
+    with torch.no_grad(), undisturbed(model):
+        return torch.cat([ask(model, part).argmax(1) for part in images.split(256)])
+
+
+def _enlarged(images: Tensor) -> Tensor:
+    """(B, C, H, W) to about 96 pixels."""
+    k = max(1, 96 // images.shape[-1])
+    return images.repeat_interleave(k, 2).repeat_interleave(k, 3)
+
+
+def _outlined(maps: Tensor, inside: Tensor) -> Tensor:
+    """(B, 3, H, W) the maps in colour, each on its own scale, with a white line around the mask; enlarged."""
+    share = maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)
+    coloured = torch.from_numpy(palette())[share.mul(255).round().long()].permute(0, 3, 1, 2) / 255
+    k = max(1, 96 // maps.shape[-1])
+    size = (k * maps.shape[-2], k * maps.shape[-1])
+    covered = (F.interpolate(inside[:, None], size, mode="bilinear", align_corners=False) > 0.5).float()
+    line = F.max_pool2d(covered, 3, 1, 1) > covered
+    return torch.where(line, torch.ones(()), _enlarged(coloured))
