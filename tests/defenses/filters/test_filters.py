@@ -46,7 +46,8 @@ def test_robust_whitening_finds_what_hides_in_a_narrow_direction() -> None:
     """Where variance is large elsewhere, spectral signatures and clusters look there, and see nothing."""
     seen, poisoned = hidden()
     assert area(Spectral(), seen, poisoned) < 0.8 and area(ActivationClustering(), seen, poisoned) < 0.8
-    assert area(Spectre(k=12), seen, poisoned) > 0.99 and area(RobustZ(k=12), seen, poisoned) > 0.99
+    assert area(Spectre(k=12), seen, poisoned) > 0.99
+    assert area(RobustZ(), seen, poisoned) > 0.99 and area(RobustZ(covariance="class"), seen, poisoned) > 0.99
 
 
 def test_spectre_takes_the_k_with_the_largest_mean_score() -> None:
@@ -81,7 +82,9 @@ def test_without_poisons_robust_z_removes_little_and_clusters_of_half_remove_alw
     assert int(ActivationClustering(largest=0.5)(seen).removed.sum()) > 200
 
 
-@pytest.mark.parametrize("found", [Spectre(), RobustZ(), ActivationClustering(), Random(), Perfect()], ids=repr)
+@pytest.mark.parametrize(
+    "found", [Spectre(), RobustZ(), RobustZ(covariance="class"), ActivationClustering(), Random(), Perfect()], ids=repr
+)
 def test_the_order_of_samples_does_not_matter(found: Filter) -> None:
     seen, poisoned = hidden()
     assert seen.representations is not None
@@ -143,6 +146,8 @@ def test_bad_input() -> None:
         Perfect()(Seen(torch.tensor([0, 1]), poisoned=torch.tensor([False, True])))
     with pytest.raises(UserError, match="most is a share"):
         RobustZ(most=0.5)
+    with pytest.raises(UserError, match="covariance must be one of pooled, class"):
+        RobustZ(covariance="all")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="largest is the share"):
         ActivationClustering(largest=0.6)
     with pytest.raises(UserError, match="epoch must be at most 1"):
