@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from robustlab.base.reading import decoded
 
 EVERY = 25  # steps between checkpoints of a fit in a run
+CURVE = 60  # points of the curve of the loss
 State = dict[str, Tensor]
 Watch = Callable[[int, float, State], None]
 
@@ -31,3 +32,14 @@ def head(data: bytes, kind: str) -> Any:
     """What the head of a safetensors file says of its `kind`. KeyError, TypeError, ValueError: nothing, or no JSON."""
     size = int.from_bytes(data[:8], "little")
     return decoded(decoded(data[8 : 8 + size])["__metadata__"][kind].encode())
+
+
+def means(values: Sequence[float], most: int) -> list[float]:
+    """The means of consecutive values, at most so many.
+
+    >>> means([1, 3, 5, 7, 9], 3)
+    [2.0, 6.0, 9.0]
+    """
+    step = -(-len(values) // most) or 1
+    parts = (values[at : at + step] for at in range(0, len(values), step))
+    return [sum(part) / len(part) for part in parts]

@@ -16,6 +16,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from robustlab.base.errors import UserError, did_you_mean
+from robustlab.physical.tiles import scale_of
 from robustlab.worlds.road_signs.canvas import Canvas
 from robustlab.worlds.road_signs.scenes import WIDTH
 
@@ -115,7 +116,7 @@ def shape_of(mask: Tensor, face: Tensor) -> Shape:
     """Share of the face, number of separate stickers, and the smallest side of one in metres."""
     labels, pieces = ndimage.label(mask.numpy())
     sides = [min(s.stop - s.start for s in box) for box in ndimage.find_objects(labels)]
-    metre = WIDTH / mask.shape[-1]
+    metre = scale_of(face[3].numpy(), WIDTH).mm  # WIDTH is in metres, and so is a pixel then
     return Shape(float(mask.sum() / (face[3] > SOLID).sum()), pieces, min(sides, default=0) * metre)
 
 

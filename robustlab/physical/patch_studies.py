@@ -18,18 +18,17 @@ from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.studies.base import Study
 from robustlab.models.classifier import Classifier
 from robustlab.models.search_copy import make_search_copy
-from robustlab.physical.fitted import EVERY
+from robustlab.physical.fitted import CURVE, EVERY, means
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.patch import Patch, PatchAttack
 from robustlab.physical.patch_measure import measure_patch, patch_controls
-from robustlab.physical.running import table
+from robustlab.physical.running import kept_fields, table, without_kept
 
 Json = dict[str, Any]
 PATCH = "patch"
 SIZES = (0.25, 0.5, 1.0, 1.5, 2.0)  # factors of the fitted share
 PLACES = (0.0, 0.5, 1.0)  # from the left and upper edge to the right and lower one
 SHEET = 8  # images on the sheet
-KEPT = {"losses": "losses", "search_copies": "copy"}  # fields of run.json, and what they are called in the part
 _STEP = 0.1  # seconds of a step, for a first guess
 
 
@@ -105,7 +104,7 @@ class Fit(Study[PatchJob]):
             "steps": attack.steps,
             "images": len(data),
             "copy": copy.describe(),
-            "losses": [sum(part) / len(part) for part in _pieces(losses, 60)],
+            "losses": means(losses, CURVE),
         }
 
     def section(self, done: Mapping[str, Json]) -> Json:
@@ -115,12 +114,12 @@ class Fit(Study[PatchJob]):
             ("steps", "Steps", ""),
             ("images", "Images of the fit", ""),
         ]
-        rows = [{key: value for key, value in each.items() if key not in KEPT.values()} for each in done.values()]
+        rows = [without_kept(each) for each in done.values()]
         note = "The patch, and images of the judging: as they are above, with the patch below."
         return table(columns, rows, note=note, images=["images/patch.png", "images/sheet.png"])
 
     def fields(self, done: Mapping[str, Json]) -> Json:
-        return {key: {name: each[of] for name, each in done.items()} for key, of in KEPT.items()}
+        return kept_fields(done)
 
 
 class Success(Study[PatchJob]):
@@ -230,12 +229,6 @@ STUDIES: tuple[type[Study[PatchJob]], ...] = (Fit, Success, Sizes, Places)
 
 def _rows(done: Mapping[str, Json]) -> list[Json]:
     return [row for value in done.values() for row in value["rows"]]
-
-
-def _pieces(values: Sequence[float], most: int) -> list[Sequence[float]]:
-    """At most so many runs of consecutive values."""
-    step = -(-len(values) // most) or 1
-    return [values[at : at + step] for at in range(0, len(values), step)]
 
 
 def _large(patch: Patch) -> Tensor:

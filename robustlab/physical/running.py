@@ -94,3 +94,16 @@ def table(
         "note": note,
         "images": list(images),
     }
+
+
+KEPT = {"losses": "losses", "search_copies": "copy"}  # fields of run.json, and what a fit's part calls them
+
+
+def kept_fields(done: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What run.json keeps of the parts of a fit beside its section: the curve of the loss, and the search copy."""
+    return {field: {name: each[key] for name, each in done.items()} for field, key in KEPT.items()}
+
+
+def without_kept(each: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of a fit without what `kept_fields` takes."""
+    return {key: value for key, value in each.items() if key not in KEPT.values()}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from safetensors.torch import load, save
 from torch import Tensor
@@ -15,15 +16,16 @@ from robustlab.base.pictures import png, sheet
 from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.studies.base import Study
 from robustlab.models.classifier import Classifier
-from robustlab.physical.fitted import EVERY
+from robustlab.models.search_copy import make_search_copy
+from robustlab.physical.fitted import CURVE, EVERY, means
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.masks import shape_of
 from robustlab.physical.measure import DISTANCES, YAWS, answers, controls, drive_by, grid, judged, paper_cells
 from robustlab.physical.palette import PRINTABLE, from_palette
 from robustlab.physical.rp2 import RP2
-from robustlab.physical.running import table
+from robustlab.physical.running import kept_fields, table, without_kept
 from robustlab.physical.sticker import Sticker, seen
-from robustlab.worlds.road_signs import CLASSES, Ranges
+from robustlab.worlds.road_signs import CLASSES, Ranges, draw, faces
 
 Json = dict[str, Any]
 STICKER, SINGLE = "sticker", "one scene"  # what is fitted: with the expectation, and without
@@ -68,22 +70,29 @@ class Fit(Study[StickerJob]):
         return [STICKER]
 
     def seconds(self, part: str) -> float:
-        return _STEP * self.job.attack.steps * self.job.attack.fits
+        return _STEP * self.job.attack.all_steps
 
     def work(self, part: str) -> Json:
         job, attack = self.job, self.job.attack
-        content = job.run.state(part)
-        losses: list[float] = []
+        content, face = job.run.state(part), faces()[CLASSES.index(attack.source)]
+        state = load(content) if content else {}
+        losses, threads = state.pop("curve", torch.zeros(0)).tolist(), torch.get_num_threads()
+        if state and int(state.pop("threads", torch.tensor(threads))) != threads:
+            job.listener.warn(
+                f"The fit began with another number of threads than {threads}: its last digits may differ."
+            )
 
         def watch(step: int, loss: float, state: dict[str, Tensor]) -> None:
             losses.append(loss)
             if step % EVERY == EVERY - 1:
-                job.run.write_state(part, save({key: value.contiguous() for key, value in state.items()}))
+                kept = state | {"curve": torch.tensor(losses), "threads": torch.tensor(threads)}
+                job.run.write_state(part, save({key: value.contiguous() for key, value in kept.items()}))
 
-        job.listener.say(f"{job.models[0].name}: fitting a sticker on {attack.source} ({attack.steps} steps).")
-        sticker = attack.fit(job.models[0], job.size, job.seed, load(content) if content else None, watch)
+        job.listener.say(f"{job.models[0].name}: fitting a sticker on {attack.source} ({attack.all_steps} steps).")
+        first = draw(job.seed, "sticker, copy", torch.arange(attack.scenes), CLASSES.index(attack.source))
+        copy = make_search_copy(job.models[0], seen(face, first, job.size))
+        sticker = attack.fit(copy.module or job.models[0], job.size, job.seed, state or None, watch)
         job.run.write_sticker(part, sticker)
-        face = sticker.face
         job.run.write_image("sign-bare.png", png(_on_grey(face)))
         job.run.write_image("sign-sticker.png", png(_on_grey(sticker.on(face))))
         scenes = judged(sticker, SHEET, job.seed)
@@ -96,9 +105,10 @@ class Fit(Study[StickerJob]):
             "pieces": shape.pieces,
             "side": 1000 * shape.side,
             "palette": from_palette(sticker.texture, where, PRINTABLE),
-            "steps": attack.steps * attack.fits,
-            "images": attack.steps * attack.fits * attack.scenes,
-            "loss": losses[-1] if losses else None,
+            "steps": attack.all_steps,
+            "images": attack.all_steps * attack.scenes,
+            "copy": copy.describe(),
+            "losses": means(losses, CURVE),
         }
 
     def section(self, done: Mapping[str, Json]) -> Json:
@@ -113,11 +123,14 @@ class Fit(Study[StickerJob]):
         ]
         return table(
             columns,
-            [{"mask": self.job.attack.mask, **each} for each in done.values()],
+            [{"mask": self.job.attack.mask, **without_kept(each)} for each in done.values()],
             note="The sign as it is and with the sticker, and below it in scenes of the judging: bare above, with the"
-            " sticker below. Every texel is one of the printable colours.",
+            " sticker below." + " Every texel is one of the printable colours." * self.job.attack.printable,
             images=["images/sign-bare.png", "images/sign-sticker.png", "images/sheet.png"],
         )
+
+    def fields(self, done: Mapping[str, Json]) -> Json:
+        return kept_fields(done)
 
 
 class OneScene(Study[StickerJob]):

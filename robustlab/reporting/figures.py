@@ -13,6 +13,7 @@ from markupsafe import Markup
 from robustlab.reporting.text import escape
 
 WIDTH, HEIGHT = 640, 360
+HALF = 200  # height of a small chart
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 14, 58
 LABEL_GAP = 62  # narrower, and the labels of two ticks would touch on a phone
 
@@ -121,3 +122,29 @@ def apart(places: Sequence[float], keep: int, gap: float = LABEL_GAP) -> list[bo
         if all(abs(places[at] - places[other]) >= gap for other in chosen):
             chosen.append(at)
     return [at in chosen for at in range(len(places))]
+
+
+def loss_curve(losses: Sequence[float], steps: int) -> Markup:
+    """The loss of a fit by step: means of consecutive steps, from left to right. Empty for fewer than two."""
+    if len(losses) < 2:
+        return Markup()
+    low, high = min(*losses, 0.0), max(*losses, 1e-9)
+    right, bottom = WIDTH - RIGHT, HALF - BOTTOM / 2
+
+    def x(at: float) -> float:
+        return LEFT + (right - LEFT) * at
+
+    def y(value: float) -> float:
+        return bottom - (bottom - TOP) * (value - low) / (high - low)
+
+    points = "L".join(f"{x((i + 0.5) / len(losses)):.1f},{y(value):.1f}" for i, value in enumerate(losses))
+    marks = "".join(
+        f'<text x="{LEFT - 8}" y="{y(value) + 4:.1f}" text-anchor="end">{value:.2g}</text>' for value in (low, high)
+    )
+    return Markup(
+        f'<svg class="curve" viewBox="0 0 {WIDTH} {HALF}" role="img" aria-label="Loss by step">'
+        f'<path class="axis" d="M{LEFT} {TOP}V{bottom:.1f}H{right}"/>{marks}'
+        f'<g class="s0"><path class="line" d="M{points}"/></g>'
+        f'<text x="{LEFT}" y="{HALF - 8}">step 1</text>'
+        f'<text x="{right}" y="{HALF - 8}" text-anchor="end">{steps:,}</text></svg>'
+    )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from robustlab import load_model
 from robustlab.base.errors import UserError
 from robustlab.physical import RP2, Sticker, answers, controls, drive_by, grid, judged
+from robustlab.physical.fitted import unwatched
 from robustlab.physical.masks import MASKS, Shape, best_blocks, mask_of, shape_of
 from robustlab.physical.measure import DISTANCES, YAWS, paper_cells
 from robustlab.physical.palette import PRINTABLE, from_palette, hard, mixed, non_printability, total_variation
+from robustlab.physical.rp2 import _Fit
 from robustlab.worlds.road_signs import CLASSES, Ranges, draw, faces
 
 MODEL = load_model("road-signs/cnn")
@@ -46,7 +50,7 @@ def test_a_stopped_fit_goes_on_to_the_same_sticker() -> None:
     attack = RP2(mask="search", steps=3, scenes=4, blocks=16)
     states: list[dict[str, torch.Tensor]] = []
     whole = attack.fit(MODEL, watch=lambda step, loss, state: states.append(state))
-    assert len(states) == 6
+    assert len(states) == 9  # three searches and trials of a step each, and the fit
     for state in states:
         again = attack.fit(MODEL, state=state)
         assert torch.equal(again.texture, whole.texture) and torch.equal(again.mask, whole.mask)
@@ -95,7 +99,9 @@ def test_the_best_blocks() -> None:
     change[96:112, 96:128], change[160:176, 160:176], change[64:80, 160:176] = 3, 2, 1
     mask = best_blocks(change, STOP, 3.5 * 256 / float((STOP[3] > 0.99).sum()), blocks=16, pieces=2)
     assert mask[96:112, 96:128].all() and mask[160:176, 160:176].all() and int(mask.sum()) == 3 * 256
-    assert shape_of(mask, STOP) == Shape(float(mask.sum() / (STOP[3] > 0.99).sum()), 2, 16 * 0.75 / 256)
+    assert shape_of(mask, STOP) == Shape(
+        float(mask.sum() / (STOP[3] > 0.99).sum()), 2, pytest.approx(16 * 0.75 / 248.3, rel=1e-3)
+    )
     assert int(best_blocks(change, STOP, 0.2, 16, pieces=1).sum()) > 3 * 256
 
 
@@ -165,6 +171,26 @@ def test_the_grid_and_the_drive_by(fitted: Sticker) -> None:
 
 def test_scenes_of_fitting_and_judging_share_no_key() -> None:
     """Nor do those of two steps."""
-    fit = torch.cat([QUICK._scenes(0, step).key for step in range(5)])
+    quick = _Fit(QUICK, MODEL, STOP, 32, 0, unwatched)
+    fit = torch.cat([quick.scenes(step).key for step in range(5)])
     judge = draw(0, "sticker, judge", torch.arange(500), 0).key
     assert len(torch.cat([fit, judge]).unique()) == len(fit) + len(judge)
+
+
+def test_free_colours_and_their_distance_to_the_printable_ones() -> None:
+    """The non-printability score draws free colours towards the palette; the mixture is on it by construction."""
+    weight = F.adaptive_avg_pool2d(mask_of("bars", STOP)[None].float(), 64)[0] > 0.5
+    free = RP2(mask="bars", steps=20, scenes=4, printable=False)
+    far = from_palette(free.fit(MODEL).texture, weight, PRINTABLE)
+    near = from_palette(replace(free, non_printability=5.0).fit(MODEL).texture, weight, PRINTABLE)
+    assert 0 < near < far
+    assert from_palette(RP2(mask="bars", steps=2, scenes=4).fit(MODEL).texture, weight, PRINTABLE) == 0
+    with pytest.raises(UserError, match="printable = false"):
+        RP2(non_printability=1.0)
+
+
+def test_the_search_keeps_the_mask_of_the_least_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses, kept = iter([2.0, 1.0, 3.0]), []
+    monkeypatch.setattr(_Fit, "loss", lambda self, sticker: (kept.append(sticker.mask), next(losses))[1])
+    sticker = RP2(steps=2, scenes=2).fit(MODEL, seed=3)
+    assert len(kept) == 3 and torch.equal(sticker.mask, kept[1])

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from robustlab.reporting.figures import loss_curve
 from robustlab.reporting.sections.confusion import STEPS
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
@@ -40,12 +41,14 @@ def _shown(run: PageRun) -> Json:
     fit, success = found.get("fit", {}), found.get("success", {"rows": [], "columns": []})
     places = _by_model(found.get("by place", {}).get("rows", []))
     labels = {column["key"]: column["label"] for column in success["columns"]}
+    first: Json = next(iter(fit.get("rows", [])), {})
     return {
         "run": run,
         "aim": labels.get("success", ""),
         "fitted_on": run.info["config"]["models"][0]["name"],
         "pictures": [picture for file in fit.get("images", []) if (picture := run.picture(file))],
-        "fit": next(iter(fit.get("rows", [])), {}),
+        "fit": first,
+        "curve": loss_curve(next(iter(run.info.get("losses", {}).values()), []), first.get("steps", 0)),
         "models": _by_model(success["rows"]),
         "sizes": found.get("by size", {}).get("rows", []),
         "places": {model: _places(rows) for model, rows in places.items()},

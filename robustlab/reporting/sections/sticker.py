@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from robustlab.reporting.figures import loss_curve
 from robustlab.reporting.sections.confusion import STEPS
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
@@ -38,13 +39,15 @@ def _shown(run: PageRun) -> Json:
     attack = run.info["config"]["attacks"][0]["parameters"]
     fit, rows = found.get("fit", {}), found.get("success", {}).get("rows", [])
     frames = run.info.get("drive_by", {})
+    first: Json = next(iter(fit.get("rows", [])), {})
     return {
         "run": run,
         "source": attack.get("source", ""),
         "target": attack.get("target", ""),
         "fitted_on": run.info["config"]["models"][0]["name"],
         "pictures": [picture for file in fit.get("images", []) if (picture := run.picture(file))],
-        "fit": next(iter(fit.get("rows", [])), {}),
+        "fit": first,
+        "curve": loss_curve(next(iter(run.info.get("losses", {}).values()), []), first.get("steps", 0)),
         "models": {
             name: [row for row in rows if row["model"] == name] for name in dict.fromkeys(row["model"] for row in rows)
         },
