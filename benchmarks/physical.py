@@ -65,9 +65,8 @@ def measure(net: str, target: str, seed: int, steps: int, n: int) -> dict[str, A
 
 
 def show(entries: list[dict[str, Any]], n: int) -> None:
-    print(
-        f"\n| network | target | seed | sticker | success, all scenes | near | read wrong, near | fit, CPU |\n|{'---|' * 8}"
-    )
+    print("\n| network | target | seed | sticker | success, all scenes | near | read wrong, near | fit, CPU |")
+    print("|---|---|--:|---|---|---|--:|--:|")
     for entry in entries:
         key = entry["key"]
         for name, found in entry["found"].items():

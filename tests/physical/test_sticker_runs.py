@@ -47,7 +47,8 @@ def test_every_shipped_card_is_a_sticker(name: str) -> None:
 def test_what_a_run_holds(place: Path) -> None:
     found = sections(place / "run")
     assert list(found) == ["fit", "success", "grid", "cells of the paper", "drive-by", "heat"]
-    assert 0.1 < found["fit"]["rows"][0]["share"] <= 0.2 and found["fit"]["rows"][0]["images"] == 2 * 30 * 4
+    fit = found["fit"]["rows"][0]
+    assert 0.1 < fit["share"] <= 0.2 and fit["images"] == (3 * (15 + 6) + 30) * 4
     rows = found["success"]["rows"]
     assert [row["sticker"] for row in rows] == 2 * ["sticker", "one scene", "grey", "random", "black and white"]
     assert all(row["clean"]["n"] == 10 and row["success"]["n"] <= 10 for row in rows)
