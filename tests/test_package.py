@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     {"attacks", "explain"},
     {"defenses"},
     {"training", "evaluation"},
-    {"verification", "physical"},
+    {"verification", "physical", "backdoors"},
     {"cli"},
 ]
 # These know run folders, not models: a page is built on a machine without torch.
