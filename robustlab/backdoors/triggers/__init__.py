@@ -14,6 +14,7 @@ TRIGGERS: dict[str, str] = {
     "wanet": "robustlab.backdoors.triggers.wanet:WaNet",
     "adaptive-blend": "robustlab.backdoors.triggers.adaptive:AdaptiveBlend",
     "adaptive-patch": "robustlab.backdoors.triggers.adaptive:AdaptivePatch",
+    "physical": "robustlab.backdoors.triggers.physical:Physical",
 }
 
 
