@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
+from statistics import fmean, stdev
 from typing import TypedDict
 
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 
 class Share(TypedDict):
@@ -51,6 +54,20 @@ def share(k: int, n: int) -> Share:
     """
     low, high = wilson(k, n)
     return Share(value=k / n if n else None, low=low, high=high, n=n)
+
+
+def mean_share(values: Sequence[float]) -> Share:
+    """The mean of n shares, with its 95 % t interval, cut to [0, 1]; `value` is None where n is 0.
+
+    >>> found = mean_share([0.2, 0.4])
+    >>> round(found["value"], 2), found["low"], found["n"]
+    (0.3, 0.0, 2)
+    """
+    n = len(values)
+    if n < 2:
+        return Share(value=values[0] if n else None, low=0.0, high=1.0, n=n)
+    mean, reach = fmean(values), float(student.ppf(0.975, n - 1)) * stdev(values) / math.sqrt(n)
+    return Share(value=mean, low=max(mean - reach, 0.0), high=min(mean + reach, 1.0), n=n)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

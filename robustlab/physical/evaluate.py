@@ -16,6 +16,7 @@ from robustlab.evaluation.listener import Listener
 from robustlab.physical.heat import Heat
 from robustlab.physical.rp2 import RP2
 from robustlab.physical.running import fit_and_judge
+from robustlab.physical.seeds import Seeds
 from robustlab.physical.studies import STUDIES, StickerJob, check_model
 from robustlab.runs import StoredRun
 from robustlab.worlds.road_signs import CLASSES, VERSION
@@ -29,6 +30,7 @@ def evaluate_sticker(
     *,
     n: int = 500,
     seed: int = 0,
+    seeds: int = 1,
     output: str | Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -38,7 +40,9 @@ def evaluate_sticker(
     """Fit a sticker on the first model, and measure it on all: success with controls, by distance and angle, drive-by.
 
     models: as `robustlab.evaluate` takes them; networks that know the signs of the rendered world. n: scenes that the
-    sticker is judged on. It runs on the CPU, where the world is rendered. Raises UserError for bad input.
+    sticker is judged on. seeds: fits, with seed, seed + 1 and so on; the section `seeds` has each, their mean and
+    spread, all others are about the first. It runs on the CPU, where the world is rendered. Raises
+    UserError for bad input.
 
     >>> import tempfile
     >>> quiet = Listener(say=lambda text: None)
@@ -50,6 +54,7 @@ def evaluate_sticker(
     attack, listener = attack or RP2(), listener or Listener()
     check_whole("n", n, 1)
     check_whole("seed", seed, 0)
+    check_whole("seeds", seeds, 1)
     device = resolve_device("cpu")
     networks = classifiers_of(models, device)
     for network in networks:
@@ -62,6 +67,7 @@ def evaluate_sticker(
         "models": [{"name": network.name, "hash": network.hash()} for network in networks],
         "attacks": [{"name": "sticker", "method": "rp2", "parameters": asdict(attack)}],
         "seed": seed,
+        "seeds": seeds,
         "size": size,
         "data": {"name": "road-signs", "split": "sticker, judge", "hash": f"version {VERSION}", "n": n},
     }
@@ -72,8 +78,8 @@ def evaluate_sticker(
         "data": {**config["data"], "shape": [3, size, size], "classes": list(CLASSES)},
     }
     return fit_and_judge(
-        (*STUDIES, Heat),
-        lambda run, heard, finished: StickerJob(run, attack, networks, n, seed, size, heard, finished),
+        (*STUDIES, Heat, Seeds),
+        lambda run, heard, finished: StickerJob(run, attack, networks, n, seed, size, heard, finished, seeds),
         config,
         about,
         output=output,

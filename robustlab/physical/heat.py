@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from scipy.stats import t as student
 from torch import Tensor
 
-from robustlab.base.intervals import Share
+from robustlab.base.intervals import mean_share
 from robustlab.base.pictures import palette, png, sheet
 from robustlab.evaluation.studies.base import Study
 from robustlab.explain.heatmaps import grad_cam
@@ -55,7 +53,13 @@ class Heat(Study[StickerJob]):
             x = all_images[right]
             maps = grad_cam(model, x, _answers(model, x)).maps
             heat = heat_inside(maps, inside)
-            rows.append({"sticker": name, "heat": mean_share(heat[heat.isfinite()]), "area": mean_share(area(inside))})
+            rows.append(
+                {
+                    "sticker": name,
+                    "heat": mean_share(heat[heat.isfinite()].tolist()),
+                    "area": mean_share(area(inside).tolist()),
+                }
+            )
             pictures += [_enlarged(x[:SHOWN]), _outlined(maps[:SHOWN], inside[:SHOWN])]
         job.run.write_image("heat.png", png(sheet(pictures, 1)))
         return {"rows": [{"model": model.name, **row} for row in rows]}
@@ -109,21 +113,6 @@ def heat_inside(maps: Tensor, inside: Tensor) -> Tensor:
 def area(inside: Tensor) -> Tensor:
     """(B,) the share of each image that lies inside."""
     return inside.mean((1, 2))
-
-
-def mean_share(values: Tensor) -> Share:
-    """The mean of n shares, with its 95 % t interval, cut to [0, 1]; `value` is None where n is 0.
-
-    >>> found = mean_share(torch.tensor([0.2, 0.4]))
-    >>> round(found["value"], 2), found["low"], found["n"]
-    (0.3, 0.0, 2)
-    """
-    n = len(values)
-    if n < 2:
-        return Share(value=float(values[0]) if n else None, low=0.0, high=1.0, n=n)
-    mean = float(values.double().mean())
-    reach = float(student.ppf(0.975, n - 1)) * float(values.double().std()) / math.sqrt(n)
-    return Share(value=mean, low=max(mean - reach, 0.0), high=min(mean + reach, 1.0), n=n)
 
 
 def _answers(model: Classifier, images: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ class StickerJob:
     size: int
     listener: Listener
     finished: Callable[[Hashable, str], None]
+    seeds: int = 1  # fits, with seed, seed + 1, ...
 
     def sticker(self, name: str) -> Sticker:
         """A fitted sticker, or a control in its shape."""

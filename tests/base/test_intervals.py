@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robustlab.base.intervals import mcnemar, paired_difference, share, wilson
+from robustlab.base.intervals import mcnemar, mean_share, paired_difference, share, wilson
 
 cells = st.integers(0, 400)
 
@@ -55,3 +55,11 @@ def test_pairing_narrows_the_interval() -> None:
     agreeing, crossing = paired_difference(60, 10, 0, 30), paired_difference(42, 28, 18, 12)
     assert agreeing["value"] == crossing["value"] == -0.1
     assert agreeing["high"] - agreeing["low"] < crossing["high"] - crossing["low"]
+
+
+def test_the_interval_of_a_mean() -> None:
+    found = mean_share([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert (found["value"], found["n"]) == (pytest.approx(0.3), 5)
+    assert found["low"] == pytest.approx(0.3 - 2.776445 * 0.158114 / 5**0.5, abs=1e-5)  # t with 4 degrees of freedom
+    assert found["high"] - 0.3 == pytest.approx(0.3 - found["low"])
+    assert mean_share([]) == {"value": None, "low": 0.0, "high": 1.0, "n": 0}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from robustlab.physical.heat import heat_inside, mask_in_images, mean_share
+from robustlab.physical.heat import heat_inside, mask_in_images
 from robustlab.physical.masks import mask_of
 from robustlab.worlds.road_signs import draw, faces, prepare, render
 
@@ -32,10 +31,3 @@ def test_an_even_map_has_the_share_of_the_area() -> None:
     assert torch.allclose(heat_inside(torch.ones(8, 32, 32), inside), inside.mean((1, 2)))
     assert torch.allclose(heat_inside((inside == 1).float(), inside), torch.ones(8))
     assert bool(heat_inside(torch.zeros(8, 32, 32), inside).isnan().all())
-
-
-def test_the_interval_of_a_mean() -> None:
-    found = mean_share(torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]))
-    assert (found["value"], found["n"]) == (pytest.approx(0.3), 5)
-    assert found["low"] == pytest.approx(0.3 - 2.776445 * 0.158114 / 5**0.5, abs=1e-5)  # t with 4 degrees of freedom
-    assert mean_share(torch.zeros(0)) == {"value": None, "low": 0.0, "high": 1.0, "n": 0}

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from robustlab.base.cards import convert
+from robustlab.base.errors import UserError
 from robustlab.cli import main
 from robustlab.cli.fitted import fitted_card
+from robustlab.evaluation.listener import Listener
 from robustlab.physical import RP2, Sticker
+from robustlab.physical.evaluate import evaluate_sticker
 from robustlab.physical.folder import StickerRun
 from robustlab.runs import read_run
 
@@ -116,6 +120,28 @@ def test_interrupted_in_the_fit_and_resumed(place: Path, monkeypatch: pytest.Mon
     assert sections(place / "stopped") == sections(place / "short")
     name = "stickers/sticker.safetensors"
     assert (place / "stopped" / name).read_bytes() == (place / "short" / name).read_bytes()
+
+
+def test_several_fits_in_a_run(place: Path) -> None:
+    """Each seed is fitted as a run of that seed would; the mean and the spread follow from the rows."""
+    attack, quiet = RP2(mask="bars", steps=26, scenes=2), Listener(say=lambda text: None)
+
+    def of(name: str, **given: Any) -> Path:
+        return evaluate_sticker(CNN, attack, n=20, output=place / name, listener=quiet, **given).folder
+
+    two, second = of("two seeds", seeds=2), of("second seed", seed=1)
+    one, other, mean = sections(two)["seeds"]["rows"]
+    assert (one["seed"], other["seed"], mean["seed"]) == (0, 1, "mean")
+    assert one["success"] == sections(two)["success"]["rows"][0]["success"]
+    found = Sticker.load(two / "stickers" / "sticker-seed-1.safetensors")
+    assert torch.equal(found.texture, Sticker.load(second / "stickers" / "sticker.safetensors").texture)
+    for key in ("success", "misread", "near_success"):
+        assert mean[key]["value"] == pytest.approx((one[key]["value"] + other[key]["value"]) / 2)
+    difference = abs(one["near_success"]["value"] - other["near_success"]["value"])
+    assert mean["spread"] == pytest.approx(100 * difference / 2**0.5, abs=0.06)
+    assert "seeds" not in sections(second)  # one fit has no spread
+    with pytest.raises(UserError, match="seeds must be at least 1"):
+        of("none", seeds=0)
 
 
 @pytest.mark.slow  # the same with a real kill, in the second fit of a search
