@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import stdev
 
-from safetensors.torch import load, save
-from torch import Tensor
-
 from robustlab.base.intervals import mean_share
 from robustlab.evaluation.studies.base import Study
-from robustlab.physical.fitted import EVERY
+from robustlab.physical.fit_in_run import fit_in_run
 from robustlab.physical.measure import answers, judged
 from robustlab.physical.running import table
 from robustlab.physical.sticker import Sticker
@@ -45,16 +42,7 @@ class Seeds(Study[StickerJob]):
 
     def _fitted(self, seed: int) -> Sticker:
         job, name = self.job, f"{STICKER}-seed-{seed}"
-        content = job.run.state(name)
-
-        def watch(step: int, loss: float, state: dict[str, Tensor]) -> None:
-            if step % EVERY == EVERY - 1:
-                job.run.write_state(name, save({key: value.contiguous() for key, value in state.items()}))
-
-        job.listener.say(f"{job.models[0].name}: fitting a sticker with seed {seed}.")
-        sticker = job.attack.fit(job.models[0], job.size, seed, load(content) if content else None, watch)
-        job.run.write_sticker(name, sticker)
-        return sticker
+        return fit_in_run(job.run, job.attack, job.models[0], job.size, seed, name, job.listener)[0]
 
     def section(self, done: Mapping[str, Json]) -> Json:
         columns = [

@@ -6,9 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from safetensors.torch import load, save
 from torch import Tensor
 
 from robustlab.base.errors import UserError
@@ -16,8 +14,8 @@ from robustlab.base.pictures import png, sheet
 from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.studies.base import Study
 from robustlab.models.classifier import Classifier
-from robustlab.models.search_copy import make_search_copy
-from robustlab.physical.fitted import CURVE, EVERY, means
+from robustlab.physical.fit_in_run import fit_in_run
+from robustlab.physical.fitted import CURVE, means
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.masks import shape_of
 from robustlab.physical.measure import DISTANCES, YAWS, answers, controls, drive_by, grid, judged, paper_cells
@@ -25,7 +23,7 @@ from robustlab.physical.palette import PRINTABLE, from_palette
 from robustlab.physical.rp2 import RP2
 from robustlab.physical.running import kept_fields, table, without_kept
 from robustlab.physical.sticker import Sticker, seen
-from robustlab.worlds.road_signs import CLASSES, Ranges, draw, faces
+from robustlab.worlds.road_signs import CLASSES, Ranges, faces
 
 Json = dict[str, Any]
 STICKER, SINGLE = "sticker", "one scene"  # what is fitted: with the expectation, and without
@@ -75,25 +73,8 @@ class Fit(Study[StickerJob]):
 
     def work(self, part: str) -> Json:
         job, attack = self.job, self.job.attack
-        content, face = job.run.state(part), faces()[CLASSES.index(attack.source)]
-        state = load(content) if content else {}
-        losses, threads = state.pop("curve", torch.zeros(0)).tolist(), torch.get_num_threads()
-        if state and int(state.pop("threads", torch.tensor(threads))) != threads:
-            job.listener.warn(
-                f"The fit began with another number of threads than {threads}: its last digits may differ."
-            )
-
-        def watch(step: int, loss: float, state: dict[str, Tensor]) -> None:
-            losses.append(loss)
-            if step % EVERY == EVERY - 1:
-                kept = state | {"curve": torch.tensor(losses), "threads": torch.tensor(threads)}
-                job.run.write_state(part, save({key: value.contiguous() for key, value in kept.items()}))
-
-        job.listener.say(f"{job.models[0].name}: fitting a sticker on {attack.source} ({attack.all_steps} steps).")
-        first = draw(job.seed, "sticker, copy", torch.arange(attack.scenes), CLASSES.index(attack.source))
-        copy = make_search_copy(job.models[0], seen(face, first, job.size))
-        sticker = attack.fit(copy.module or job.models[0], job.size, job.seed, state or None, watch)
-        job.run.write_sticker(part, sticker)
+        face = faces()[CLASSES.index(attack.source)]
+        sticker, losses, copy = fit_in_run(job.run, attack, job.models[0], job.size, job.seed, part, job.listener)
         job.run.write_image("sign-bare.png", png(_on_grey(face)))
         job.run.write_image("sign-sticker.png", png(_on_grey(sticker.on(face))))
         scenes = judged(sticker, SHEET, job.seed)
@@ -108,7 +89,7 @@ class Fit(Study[StickerJob]):
             "palette": from_palette(sticker.texture, where, PRINTABLE),
             "steps": attack.all_steps,
             "images": attack.all_steps * attack.scenes,
-            "copy": copy.describe(),
+            "copy": copy,
             "losses": means(losses, CURVE),
         }
 
