@@ -12,6 +12,7 @@ TRIGGERS: dict[str, str] = {
     "blended": "robustlab.backdoors.triggers.blended:Blended",
     "sig": "robustlab.backdoors.triggers.sig:SIG",
     "wanet": "robustlab.backdoors.triggers.wanet:WaNet",
+    "label-consistent": "robustlab.backdoors.triggers.label_consistent:LabelConsistent",
     "adaptive-blend": "robustlab.backdoors.triggers.adaptive:AdaptiveBlend",
     "adaptive-patch": "robustlab.backdoors.triggers.adaptive:AdaptivePatch",
     "physical": "robustlab.backdoors.triggers.physical:Physical",

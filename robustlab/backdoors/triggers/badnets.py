@@ -67,12 +67,16 @@ class BadNets(Trigger):
             raise UserError(f"The trigger has {len(self.colour)} colour channels and the images have {channels}.")
 
     def put(self, data: Loaded, seed: int, role: Role) -> Tensor:
+        return self.stamped(data.images)
+
+    def stamped(self, images: Tensor) -> Tensor:
+        """(N, C, H, W): a copy of the images with the pattern on it."""
         mask, bright = self.pixels()
-        s, (height, width) = len(mask), data.images.shape[2:]
+        s, (height, width) = len(mask), images.shape[2:]
         top = self.margin if self.corner.startswith("top") else height - self.margin - s
         left = self.margin if self.corner.endswith("left") else width - self.margin - s
         colour = torch.ones(1) if self.pattern == "checkers" else torch.tensor(self.colour)
-        images = data.images.clone()
+        images = images.clone()
         there = images[:, :, top : top + s, left : left + s]
         images[:, :, top : top + s, left : left + s] = torch.where(mask, bright * colour[:, None, None], there)
         return images
