@@ -28,7 +28,8 @@ def plot(
     Parameters
     ----------
     words
-        One or several run folders of the same samples, labels and threat, then the figure: security-curve.
+        One or several run folders of the same samples, labels and threat, then the figure: security-curve. Of
+        stickers: distance, of runs that need not be alike.
     format
         svg, pdf or png (default: what --output ends in, or svg).
     output
@@ -37,13 +38,18 @@ def plot(
         Replace a file that is there.
     """
     from robustlab.base.files import check_output, write_output
+    from robustlab.reporting.fitted_tables import FIGURE, distance
     from robustlab.reporting.plots import FIGURES, draw
 
-    folders, name = _runs_and_name(words, FIGURES, "figure", "plot")
+    folders, name = _runs_and_name(words, [*FIGURES, FIGURE], "figure", "plot")
     kind = _format(format, output, {"svg": "svg", "pdf": "pdf", "png": "png"}, "svg")
     target = output or Path(f"{name}.{kind}")
     check_output(target, replace=overwrite)
-    write_output(target, draw(_one(folders), name, kind), replace=overwrite)
+    if name == FIGURE:
+        drawn = distance(_fitted(folders, name), kind)
+    else:
+        drawn = draw(_one(folders), name, kind)
+    write_output(target, drawn, replace=overwrite)
     print(visible(target))
     return 0
 
@@ -61,7 +67,8 @@ def table(
     ----------
     words
         One or several run folders of the same samples, labels and threat, then the table:
-        verdict, differences, attacks, curve, confusion, factors or transfer.
+        verdict, differences, attacks, curve, confusion, factors or transfer. Of stickers and patches, of runs that need
+        not be alike: success, grid, paper-cells, drive-by, by-size, by-place or heat.
     format
         markdown or latex (rounded, with intervals) or csv (fractions as computed, with the ends of their intervals and
         n; default: what --output ends in, or markdown).
@@ -71,13 +78,14 @@ def table(
         Replace a file that is there.
     """
     from robustlab.base.files import check_output, write_output
+    from robustlab.reporting.fitted_tables import SECTIONS, fitted_table
     from robustlab.reporting.tables import TABLES, written
 
-    folders, name = _runs_and_name(words, TABLES, "table", "table")
+    folders, name = _runs_and_name(words, [*TABLES, *SECTIONS], "table", "table")
     kind = _format(format, output, {"md": "markdown", "tex": "latex", "csv": "csv"}, "markdown")
     if output is not None:
         check_output(output, replace=overwrite)
-    text = written(_one(folders), name, kind)
+    text = fitted_table(_fitted(folders, name), name, kind) if name in SECTIONS else written(_one(folders), name, kind)
     if output is None:
         print(text, end="")
     else:
@@ -125,3 +133,14 @@ def _one(folders: Sequence[str]) -> PageRun:
     for notice in notices:
         print(f"Note: {visible(notice)}", file=sys.stderr)
     return run
+
+
+def _fitted(folders: Sequence[str], name: str) -> list[PageRun]:
+    """The runs, all of them of stickers or patches."""
+    from robustlab.reporting.comparison import read_runs
+    from robustlab.reporting.fitted_tables import is_fitted
+
+    runs = read_runs(folders)
+    if other := next((run for run in runs if not is_fitted(run)), None):
+        raise UserError(f"{other.name} is no run of a sticker or a patch: there is no {name} in it.")
+    return runs

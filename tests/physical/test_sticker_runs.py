@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +77,23 @@ def test_the_page(place: Path) -> None:
         and "Signs and their heat" in page
         and "Further sections" in page
     )
+
+
+def test_tables_and_a_figure_of_several_runs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not (place / "copy").exists():
+        shutil.copytree(place / "run", place / "copy")
+    capsys.readouterr()
+    assert main(["table", "run", "copy", "success", "--format", "csv"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line and not line.startswith("#")]
+    assert lines[0].startswith("run,model,sticker,clean") and len(lines) == 1 + 2 * 10
+    first = sections(place / "run")["success"]["rows"][0]["clean"]
+    assert f",{first['value']},{first['low']},{first['high']},{first['n']}," in lines[1]
+    assert main(["table", "run", "grid"]) == 0 and "60" in capsys.readouterr().out
+    assert main(["table", "run", "by-size"]) == 2 and "It has: success, grid" in capsys.readouterr().err
+    assert main(["plot", "run", "copy", "distance", "--output", "distance.svg"]) == 0
+    assert "straight on" in (place / "distance.svg").read_text()
+    assert main(["report", "run", "copy", "--output", "both.html"]) == 0
+    assert (place / "both.html").read_text().count("with the sticker a stop sign is read as") == 4
 
 
 def test_the_sticker_of_a_run_is_printed(place: Path) -> None:
