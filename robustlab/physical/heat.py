@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustlab.base.errors import RunError, UserError
 from robustlab.base.intervals import mean_share
 from robustlab.base.pictures import palette, png, sheet
 from robustlab.evaluation.studies.base import Study
 from robustlab.explain.heatmaps import grad_cam
+from robustlab.explain.layers import find_layer
 from robustlab.models.classifier import Classifier
 from robustlab.oracle import ask, undisturbed
 from robustlab.physical.measure import judged
@@ -47,12 +49,18 @@ class Heat(Study[StickerJob]):
         right = _answers(model, images[BARE]) == CLASSES.index(sticker.source)
         if not bool(right.any()):
             return {"rows": []}
+        try:
+            layer = find_layer(model, images[BARE][right][:8])
+            maps = {
+                name: grad_cam(model, x[right], _answers(model, x[right]), layer=layer).maps
+                for name, x in images.items()
+            }
+        except (UserError, RunError) as error:  # a network without a map: the rest of the run goes on
+            return {"rows": [], "reason": str(error)}
         inside = mask_in_images(sticker.mask, scenes.take(right.nonzero()[:, 0]), job.size)
         rows, pictures = [], []
-        for name, all_images in images.items():
-            x = all_images[right]
-            maps = grad_cam(model, x, _answers(model, x)).maps
-            heat = heat_inside(maps, inside)
+        for name, each in maps.items():
+            heat = heat_inside(each, inside)
             rows.append(
                 {
                     "sticker": name,
@@ -60,7 +68,7 @@ class Heat(Study[StickerJob]):
                     "area": mean_share(area(inside).tolist()),
                 }
             )
-            pictures += [_enlarged(x[:SHOWN]), _outlined(maps[:SHOWN], inside[:SHOWN])]
+            pictures += [_enlarged(images[name][right][:SHOWN]), _outlined(each[:SHOWN], inside[:SHOWN])]
         job.run.write_image("heat.png", png(sheet(pictures, 1)))
         return {"rows": [{"model": model.name, **row} for row in rows]}
 
@@ -79,7 +87,8 @@ class Heat(Study[StickerJob]):
             " sticker always lies beside it. Pictures: bare, with the sticker, with random colours in the same mask;"
             " each above its heat, on its own scale, with the mask outlined."
         )
-        return table(columns, rows, note=note, images=["images/heat.png"] if rows else [])
+        reasons = [f" No heatmaps: {value['reason']}" for value in done.values() if "reason" in value]
+        return table(columns, rows, note=note + "".join(reasons), images=["images/heat.png"] if rows else [])
 
 
 def mask_in_images(mask: Tensor, scenes: Scenes, size: int) -> Tensor:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import torch
+from types import SimpleNamespace
+from typing import cast
 
-from robustlab.physical.heat import heat_inside, mask_in_images
+import torch
+from torch import nn
+
+from robustlab.models.classifier import Classifier
+from robustlab.physical.heat import Heat, heat_inside, mask_in_images
 from robustlab.physical.masks import mask_of
+from robustlab.physical.sticker import Sticker
+from robustlab.physical.studies import StickerJob
 from robustlab.worlds.road_signs import draw, faces, prepare, render
 
 
@@ -31,3 +38,16 @@ def test_an_even_map_has_the_share_of_the_area() -> None:
     assert torch.allclose(heat_inside(torch.ones(8, 32, 32), inside), inside.mean((1, 2)))
     assert torch.allclose(heat_inside((inside == 1).float(), inside), torch.ones(8))
     assert bool(heat_inside(torch.zeros(8, 32, 32), inside).isnan().all())
+
+
+def test_a_network_without_a_map_does_not_end_the_run() -> None:
+    """The first logit is that of the sign, so that it is read right; no layer has places."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 16))
+    nn.init.zeros_(net[1].weight)
+    net[1].bias.data = -torch.arange(16.0)
+    texture = torch.zeros(3, 64, 64)
+    sticker = Sticker(texture, mask_of("bars", faces()[0]), "stop", "yield")
+    job = SimpleNamespace(models=[Classifier(net, name="flat")], n=4, seed=0, size=32, sticker=lambda name: sticker)
+    heat = Heat(cast(StickerJob, job))
+    done = heat.work("0")
+    assert done["rows"] == [] and "No heatmaps: " in heat.section({"0": done})["note"]
