@@ -74,6 +74,9 @@ class AttackFlags:
     """The sign that a sticker is put on (suites sticker and sticker-poster); default: stop. With --face: the
     class of the thing."""
 
+    seeds: int = 1
+    """Fits of a sticker on a sign, with --seed and the seeds after it: the page shows their mean and spread."""
+
     face: Path | None = None
     """A photograph, or a folder of them (frames of a video), of the thing that a sticker is put on (suite sticker)."""
 
@@ -117,6 +120,8 @@ class AttackFlags:
         ):
             if given is not None:
                 raise UserError(f"{flag} is {what}: give --suite sticker, too.")
+        if self.seeds != 1:
+            raise UserError("--seeds counts the fits of a sticker: give --suite sticker, too.")
         check_suite(**self.suite_arguments)
         if self.target and not self.targeted:
             raise UserError("--target needs --targeted.")
@@ -277,7 +282,7 @@ def _fit(
     sticker, photo = kind == "sticker" and attacks.face is None, kind == "sticker" and attacks.face is not None
     if attacks.corners is not None and not photo:
         raise UserError("--corners says where a sticker lies on --face: give the photograph, too.")
-    own_flags: dict[str, Any] = {"source": attacks.source} if sticker else {}
+    own_flags: dict[str, Any] = {"source": attacks.source, "seeds": attacks.seeds} if sticker else {}
     if photo:
         own_flags = {"source": attacks.source, "face": attacks.face, "corners": attacks.corners}
     meant = [
@@ -289,7 +294,7 @@ def _fit(
     ]
     if [attacks, samples, options, files, own] != meant:
         what, ours = {
-            "sign": ("a sticker on a sign of the rendered world", "--source"),
+            "sign": ("a sticker on a sign of the rendered world", "--source, --seeds"),
             "photo": ("a sticker on photographs", "--source, --corners, --weights, --mean, --std, --device"),
             "patch": ("a patch on training images", "--data and its flags, --weights, --mean, --std, --device"),
         }["sign" if sticker else "photo" if photo else "patch"]
@@ -326,7 +331,7 @@ def _fit(
     }
     with resumable(folder, output.overwrite):
         if limit is not None and sticker:
-            return attack_sign(names, card, source=attacks.source, n=limit, **shared)
+            return attack_sign(names, card, source=attacks.source, seeds=attacks.seeds, n=limit, **shared)
         networks = [load_model(name, **asdict(own), download=files.download) for name in names]
         if limit is not None and photo:
             where: dict[str, Any] = {"face": attacks.face, "corners": attacks.corners, "source": attacks.source}

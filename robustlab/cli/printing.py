@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -11,6 +11,9 @@ from robustlab.base.errors import UserError
 from robustlab.base.words import visible
 from robustlab.cli.app import app
 from robustlab.cli.flags import Flag
+
+if TYPE_CHECKING:
+    from robustlab.physical import PhotoSticker, Sticker
 
 
 @app.command(name="print")
@@ -35,7 +38,7 @@ def print_sticker(
     paper
         The size of the pages.
     width
-        Of your sign from edge to edge, in metres.
+        Of your sign, or photographed thing, from edge to edge, in metres.
     overwrite
         Replace a sticker.pdf and a sticker.png that are there.
     """
@@ -43,9 +46,8 @@ def print_sticker(
         raise UserError("--overwrite needs --output: name the folder whose sticker is to be replaced.")
 
     from robustlab.base.files import default_folder, give_back
-    from robustlab.physical import Sticker  # imports torch, which takes seconds
 
-    chosen = Sticker.load(sticker / "stickers" / "sticker.safetensors" if sticker.is_dir() else sticker)
+    chosen = _loaded(sticker / "stickers" / "sticker.safetensors" if sticker.is_dir() else sticker)
     folder = output or default_folder("print", str(sticker))
     try:
         chosen.print(folder, paper, width, overwrite=overwrite)
@@ -53,3 +55,16 @@ def print_sticker(
         give_back(folder)
     print(visible(folder / "sticker.pdf"))
     return 0
+
+
+def _loaded(file: Path) -> Sticker | PhotoSticker:
+    """A sticker for signs, or one for photographs."""
+    from robustlab.physical import PhotoSticker, Sticker  # imports torch, which takes seconds
+
+    try:
+        return Sticker.load(file)
+    except UserError as error:
+        try:
+            return PhotoSticker.load(file)
+        except UserError:
+            raise error from None

@@ -226,3 +226,13 @@ def test_bad_input(make: Callable[[], object], message: str) -> None:
 def test_a_model_without_a_gradient() -> None:
     with pytest.raises(NoGradientError):
         QUICK.fit(lambda x: NET(x).detach(), pictures(), LABELS, IDS)
+
+
+def test_images_of_the_size_of_imagenet() -> None:
+    """A network of torchvision, 224 x 224: the patch covers its share."""
+    from torchvision.models import resnet18
+
+    images, net = torch.rand(3, 3, 224, 224), resnet18(num_classes=10).eval()
+    patch = PatchAttack(target=7, steps=1, batch=2, scale=(1, 1)).fit(net, images, torch.zeros(3))
+    changed = (replace(patch, texture=torch.ones(3, 64, 64)).on(torch.zeros(3, 3, 224, 224)) > 0.5).float().mean()
+    assert float(changed) == pytest.approx(0.10, abs=0.002)

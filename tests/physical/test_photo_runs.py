@@ -53,6 +53,11 @@ def test_what_a_run_holds(place: Path) -> None:
     assert "The sticker on photographs" in page and "read as yield" in page and "Further sections" not in page
 
 
+def test_its_sticker_is_printed(place: Path) -> None:
+    assert main(["print", "run", "--width", "0.2", "--output", "paper"]) == 0
+    assert (place / "paper" / "sticker.pdf").read_bytes().startswith(b"%PDF")
+
+
 def test_one_photograph_is_judged_under_other_cameras(place: Path) -> None:
     assert main(["attack", CNN, *STOP, "--target", "any", "--face", "frames/0.png", "--output", "one"]) == 0
     note = sections(place / "one")["success"]["note"]
