@@ -11,7 +11,17 @@ from cyclopts import CycloptsError
 
 from robustlab.base.errors import RunError, UserError, flags_spelled
 from robustlab.base.words import visible
-from robustlab.cli import attack, data, paper, printing, report, train, verify, zoo  # noqa: F401, each adds its commands
+from robustlab.cli import (  # noqa: F401, each adds its commands
+    attack,
+    data,
+    paper,
+    printing,
+    report,
+    scan,
+    train,
+    verify,
+    zoo,
+)
 from robustlab.cli.app import app, check_words, of_the_user
 from robustlab.cli.streams import guarded
 

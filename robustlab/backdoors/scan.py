@@ -1,0 +1,273 @@
+"""Is a training set poisoned? Its images ranked by suspicion, and how many planted poisons the same ranking finds."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import fisher_exact
+from torch import Tensor, nn
+
+from robustlab.backdoors.poisoning import Poisoned, poison, triggered
+from robustlab.base.errors import UserError
+from robustlab.base.intervals import Share, share
+from robustlab.base.typed import check_whole
+from robustlab.data import Data, Loaded
+from robustlab.defenses.filters import FILTERS, filter_class
+from robustlab.defenses.filters.base import Filter, Scores, Seen
+from robustlab.defenses.filters.measure import measure_filter
+from robustlab.defenses.representations import representations
+from robustlab.models.classifier import check
+from robustlab.models.loading import load_model
+from robustlab.oracle import ask, undisturbed
+from robustlab.training.loop import train
+from robustlab.training.recipe import Recipe
+
+LEAST = 12  # images of a class, which the filters need
+PLANTED, PLANTED_SHARE = 10, 0.01  # poisons: so many, or that share of the class where it is more
+TRIGGER = "badnets"
+_LEVEL, _TIMES, _QUANTILE = 0.01, 3.0, 0.98
+
+
+@dataclass(frozen=True, eq=False)
+class Power:
+    """What became of poisons that were planted in a copy, on which another model was trained.
+
+    target: the class they were labelled as. planted: of these, the share that is over the threshold. auroc: inside the
+    class. attack_success: of the trigger on validation images, which says whether the model learned it. stands_out:
+    is the class one that stands out.
+    """
+
+    target: int
+    planted: Share
+    auroc: float | None
+    attack_success: Share
+    stands_out: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What `scan` found, one entry an image of `data`.
+
+    found: of the filter. order: (n,) positions, the most suspicious first. ranks: (n,) from 1 on, inside the class.
+    standing_out: classes, see the function. accuracy: on the validation images, of the model that was trained.
+    power: None where the model was given.
+    """
+
+    data: Loaded
+    found: Scores
+    order: Tensor
+    ranks: Tensor
+    standing_out: list[int]
+    accuracy: float | None = None
+    power: Power | None = None
+
+    @property
+    def dropped(self) -> Tensor:
+        """(n,) bool: over the threshold in a class that stands out."""
+        return self.found.removed & torch.isin(self.data.labels, torch.tensor(self.standing_out, dtype=torch.int64))
+
+
+def scan(
+    data: Data,
+    val: Data | None = None,
+    *,
+    model: nn.Module | None = None,
+    filter: str = "robust-z",
+    epochs: int | None = None,
+    seed: int = 0,
+    keep: Callable[[str, bytes], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Scan:
+    """Rank the images of a training set by how far their representations lie out of their class.
+
+    model: trained on `data`; left out, a `cnn` is trained, with `val` as validation images, and once more on a copy
+    with `PLANTED` poisons or `PLANTED_SHARE` of the largest class, to measure the power. epochs: left out, 5, and of
+    few images as many as make 300 steps (60 at most). filter: a name of `FILTERS` that needs representations only.
+    keep: is given the names and contents of the trained model's files.
+    UserError: unknown filter, fewer than 2 classes or than 12 images in a class, no labels, no `val` without a model.
+    """
+    judge = scanner(filter)
+    check_whole("epochs", epochs, 1)
+    check_whole("seed", seed, 0)
+    check_classes(data)
+    loaded = data.loaded()
+    if model is not None:
+        check(model, loaded.images[:2], None)
+        return judged(loaded, model, judge)
+    if val is None:
+        raise UserError("To train a model, scan needs validation images: give val, or a model.")
+    val = val.loaded()
+    recipe = _recipe(len(data), epochs)
+    say(f"Training a small cnn on {len(data)} images, {recipe.epochs} epochs; --model takes one of yours instead.")
+    trained, accuracy = fit(loaded, val, recipe, seed, keep)
+    result = judged(loaded, trained, judge)
+    target = int(loaded.labels.bincount().argmax())
+    present = int((loaded.labels == target).sum())
+    count = max(PLANTED, round(PLANTED_SHARE * present))
+    say(f"Planting {count} known poisons in a copy, and training once more on it.")
+    copy = poison(loaded, TRIGGER, count / (present + count), target, seed, of="target")
+    power = _power(copy, val, *fit(copy, val, recipe, seed), judge=judge, seed=seed)
+    return replace(result, accuracy=accuracy, power=power)
+
+
+def scanner(name: str) -> Filter:
+    """The filter of that name; UserError where it is unknown or needs more than representations.
+
+    >>> scanner("robust-z").threshold
+    3.5
+    """
+    kind = filter_class(name)
+    if kind.needs != ("representations",):
+        able = [other for other in FILTERS if filter_class(other).needs == ("representations",)]
+        what = f"needs {', '.join(kind.needs)}, which a scan has not" if kind.needs else "looks at no image"
+        raise UserError(f"The filter {name} {what}. Choose one of {', '.join(able)}.")
+    made: Filter = kind()
+    return made
+
+
+def check_classes(data: Data) -> None:
+    """UserError where a scan cannot compare images inside classes."""
+    if not len(data) or bool((data.labels < 0).any()):
+        raise UserError(f"{data.name} has images without a label; a scan looks inside classes. Give a folder a class.")
+    counts = {label: int((data.labels == label).sum()) for label in data.labels.unique().tolist()}
+    if len(counts) < 2:
+        raise UserError(f"A scan compares classes and needs 2; {data.name} has one, {data.classes[min(counts)]!r}.")
+    for label, count in counts.items():
+        if count < LEAST:
+            raise UserError(
+                f"Class {data.classes[label]!r} has {count} images, and a scan needs {LEAST} of each class. Give more"
+                " images (a higher --limit), or leave the class out."
+            )
+
+
+def judged(data: Loaded, model: nn.Module, judge: Filter) -> Scan:
+    """The ranking by one model."""
+    found = judge(Seen(data.labels, representations(model, data.images), data.ids))
+    comparable, ranks = found.scores.double(), torch.zeros(len(data), dtype=torch.int64)
+    for label in data.labels.unique().tolist():
+        where = (data.labels == label).nonzero()[:, 0]
+        own = comparable[where]
+        off = own - own.median()
+        comparable[where] = off / off.abs().median().clamp(min=1e-12)
+        ranks[where[own.argsort(descending=True, stable=True)]] = torch.arange(1, len(where) + 1)
+    order = torch.where(found.removed, comparable + comparable.abs().max() * 2, comparable)
+    ordered = order.argsort(descending=True, stable=True)
+    return Scan(data, found, ordered, ranks, standing_out(data.labels, comparable))
+
+
+def standing_out(labels: Tensor, scores: Tensor) -> list[int]:
+    """Classes with far more high scores than the others have.
+
+    Clean classes have outliers, too, and a fixed threshold cannot tell. Therefore the tail of a class is compared with
+    that of all classes that do not stand out: what is above their 98 % quantile, by Fisher's exact test, one-sided,
+    with p < 0.01 over the number of classes, and three times the share at least; the class that is furthest out is
+    taken first, until no other is added. scores: (n,), comparable between classes. No poisons are seen that are in all
+    classes alike.
+
+    >>> labels = torch.arange(4).repeat_interleave(100)
+    >>> scores = torch.rand(400, generator=torch.Generator().manual_seed(0))
+    >>> scores[300:312] += 1
+    >>> standing_out(labels, scores)
+    [3]
+    """
+    present: list[int] = labels.unique().tolist()
+    out: list[int] = []
+    while len(present) - len(out) > 1:
+        found = {label: _excess(label, labels, scores, out, len(present)) for label in present if label not in out}
+        first = max(found, key=lambda label: found[label])
+        if not found[first]:
+            break
+        out.append(first)
+    return sorted(out)
+
+
+def _excess(label: int, labels: Tensor, scores: Tensor, out: Sequence[int], classes: int) -> float:
+    """The share of a class in the tail of the others; 0 where it is not too large."""
+    others = scores[(labels != label) & ~torch.isin(labels, torch.tensor(list(out), dtype=torch.int64))]
+    own, limit = scores[labels == label], float(others.sort().values[int(_QUANTILE * (len(others) - 1))])
+    k, over = int((own > limit).sum()), int((others > limit).sum())
+    if k / len(own) < _TIMES * over / len(others):
+        return 0.0
+    table = [[k, len(own) - k], [over, len(others) - over]]
+    return k / len(own) if float(fisher_exact(table, alternative="greater").pvalue) < _LEVEL / classes else 0.0
+
+
+def _recipe(images: int, epochs: int | None) -> Recipe:
+    recipe = Recipe(epochs=epochs or 5, val_size=None, check_size=16)
+    few = recipe.for_few(images, given=["epochs"])  # batches that are small enough
+    steps = math.ceil(images / few.batch_size)
+    return few if epochs else replace(few, epochs=max(5, min(60, math.ceil(300 / steps))))
+
+
+def fit(
+    data: Loaded, val: Loaded, recipe: Recipe, seed: int, keep: Callable[[str, bytes], None] | None = None
+) -> tuple[nn.Module, float]:
+    """A `cnn` after a short training, and its accuracy on the validation images."""
+    with tempfile.TemporaryDirectory() as temporary:
+        done = train("cnn", (data, val), recipe, output=Path(temporary) / "model", name="scan", seed=seed)
+        model = load_model(str(done.output))
+        if keep is not None:
+            for name in ("model.toml", "model.safetensors"):
+                keep(name, (done.output / name).read_bytes())
+    return model, _share(model, val.images, val.labels)["value"] or 0.0
+
+
+def _power(copy: Poisoned, val: Loaded, model: nn.Module, accuracy: float, *, judge: Filter, seed: int) -> Power:
+    assert copy.target is not None
+    own = copy.labels == copy.target
+    result = judged(copy, model, judge)
+    measured = measure_filter(result.found.scores[own], result.found.removed[own], copy.changed[own])
+    tried = triggered(val, TRIGGER, copy.target, seed)
+    return Power(
+        copy.target,
+        measured["tpr"],
+        measured["auroc"]["value"],
+        _share(model, tried.images, tried.wanted),
+        copy.target in result.standing_out,
+    )
+
+
+def _share(model: nn.Module, images: Tensor, wanted: Tensor) -> Share:
+    """Of the images, those classified as wanted."""
+    with torch.no_grad(), undisturbed(model):
+        answers = torch.cat([ask(model, x).argmax(1) for x in images.split(256)])
+    return share(int((answers == wanted).sum()), len(wanted))
+
+
+def told(result: Scan, filter: str) -> dict[str, Any]:
+    """The scan as JSON."""
+    data, removed, power = result.data, result.found.removed, result.power
+    rows = []
+    for label in data.labels.unique().tolist():
+        where = data.labels == label
+        over = share(int(removed[where].sum()), int(where.sum()))
+        stands = label in result.standing_out
+        rows.append({"label": label, "class": data.classes[label], "over_threshold": over, "stands_out": stands})
+    return {
+        "data": data.name,
+        "data_hash": data.hash,
+        "n": len(data),
+        "filter": filter,
+        "knows": result.found.knows,
+        "over_threshold": int(removed.sum()),
+        "dropped": int(result.dropped.sum()),
+        "standing_out": result.standing_out,
+        "classes": rows,
+        "validation_accuracy": result.accuracy,
+        "power": None
+        if power is None
+        else {
+            "trigger": TRIGGER,
+            "class": data.classes[power.target],
+            "planted_found": power.planted,
+            "auroc": power.auroc,
+            "attack_success": power.attack_success,
+            "class_stands_out": power.stands_out,
+        },
+    }
