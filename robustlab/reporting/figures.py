@@ -143,7 +143,7 @@ def loss_curve(losses: Sequence[float], steps: int) -> Markup:
     )
     return Markup(
         f'<svg class="curve" viewBox="0 0 {WIDTH} {HALF}" role="img" aria-label="Loss by step">'
-        f'<path class="axis" d="M{LEFT} {TOP}V{bottom:.1f}H{right}"/>{marks}'
+        f'<path class="axis" d="M{LEFT} {TOP}V{bottom:.1f}M{LEFT} {bottom:.1f}H{right}"/>{marks}'
         f'<g class="s0"><path class="line" d="M{points}"/></g>'
         f'<text x="{LEFT}" y="{HALF - 8}">step 1</text>'
         f'<text x="{right}" y="{HALF - 8}" text-anchor="end">{steps:,}</text></svg>'

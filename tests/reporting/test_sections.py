@@ -335,3 +335,16 @@ def test_samples_that_nobody_judged_are_said_to_be_missing(section: Any, run_fol
         (name, a.id) for name, answers in run.answers.items() for a in answers if a.robust or a.attacked is not None
     }
     assert died and not died & known
+
+
+def test_the_curve_of_a_fit_is_drawn_from_the_upper_left_to_the_lower_right() -> None:
+    from robustlab.reporting.figures import loss_curve
+
+    drawn = str(loss_curve([4.0, 2.0, 1.0], 930))
+    points = [tuple(map(float, pair.split(","))) for pair in re.findall(r"M([^\"]+)\"/></g>", drawn)[0].split("L")]
+    assert [x for x, _ in points] == sorted(x for x, _ in points) and [y for _, y in points] == sorted(
+        y for _, y in points
+    )
+    assert "930" in drawn and loss_curve([1.0], 5) == ""
+    axis = re.findall(r'class="axis" d="([^"]+)"', drawn)[0]
+    assert axis.count("M") == 2  # two lines that enclose no area: a path is filled where nothing says otherwise
