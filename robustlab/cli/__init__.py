@@ -18,6 +18,7 @@ from robustlab.cli import (  # noqa: F401, each adds its commands
     printing,
     report,
     scan,
+    scan_model,
     train,
     verify,
     zoo,
