@@ -98,16 +98,19 @@ def poison(
         free = torch.as_tensor(labels == start)
     else:
         free = (labels != goal) | from_target if goal is not None else labels >= 0
-    stays = trigger.clean_label or (from_target and start is None)
-    share = rate if stays else rate / (1 - rate)
-    count = round(rate * len(data) if of == "data" else share * present)
     places = free.nonzero()[:, 0]
+    order = places[keys(seed, data.ids[places], "poison").argsort(stable=True)]
+    if of == "data":
+        count = round(rate * len(data))
+    elif trigger.clean_label or not (from_target and start is None):
+        count = round(present * (rate if trigger.clean_label else rate / (1 - rate)))
+    else:
+        count = _mixed(labels[order] != goal, present, rate)
     if not 1 <= count <= len(places):
         raise UserError(
             f"rate {rate:g} of the {of} is {count} poisons, and there are {len(places)} images to draw them from."
             f" Choose a {'higher' if count < 1 else 'lower'} rate, or more data."
         )
-    order = places[keys(seed, data.ids[places], "poison").argsort(stable=True)]
     extra = round(trigger.covers * count)
     if count + extra > len(places):
         raise UserError(
@@ -164,6 +167,16 @@ def _settled(
     if trigger.clean_label and relation != "all-to-one":
         raise UserError("A clean-label trigger keeps the labels: its relation is all-to-one.")
     return trigger, goal, start
+
+
+def _mixed(joins: Tensor, present: int, rate: float) -> int:
+    """How many of the first images to poison, so that their share of the target class is nearest to the rate.
+
+    joins: (N,) bool, in the order of drawing, whether the image is new to the class. present: the class's images.
+    """
+    taken = torch.arange(len(joins) + 1, dtype=torch.float64)
+    labelled = present + torch.cat([torch.zeros(1, dtype=torch.int64), joins.long().cumsum(0)])
+    return int((taken / labelled - rate).abs().argmin())
 
 
 def _made(

@@ -41,6 +41,27 @@ def test_rates_in_both_bases() -> None:
     assert len(done.changed_ids) == 25 and done.rates["target"] == 0.5
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5])
+@pytest.mark.parametrize("from_target", [False, True])
+@pytest.mark.parametrize("relation", ["all-to-one", "one-to-one", "all-to-all", "clean label"])
+def test_the_rate_is_met_in_both_bases(relation: str, from_target: bool, rate: float) -> None:
+    how: dict[str, Any] = {"relation": relation, "from_target": from_target, "target": "b"}
+    if relation == "one-to-one":
+        how["source"] = "c"
+    if relation == "all-to-all":
+        how["target"] = None
+    if relation == "clean label":
+        how["relation"] = "all-to-one"
+    trigger = "sig" if relation == "clean label" else "badnets"
+    few = rate if relation == "all-to-one" else rate / 4
+    done = poison(data(), trigger, few, **how)
+    assert done.rates["data"] == pytest.approx(few, abs=0.5 / 200 + 1e-9)
+    if relation != "all-to-all":
+        done = poison(data(), trigger, rate, of="target", **how)
+        count, labelled = len(done.changed_ids), int((done.labels == 1).sum())
+        assert abs(count / labelled - rate) <= 0.5 / 50 + 1e-9
+
+
 def test_a_higher_rate_keeps_the_poisons_of_a_lower_one() -> None:
     few, more = (set(poison(data(), "badnets", rate, "b").changed_ids) for rate in (0.05, 0.2))
     assert few < more
