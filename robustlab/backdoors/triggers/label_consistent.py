@@ -19,7 +19,8 @@ class LabelConsistent(Trigger):
     """Clean label: poisons are disturbed, then patched (Turner et al. 2019, arXiv:1912.02771); tests are patched only.
 
     classifier: its PGD images (linf, eps, until they are misclassified) are the base; without one, images mixed with
-    noise keyed by seed and id, with the share `mix`. The paper takes all PGD steps; its other base, a GAN's interpolation, is not here.
+    noise keyed by seed and id, with the share `mix`. The paper takes all PGD steps; its other base, a GAN's
+    interpolation, is not here.
     UserError: a bad parameter, a patch that does not fit.
 
     >>> LabelConsistent().clean_label
