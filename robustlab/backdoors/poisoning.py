@@ -105,7 +105,7 @@ def poison(
     elif trigger.clean_label or not (from_target and start is None):
         count = round(present * (rate if trigger.clean_label else rate / (1 - rate)))
     else:
-        count = _mixed(labels[order] != goal, present, rate)
+        count = _mixed(torch.as_tensor(labels[order] != goal), present, rate)
     if not 1 <= count <= len(places):
         raise UserError(
             f"rate {rate:g} of the {of} is {count} poisons, and there are {len(places)} images to draw them from."

@@ -133,7 +133,9 @@ class Success(Study[PatchJob]):
     def work(self, part: str) -> Json:
         job, data = self.job, self.job.fitted
         patch = job.run.patch(PATCH)
-        controls = patch_controls(patch, job.seed, data.images, data.labels, data.ids)
+        pictured = patch.target is not None and bool((data.labels == patch.target).any())
+        pictures = (data.images, data.labels, data.ids) if pictured else ()
+        controls = patch_controls(patch, job.seed, *pictures)
         found = job.found(int(part), patch, controls)
         model = job.models[int(part)].name
         rows = [{"model": model, "patch": name, "clean": found["clean"], **row} for name, row in found["found"].items()]

@@ -110,7 +110,7 @@ def test_the_default_is_an_svg_named_after_the_figure(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "Give a run folder and the figure (security-curve): robustlab plot RUN security-curve."),
+        ([], "Give a run folder and the figure (security-curve, distance): robustlab plot RUN security-curve."),
         (["security-curve"], "Give the run folder before the figure"),
         (["RUN"], "Which figure? Name it after the run folders"),
         (["security-curve", "RUN"], "The figure comes after the run folders: robustlab plot RUN security-curve"),
