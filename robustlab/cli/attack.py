@@ -14,9 +14,9 @@ from robustlab.attacks import ATTACKS
 from robustlab.attacks.suite import DEFAULT_CARD, check_suite
 from robustlab.base.cards import card_names
 from robustlab.base.errors import UserError
-from robustlab.base.words import visible, visible_json
+from robustlab.base.words import visible
 from robustlab.cli.app import DIGITS, app, command_line
-from robustlab.cli.fitted import fitted_card
+from robustlab.cli.fitted import fitted_card, show
 from robustlab.cli.flags import (
     DATA_HELP,
     DATA_PANEL,
@@ -33,6 +33,7 @@ from robustlab.cli.flags import (
 from robustlab.cli.patch import attack_with_patch
 from robustlab.cli.photo import attack_photo
 from robustlab.cli.sticker import attack_sign
+from robustlab.cli.streams import print_json
 from robustlab.evaluation.options import Options
 from robustlab.models.zoo import card_path
 from robustlab.threat.model import BudgetNorm
@@ -173,13 +174,10 @@ class ResultFlags:
 
     def show(self, found: dict[str, Any], page: Path) -> int:
         """Print what a run found; returns the exit code."""
-        import msgspec
-
         from robustlab.reporting import terminal_table, terminal_width
 
         if self.json:
-            written = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
-            sys.stdout.buffer.write(visible_json(written).encode() + b"\n")
+            print_json(found)
         stream = sys.stderr if self.json else sys.stdout
         print(terminal_table(found, terminal_width(stream)), f"Page: {visible(page)}", sep="\n", file=stream)
         shares = {result["model"]: result["robust_accuracy"]["value"] for result in found["results"]}
@@ -318,28 +316,35 @@ def _fit(
 
     world = World.join()
     folder = output.output or world.agree(default_folder(kind) if world.first else Path())
-    shared: dict[str, Any] = {
-        "target": attacks.target,
+    running: dict[str, Any] = {
         "seed": options.seed,
         "output": folder,
         "resume": output.resume,
         "overwrite": output.overwrite,
         "command": command_line(),
         "listener": _listener(results.quiet or not world.first),
-        "json": results.json,
-        "fail_under": results.fail_under,
     }
+    aim = {"source": attacks.source, "target": attacks.target}
     with resumable(folder, output.overwrite):
         if limit is not None and sticker:
-            return attack_sign(names, card, source=attacks.source, seeds=attacks.seeds, n=limit, **shared)
-        networks = [load_model(name, **asdict(own), download=files.download) for name in names]
-        if limit is not None and photo:
-            where: dict[str, Any] = {"face": attacks.face, "corners": attacks.corners, "source": attacks.source}
-            return attack_photo(networks, card, n=limit, device=str(options.device), **where, **shared)
-        data = samples.data or networks[0].data or data
-        reading = {key: value for key, value in files.arguments.items() if key != "size" or value is not None}
-        device = str(options.device)
-        return attack_with_patch(networks, card, data=data, reading=reading, n=limit, device=device, **shared)
+            found = attack_sign(names, card, **aim, seeds=attacks.seeds, n=limit, running=running)
+        else:
+            running["device"] = str(options.device)
+            networks = [load_model(name, **asdict(own), download=files.download) for name in names]
+            if limit is not None and attacks.face is not None:
+                found = attack_photo(
+                    networks, card, **aim, face=attacks.face, corners=attacks.corners, n=limit, running=running
+                )
+            else:
+                data = samples.data or networks[0].data or data
+                reading = {key: value for key, value in files.arguments.items() if key != "size" or value is not None}
+                target = attacks.target
+                found = attack_with_patch(
+                    networks, card, data=data, reading=reading, target=target, n=limit, running=running
+                )
+    if not world.first:
+        return 0
+    return show(found, kind, json=results.json, fail_under=results.fail_under)
 
 
 def parse_limit(text: str) -> int | None:

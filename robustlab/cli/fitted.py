@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from robustlab.base.cards import find_card, read_toml
-from robustlab.base.words import visible, visible_json
+from robustlab.base.words import visible
+from robustlab.cli.streams import print_json
+
+if TYPE_CHECKING:
+    from robustlab.runs import StoredRun
 
 ANY = "any"
 KINDS = ("sticker", "patch")
+
+
+class Found(NamedTuple):
+    """What a fitted attack found. told: for --json; its `results` have the success of each model. said: in words."""
+
+    run: StoredRun
+    told: dict[str, Any]
+    said: Sequence[str]
 
 
 def fitted_card(suite: str | None) -> tuple[str, dict[str, Any]] | None:
@@ -27,29 +38,20 @@ def class_of(text: str, classes: Sequence[str]) -> int | str:
     return int(text) if text not in classes and text.isascii() and text.isdecimal() else text
 
 
-def show(
-    folder: Path, told: dict[str, Any], said: Sequence[str], what: str, *, json: bool, fail_under: float | None
-) -> int:
-    """Write the page of a run, and print what was found; returns the exit code. Of several processes the first does it.
+def show(found: Found, what: str, *, json: bool, fail_under: float | None) -> int:
+    """Write the page of a run, and print what was found; returns the exit code.
 
-    told: for --json; its `results` have the success of each model. what: `sticker` or `patch`, the row of the fitted
-    one. fail_under: the share in which it must fail.
+    what: `sticker` or `patch`, the row of the fitted one. fail_under: the share in which it must fail.
     """
-    import msgspec
-
-    from robustlab.evaluation.processes import World
     from robustlab.reporting import report
 
-    if not World.join().first:
-        return 0
-    page, told = report([folder], folder / "report.html"), {"run": str(folder), **told}
-
+    folder = found.run.folder
+    page = report([folder], folder / "report.html")
     if json:
-        text = msgspec.json.format(msgspec.json.encode(told), indent=2).decode()
-        sys.stdout.buffer.write(visible_json(text).encode() + b"\n")
-    print(*map(visible, said), f"Page: {visible(page)}", sep="\n", file=sys.stderr if json else sys.stdout)
+        print_json({"run": str(folder), **found.told})
+    print(*map(visible, found.said), f"Page: {visible(page)}", sep="\n", file=sys.stderr if json else sys.stdout)
     missed = 0
-    for row in told["results"]:
+    for row in found.told["results"]:
         if row[what] == what and fail_under is not None and row["success"]["value"] is not None:
             left = 1 - row["success"]["value"]
             if left < fail_under:

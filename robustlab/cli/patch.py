@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from robustlab.base.cards import convert
 from robustlab.base.errors import UserError
-from robustlab.cli.fitted import ANY, class_of, show
-
-if TYPE_CHECKING:
-    from robustlab.evaluation.listener import Listener
+from robustlab.cli.fitted import ANY, Found, class_of
 
 
 def attack_with_patch(
@@ -22,17 +18,12 @@ def attack_with_patch(
     reading: dict[str, Any],
     target: str | None,
     n: int | None,
-    seed: int,
-    device: str,
-    output: Path | None,
-    resume: bool,
-    overwrite: bool,
-    command: str,
-    listener: Listener,
-    json: bool,
-    fail_under: float | None,
-) -> int:
-    """Fit, judge, write the page, print; returns the exit code. models: loaded. reading: as `load_data` takes it."""
+    running: dict[str, Any],
+) -> Found:
+    """Fit and judge. models: loaded. reading: as `load_data` takes it.
+
+    running: how the run is made, seed, output and the like.
+    """
     from robustlab.data import load_data
     from robustlab.models.suitable import suitable
     from robustlab.physical.evaluate_patch import FITTED, evaluate_patch, patch_in_words
@@ -53,16 +44,9 @@ def attack_with_patch(
         fitted,
         judged,
         attack,
-        seed=seed,
-        device=device,
-        output=output,
-        resume=resume,
-        overwrite=overwrite,
-        command=command,
-        listener=listener,
+        **running,
     )
     sections = {section["name"]: section["rows"] for section in run.info["sections"]}
     told = {"results": sections["success"], "by_size": sections["by size"]}
     told["by_place"] = sections.get("by place", [])
-    said = patch_in_words(run, sections["success"])
-    return show(run.folder, told, said, "patch", json=json, fail_under=fail_under)
+    return Found(run, told, patch_in_words(run, sections["success"]))

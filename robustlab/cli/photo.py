@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from robustlab.base.cards import convert
 from robustlab.base.errors import UserError
-from robustlab.cli.fitted import ANY, class_of, show
-
-if TYPE_CHECKING:
-    from robustlab.evaluation.listener import Listener
+from robustlab.cli.fitted import ANY, Found, class_of
 
 
 def attack_photo(
@@ -23,17 +20,9 @@ def attack_photo(
     source: str | None,
     target: str | None,
     n: int,
-    seed: int,
-    device: str,
-    output: Path | None,
-    resume: bool,
-    overwrite: bool,
-    command: str,
-    listener: Listener,
-    json: bool,
-    fail_under: float | None,
-) -> int:
-    """Fit, judge, write the page, print; returns the exit code. models: loaded. n: views."""
+    running: dict[str, Any],
+) -> Found:
+    """Fit and judge. models: loaded. n: views. running: how the run is made, seed, output and the like."""
     from robustlab.physical.evaluate_photo import evaluate_photo, photo_in_words
     from robustlab.physical.photo import PhotoAttack
     from robustlab.physical.photo_input import FORM, photographs
@@ -60,14 +49,7 @@ def attack_photo(
         class_of(source, classes),
         attack,
         n=n,
-        seed=seed,
-        device=device,
-        output=output,
-        resume=resume,
-        overwrite=overwrite,
-        command=command,
-        listener=listener,
+        **running,
     )
     rows = next(section["rows"] for section in run.info["sections"] if section["name"] == "success")
-    said = photo_in_words(run, rows)
-    return show(run.folder, {"results": rows}, said, "sticker", json=json, fail_under=fail_under)
+    return Found(run, {"results": rows}, photo_in_words(run, rows))

@@ -13,6 +13,7 @@ from robustlab.base.typed import check_whole
 from robustlab.base.words import visible, visible_json
 from robustlab.cli.app import app
 from robustlab.cli.flags import DATA_HELP, DATA_PANEL, DataFlags, Flag, ModelFlags
+from robustlab.cli.streams import print_json
 from robustlab.defenses.filters import FILTERS, filter_class
 
 
@@ -116,8 +117,7 @@ def scan(
     finally:
         give_back(folder)
     if json:
-        text = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
-        sys.stdout.buffer.write(visible_json(text).encode() + b"\n")
+        print_json(found)
     lines = [*said(result), f"Page: {folder / 'scan.html'}"]
     print(*map(visible, lines), sep="\n", file=sys.stderr if json else sys.stdout)
     return 0

@@ -11,10 +11,11 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from robustlab.base.typed import check_whole
-from robustlab.base.words import cell, visible, visible_json
+from robustlab.base.words import cell, visible
 from robustlab.cli.app import app
 from robustlab.cli.fitted import class_of
 from robustlab.cli.flags import DATA_HELP, DATA_PANEL, OWN, SEVERAL, DataFlags, Flag, ModelFlags
+from robustlab.cli.streams import print_json
 
 CLEAN = "road-signs/cnn"  # of the zoo, trained on clean images
 
@@ -58,7 +59,6 @@ def scan_model(
     for flag, value, least in (("--limit", limit, 1), ("--steps", steps, 1), ("--seed", seed, 0)):
         check_whole(flag, value, least)
 
-    import msgspec
     import torch
 
     from robustlab.base.files import default_folder, give_back, new_folder
@@ -113,8 +113,7 @@ def scan_model(
     if json:
         about = {"model": model, "data": data, "n": len(images), "steps": steps, "seed": seed}
         told = {**about, "classes": rows, "largest_index_of_clean_model": null}
-        shown = msgspec.json.format(msgspec.json.encode(told), indent=2).decode()
-        sys.stdout.buffer.write(visible_json(shown).encode() + b"\n")
+        print_json(told)
     lines = [f"{'class':24} {'mask':>8} {'success':>8} {'index':>7}"]
     lines += [f"{r['class']:24} {r['norm']:8.2f} {r['success']:8.3f} {r['index']:7.2f}" for r in rows]
     flagged = [str(row["class"]) for row in rows if row["flagged"]]

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from robustlab.base.cards import convert
 from robustlab.base.errors import UserError
-from robustlab.cli.fitted import ANY, show
-
-if TYPE_CHECKING:
-    from robustlab.evaluation.listener import Listener
+from robustlab.cli.fitted import ANY, Found
 
 DEFAULT_SOURCE, DEFAULT_TARGET = "stop", "speed limit 45"
 
@@ -23,17 +19,10 @@ def attack_sign(
     source: str | None,
     target: str | None,
     n: int,
-    seed: int,
     seeds: int,
-    output: Path | None,
-    resume: bool,
-    overwrite: bool,
-    command: str,
-    listener: Listener,
-    json: bool,
-    fail_under: float | None,
-) -> int:
-    """Fit, judge, write the page, print; returns the exit code. n: scenes; fail_under: share that is not a success."""
+    running: dict[str, Any],
+) -> Found:
+    """Fit and judge. n: scenes. running: how the run is made, seed, output and the like."""
     from robustlab.models import load_model
     from robustlab.physical.evaluate import evaluate_sticker, in_words, summary
     from robustlab.physical.rp2 import RP2
@@ -46,15 +35,10 @@ def attack_sign(
         [load_model(name) for name in models],
         attack,
         n=n,
-        seed=seed,
         seeds=seeds,
-        output=output,
-        resume=resume,
-        overwrite=overwrite,
-        command=command,
-        listener=listener,
+        **running,
     )
     rows = summary(run)
     sections = {section["name"]: section["rows"] for section in run.info["sections"]}
     told = {"results": rows, "grid": sections["grid"], "drive_by": sections["drive-by"]}
-    return show(run.folder, told, in_words(run, rows), "sticker", json=json, fail_under=fail_under)
+    return Found(run, told, in_words(run, rows))

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from robustlab.base.words import visible_json
+
 PLAIN = str.maketrans(
     {"ε": "eps", "∞": "inf", "–": "-", "—": "-", "−": "-", "×": "x", "±": "+-", "…": "...", "·": ".", "≤": "<="}
     | {"₀": "0", "₁": "1", "₂": "2", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "─": "-", "━": "-", "│": "|"}
@@ -35,6 +37,14 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error("robustlab", _in_ascii)
+
+
+def print_json(value: Any) -> None:
+    """A result on standard output, for --json; what cannot be seen in it as an escape."""
+    import msgspec
+
+    written = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    sys.stdout.buffer.write(visible_json(written).encode() + b"\n")
 
 
 class _Raw(io.RawIOBase):
