@@ -26,8 +26,9 @@ def attack_with_patch(
     """
     from robustlab.data import load_data
     from robustlab.models.suitable import suitable
-    from robustlab.physical.evaluate_patch import FITTED, evaluate_patch, patch_in_words
+    from robustlab.physical.evaluate_patch import FITTED, evaluate_patch
     from robustlab.physical.patch import PatchAttack
+    from robustlab.physical.running import in_words
 
     if "target" in card:
         raise UserError("A card's [patch] table says how, not what: give --target instead.")
@@ -49,4 +50,4 @@ def attack_with_patch(
     sections = {section["name"]: section["rows"] for section in run.info["sections"]}
     told = {"results": sections["success"], "by_size": sections["by size"]}
     told["by_place"] = sections.get("by place", [])
-    return Found(run, told, patch_in_words(run, sections["success"]))
+    return Found(run, told, in_words(run, "patch", "images"))

@@ -23,9 +23,10 @@ def attack_photo(
     running: dict[str, Any],
 ) -> Found:
     """Fit and judge. models: loaded. n: views. running: how the run is made, seed, output and the like."""
-    from robustlab.physical.evaluate_photo import evaluate_photo, photo_in_words
+    from robustlab.physical.evaluate_photo import evaluate_photo
     from robustlab.physical.photo import PhotoAttack
     from robustlab.physical.photo_input import FORM, photographs
+    from robustlab.physical.running import in_words, section_of
 
     classes = models[0].classes or ()
     known = f" Classes of {models[0].name}: {', '.join(classes)}." if classes else ""
@@ -51,5 +52,4 @@ def attack_photo(
         n=n,
         **running,
     )
-    rows = next(section["rows"] for section in run.info["sections"] if section["name"] == "success")
-    return Found(run, {"results": rows}, photo_in_words(run, rows))
+    return Found(run, {"results": section_of(run, "success")["rows"]}, in_words(run, "sticker", "views"))

@@ -24,7 +24,7 @@ def attack_sign(
 ) -> Found:
     """Fit and judge. n: scenes. running: how the run is made, seed, output and the like."""
     from robustlab.models import load_model
-    from robustlab.physical.evaluate import evaluate_sticker, in_words, summary
+    from robustlab.physical.evaluate import evaluate_sticker, in_words
     from robustlab.physical.rp2 import RP2
 
     if not {"source", "target", "ranges"}.isdisjoint(card):
@@ -38,7 +38,6 @@ def attack_sign(
         seeds=seeds,
         **running,
     )
-    rows = summary(run)
     sections = {section["name"]: section["rows"] for section in run.info["sections"]}
-    told = {"results": rows, "grid": sections["grid"], "drive_by": sections["drive-by"]}
-    return Found(run, told, in_words(run, rows))
+    told = {"results": sections["success"], "grid": sections["grid"], "drive_by": sections["drive-by"]}
+    return Found(run, told, in_words(run))

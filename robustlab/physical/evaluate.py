@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from robustlab.evaluation.inputs import classifiers_of
 from robustlab.evaluation.listener import Listener
 from robustlab.physical.heat import Heat
 from robustlab.physical.rp2 import RP2
-from robustlab.physical.running import fit_and_judge
+from robustlab.physical.running import config_of, run_studies, section_of
 from robustlab.physical.seeds import Seeds
 from robustlab.physical.studies import STUDIES, StickerJob, check_model
 from robustlab.runs import StoredRun
@@ -64,9 +62,7 @@ def evaluate_sticker(
         raise UserError(f"The models expect images of {sorted(sides)}: give models of one size, in colour and square.")
     size = next(iter(sides))[1] if sides else 32
     config: Json = {
-        "models": [{"name": network.name, "hash": network.hash()} for network in networks],
-        "attacks": [{"name": "sticker", "method": "rp2", "parameters": asdict(attack)}],
-        "seed": seed,
+        **config_of(networks, "sticker", "rp2", attack, seed),
         "seeds": seeds,
         "size": size,
         "data": {"name": "road-signs", "split": "sticker, judge", "hash": f"version {VERSION}", "n": n},
@@ -77,7 +73,7 @@ def evaluate_sticker(
         "device": describe_device(device),
         "data": {**config["data"], "shape": [3, size, size], "classes": list(CLASSES)},
     }
-    return fit_and_judge(
+    return run_studies(
         (*STUDIES, Heat, Seeds),
         lambda run, heard, finished: StickerJob(run, attack, networks, n, seed, size, heard, finished, seeds),
         config,
@@ -90,16 +86,11 @@ def evaluate_sticker(
     )
 
 
-def summary(run: StoredRun) -> list[Json]:
-    """The rows of the section `success`: model, sticker, and shares with n and intervals."""
-    return next(list(section["rows"]) for section in run.info["sections"] if section["name"] == "success")
-
-
-def in_words(run: StoredRun, rows: Sequence[Json]) -> list[str]:
+def in_words(run: StoredRun) -> list[str]:
     """What a run found, a sentence for each model."""
     attack = run.info["config"]["attacks"][0]["parameters"]
     aim = f"read as {attack['target']}" if attack["target"] else "read wrong"
-    said = []
+    said, rows = [], section_of(run, "success")["rows"]
     for model in dict.fromkeys(row["model"] for row in rows):
         own = {row["sticker"]: row for row in rows if row["model"] == model}
         first = own["sticker"]

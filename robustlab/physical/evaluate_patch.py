@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,12 @@ import torch
 from robustlab.base.environment import describe_device, resolve_device
 from robustlab.base.errors import UserError
 from robustlab.base.typed import check_whole
-from robustlab.base.words import interval, percent
 from robustlab.data import Data, Loaded
 from robustlab.evaluation.inputs import classifiers_of
 from robustlab.evaluation.listener import Listener
 from robustlab.physical.patch import PatchAttack
 from robustlab.physical.patch_studies import PATCH, STUDIES, PatchJob
-from robustlab.physical.running import fit_and_judge
+from robustlab.physical.running import config_of, run_studies
 from robustlab.runs import StoredRun
 
 Json = dict[str, Any]
@@ -64,9 +62,7 @@ def evaluate_patch(
     attack.check_fits(*shape[1:])
     first, second = _evenly(fitted, FITTED).loaded(), judged.loaded()
     config: Json = {
-        "models": [{"name": network.name, "hash": network.hash()} for network in networks],
-        "attacks": [{"name": PATCH, "method": PATCH, "parameters": asdict(attack)}],
-        "seed": seed,
+        **config_of(networks, PATCH, PATCH, attack, seed),
         "data": {
             "name": judged.name,
             "split": judged.split,
@@ -83,7 +79,7 @@ def evaluate_patch(
         "warnings": [*judged.notes],
         "data": {**config["data"], "shape": shape, "classes": list(judged.classes)},
     }
-    return fit_and_judge(
+    return run_studies(
         STUDIES,
         lambda run, heard, finished: PatchJob(
             run, attack, networks, _on(first, where), _on(second, where), seed, heard, finished
@@ -110,22 +106,3 @@ def _chosen(*selections: Data) -> str:
 
 def _on(data: Loaded, device: torch.device) -> Loaded:
     return replace(data, images=data.images.to(device))
-
-
-def patch_in_words(run: StoredRun, rows: Sequence[Json]) -> list[str]:
-    """What a run found, a sentence for each model."""
-    said = []
-    for model in dict.fromkeys(row["model"] for row in rows):
-        own = {row["patch"]: row for row in rows if row["model"] == model}
-        first = own[PATCH]
-        others = ", ".join(f"{name} {percent(row['success'])}" for name, row in own.items() if name != PATCH)
-        aim = next(column["label"] for column in _success(run)["columns"] if column["key"] == "success")
-        said.append(
-            f"{model}: {percent(first['success'])} ({interval(first['success'])}) of {first['success']['n']} images"
-            f" are {aim[0].lower() + aim[1:]} with the patch. Controls: {others}."
-        )
-    return said
-
-
-def _success(run: StoredRun) -> Json:
-    return next(section for section in run.info["sections"] if section["name"] == "success")

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from robustlab.base.environment import describe_device, resolve_device
 from robustlab.base.errors import UserError
 from robustlab.base.pictures import png, sheet
 from robustlab.base.typed import check_whole
-from robustlab.base.words import interval, percent
 from robustlab.evaluation.inputs import classifiers_of
 from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.studies.base import Study
 from robustlab.models.classifier import Classifier
-from robustlab.physical.fitted import EVERY
+from robustlab.physical.checkpoints import Checkpoints
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.photo import PhotoAttack
 from robustlab.physical.photo_input import Photographs
-from robustlab.physical.photo_measure import measure_photo
-from robustlab.physical.photo_view import keyed, light_of, viewed
-from robustlab.physical.running import fit_and_judge, table
+from robustlab.physical.photo_measure import measure_view
+from robustlab.physical.photo_view import STILL, Camera, keyed, light_of, viewed
+from robustlab.physical.running import aim_of, config_of, rows_of, run_studies, table
+from robustlab.physical.sticker import stuck
 from robustlab.runs import StoredRun
 
 Json = dict[str, Any]
@@ -60,7 +59,7 @@ class PhotoJob:
 
     @property
     def aim(self) -> str:
-        return aim_of(self.attack, self.classes)
+        return aim_of(self.attack.number(self.classes), self.classes)
 
 
 class Fit(Study[PhotoJob]):
@@ -73,12 +72,7 @@ class Fit(Study[PhotoJob]):
 
     def work(self, part: str) -> Json:
         job, attack, photos = self.job, self.job.attack, self.job.fitted
-        content = job.run.state(part)
-
-        def watch(step: int, loss: float, now: dict[str, Tensor]) -> None:
-            if step % EVERY == EVERY - 1:
-                job.run.write_state(part, save({key: value.contiguous() for key, value in now.items()}))
-
+        kept = Checkpoints(job.run, part, job.listener)
         job.listener.say(f"{job.models[0].name}: fitting a sticker on {len(photos.images)} photographs.")
         sticker = attack.fit(
             job.models[0],
@@ -88,21 +82,18 @@ class Fit(Study[PhotoJob]):
             torch.arange(len(photos.images)),
             job.classes,
             job.seed,
-            load(content) if content else None,
-            watch,
+            kept.state,
+            kept.watch,
         )
         job.run.write_photo_sticker(part, sticker)
         at = job.turns(SHEET)
-        images, corners = job.judged.images[at], job.judged.corners[at]
+        images, corners = job.judged.images[at].cpu(), job.judged.corners[at].cpu()
         light = light_of(images, corners, sticker.face)
         key = keyed(job.seed, torch.arange(SHEET), "judge")
         worn = (sticker.texture, sticker.weight, light)
         rows = [viewed(images, corners, attack.camera, key), viewed(images, corners, attack.camera, key, worn)]
-        bare = sticker.face
-        k = bare.shape[-1] // sticker.texture.shape[-1]
-        large = sticker.texture.repeat_interleave(k, 1).repeat_interleave(k, 2)
-        job.run.write_image("face-bare.png", png(bare))
-        job.run.write_image("face-sticker.png", png(torch.where(sticker.mask, large, bare)))
+        job.run.write_image("face-bare.png", png(sticker.face))
+        job.run.write_image("face-sticker.png", png(stuck(sticker.texture, sticker.mask, sticker.face)))
         job.run.write_image("sheet.png", png(sheet(rows)))
         return {
             "mask": attack.mask,
@@ -137,14 +128,12 @@ class Success(Study[PhotoJob]):
         job, model = self.job, self.job.models[int(part)]
         sticker = job.run.photo_sticker(STICKER)
 
-        def found(n: int) -> Json:
-            at, labels = job.turns(n), torch.full((n,), job.label)
-            images, corners = job.judged.images[at], job.judged.corners[at]
-            return measure_photo(
-                model, sticker, images, corners, labels, torch.arange(n), job.seed, camera=job.attack.camera
-            )
+        def found(n: int, camera: Camera) -> Json:
+            at = job.turns(n)
+            images, corners, labels = job.judged.images[at], job.judged.corners[at], torch.full((n,), job.label)
+            return measure_view(model, sticker, images, corners, labels, camera, torch.arange(n), job.seed)
 
-        still, views = found(len(job.judged.images))["still"], found(job.views)["camera"]
+        still, views = found(len(job.judged.images), STILL), found(job.views, job.attack.camera)
         return {
             "rows": [
                 {
@@ -174,7 +163,7 @@ class Success(Study[PhotoJob]):
             " turned, moved, lit, blurred and with noise by draws that no fit has seen. Intervals are of the views:"
             f" they say nothing about other things than the photographed one.{same}"
         )
-        return table(columns, [row for each in done.values() for row in each["rows"]], n=job.views, note=note)
+        return table(columns, rows_of(done), n=job.views, note=note)
 
 
 STUDIES: tuple[type[Study[PhotoJob]], ...] = (Fit, Success)
@@ -226,9 +215,7 @@ def evaluate_photo(
     first, second = (every[::2], every[1::2]) if total > 1 else (every, every)
     pixels = hashlib.sha256(photos.images.numpy().tobytes() + photos.corners.numpy().tobytes()).hexdigest()[:16]
     config: Json = {
-        "models": [{"name": network.name, "hash": network.hash()} for network in networks],
-        "attacks": [{"name": STICKER, "method": SUITE, "parameters": asdict(attack)}],
-        "seed": seed,
+        **config_of(networks, STICKER, SUITE, attack, seed),
         "data": {"name": "photographs", "split": "every second", "hash": pixels, "n": n, "label": label},
     }
     about: Json = {
@@ -242,7 +229,7 @@ def evaluate_photo(
         names = [photos.names[at] for at in index.tolist()]
         return Photographs(photos.images[index].to(where), photos.corners[index].to(where), names)
 
-    return fit_and_judge(
+    return run_studies(
         STUDIES,
         lambda run, heard, finished: PhotoJob(
             run, attack, networks, of(first), of(second), label, classes, n, seed, heard, finished
@@ -255,25 +242,3 @@ def evaluate_photo(
         overwrite=overwrite,
         listener=listener or Listener(),
     )
-
-
-def aim_of(attack: PhotoAttack, classes: Sequence[str]) -> str:
-    """What counts as a success, as a heading."""
-    target = attack.number(classes)
-    return "Read wrong" if target is None else f"Read as {classes[target] if classes else f'class {target}'}"
-
-
-def photo_in_words(run: StoredRun, rows: Sequence[Json]) -> list[str]:
-    """What a run found, a sentence for each model."""
-    columns = next(section["columns"] for section in run.info["sections"] if section["name"] == "success")
-    aim = next(column["label"] for column in columns if column["key"] == "success")
-    said = []
-    for model in dict.fromkeys(row["model"] for row in rows):
-        own = {row["sticker"]: row for row in rows if row["model"] == model}
-        success = own[STICKER]["success"]
-        others = ", ".join(f"{name} {percent(row['success'])}" for name, row in own.items() if name != STICKER)
-        said.append(
-            f"{model}: {percent(success)} ({interval(success)}) of {success['n']} views are {aim[0].lower() + aim[1:]}"
-            f" with the sticker. Controls: {others}."
-        )
-    return said

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import torch
-from safetensors.torch import load, save
-from torch import Tensor
 
 from robustlab.evaluation.listener import Listener
 from robustlab.models.classifier import Classifier
 from robustlab.models.search_copy import make_search_copy
-from robustlab.physical.fitted import EVERY
+from robustlab.physical.checkpoints import Checkpoints
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.rp2 import RP2
 from robustlab.physical.sticker import Sticker, seen
@@ -23,21 +21,10 @@ def fit_in_run(
 
     A fit of this name that was stopped goes on from its last checkpoint.
     """
-    content, label = run.state(name), CLASSES.index(attack.source)
-    state = load(content) if content else {}
-    losses, threads = state.pop("curve", torch.zeros(0)).tolist(), torch.get_num_threads()
-    if state and int(state.pop("threads", torch.tensor(threads))) != threads:
-        listener.warn(f"The fit began with another number of threads than {threads}: its last digits may differ.")
-
-    def watch(step: int, loss: float, state: dict[str, Tensor]) -> None:
-        losses.append(loss)
-        if step % EVERY == EVERY - 1:
-            kept = state | {"curve": torch.tensor(losses), "threads": torch.tensor(threads)}
-            run.write_state(name, save({key: value.contiguous() for key, value in kept.items()}))
-
+    kept, label = Checkpoints(run, name, listener), CLASSES.index(attack.source)
     listener.say(f"{model.name}: fitting a sticker on {attack.source} ({attack.all_steps} steps, seed {seed}).")
     first = draw(seed, "sticker, copy", torch.arange(attack.scenes), label)
     copy = make_search_copy(model, seen(faces()[label], first, size))
-    sticker = attack.fit(copy.module or model, size, seed, state or None, watch)
+    sticker = attack.fit(copy.module or model, size, seed, kept.state, kept.watch)
     run.write_sticker(name, sticker)
-    return sticker, losses, copy.describe()
+    return sticker, kept.losses, copy.describe()

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from robustlab.base.reading import decoded
 
-EVERY = 25  # steps between checkpoints of a fit in a run
 CURVE = 60  # points of the curve of the loss
 State = dict[str, Tensor]
 Watch = Callable[[int, float, State], None]

@@ -16,7 +16,7 @@ from torch import Tensor
 from robustlab.base.draws import keys, uniform
 from robustlab.base.intervals import share
 from robustlab.oracle import ask, undisturbed
-from robustlab.physical.palette import PRINTABLE
+from robustlab.physical.palette import control_textures
 from robustlab.physical.sticker import Sticker, seen
 from robustlab.worlds.road_signs import CLASSES, Ranges, Scenes, draw
 
@@ -27,6 +27,7 @@ YAWS = (0.0, 15.0, 30.0, 45.0, 60.0)  # degrees
 CELLS = tuple((distance, yaw) for distance in DISTANCES for yaw in YAWS)
 PAPER = ((5, 0), (5, 15), (10, 0), (10, 30), (40, 0))  # feet and degrees: cells of Eykholt et al. 2018, table 2
 FOOT = 0.3048
+BLOCKS = 16  # of a side, in the random controls
 JUDGE = "sticker, judge"  # the split of the scenes on which stickers are judged
 
 
@@ -134,12 +135,5 @@ def drive_by(model: Model, sticker: Sticker, frames: int = 75, seed: int = 0, si
 
 def controls(sticker: Sticker, seed: int = 0) -> dict[str, Sticker]:
     """Stickers of the same shape that nobody fitted: grey, random printable colours, random black and white blocks."""
-    t = sticker.texture.shape[-1]
-    blocks = uniform(keys(seed, torch.arange(1), "sticker, control"), (2, 16, 16))[0]
-    large = blocks.repeat_interleave(t // 16, 1).repeat_interleave(t // 16, 2)
-    textures = {
-        "grey": torch.full((3, t, t), 0.5),
-        "random": PRINTABLE[(large[0] * len(PRINTABLE)).long()].permute(2, 0, 1).contiguous(),
-        "black and white": torch.where(large[1] < 0.5, PRINTABLE[0, :, None, None], PRINTABLE[1, :, None, None]),
-    }
+    textures = control_textures(sticker.texture.shape[-1], BLOCKS, seed, "sticker, control")
     return {name: Sticker(texture, sticker.mask, sticker.source, sticker.target) for name, texture in textures.items()}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robustlab.base.draws import keys, uniform
+
 # sRGB in [0, 1]: what an ordinary printer makes of black, white, grey, red, green, blue, yellow, orange on matt paper
 PRINTABLE = torch.tensor(
     [
@@ -28,6 +30,17 @@ def mixed(logits: Tensor, palette: Tensor, sharpness: float) -> Tensor:
 def hard(logits: Tensor, palette: Tensor) -> Tensor:
     """(3, t, t): each texel the one colour of the largest logit."""
     return palette[logits.argmax(0)].permute(2, 0, 1).contiguous()
+
+
+def control_textures(texels: int, blocks: int, seed: int, purpose: str) -> dict[str, Tensor]:
+    """(3, t, t) each, that nobody fitted: grey, random printable colours, random black and white, in large blocks."""
+    place = torch.arange(texels) * blocks // texels
+    large = uniform(keys(seed, torch.arange(1), purpose), (2, blocks, blocks))[0][:, place[:, None], place]
+    return {
+        "grey": torch.full((3, texels, texels), 0.5),
+        "random": PRINTABLE[(large[0] * len(PRINTABLE)).long()].permute(2, 0, 1).contiguous(),
+        "black and white": torch.where(large[1] < 0.5, PRINTABLE[0, :, None, None], PRINTABLE[1, :, None, None]),
+    }
 
 
 def from_palette(texture: Tensor, mask: Tensor, palette: Tensor) -> float:

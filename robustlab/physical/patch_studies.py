@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load, save
 from torch import Tensor
 
 from robustlab.base.errors import UserError
@@ -18,11 +17,12 @@ from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.studies.base import Study
 from robustlab.models.classifier import Classifier
 from robustlab.models.search_copy import make_search_copy
-from robustlab.physical.fitted import CURVE, EVERY, means
+from robustlab.physical.checkpoints import Checkpoints
+from robustlab.physical.fitted import CURVE, means
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.patch import Patch, PatchAttack
 from robustlab.physical.patch_measure import measure_patch, patch_controls
-from robustlab.physical.running import kept_fields, table, without_kept
+from robustlab.physical.running import aim_of, kept_fields, rows_of, table, without_kept
 
 Json = dict[str, Any]
 PATCH = "patch"
@@ -55,8 +55,7 @@ class PatchJob:
 
     @property
     def aim(self) -> str:
-        target = self.attack.number(self.judged.classes)
-        return "Read wrong" if target is None else f"Read as {self.judged.classes[target]}"
+        return aim_of(self.attack.number(self.judged.classes), self.judged.classes)
 
 
 class Fit(Study[PatchJob]):
@@ -72,16 +71,7 @@ class Fit(Study[PatchJob]):
 
     def work(self, part: str) -> Json:
         job, attack, data = self.job, self.job.attack, self.job.fitted
-        content = job.run.state(part)
-        state = load(content) if content else {}
-        losses = state.pop("losses", torch.zeros(0)).tolist()
-
-        def watch(step: int, loss: float, now: dict[str, Tensor]) -> None:
-            losses.append(loss)
-            if step % EVERY == EVERY - 1:
-                kept = now | {"losses": torch.tensor(losses)}
-                job.run.write_state(part, save({key: value.contiguous() for key, value in kept.items()}))
-
+        kept = Checkpoints(job.run, part, job.listener)
         job.listener.say(f"{job.models[0].name}: fitting a patch on {len(data)} images ({attack.steps} steps).")
         copy = make_search_copy(job.models[0], data.images[: attack.batch])
         patch = attack.fit(
@@ -91,8 +81,8 @@ class Fit(Study[PatchJob]):
             data.ids,
             data.classes,
             job.seed,
-            state or None,
-            watch,
+            kept.state,
+            kept.watch,
         )
         job.run.write_patch(part, patch)
         job.run.write_image("patch.png", png(_large(patch)))
@@ -104,7 +94,7 @@ class Fit(Study[PatchJob]):
             "steps": attack.steps,
             "images": len(data),
             "copy": copy.describe(),
-            "losses": means(losses, CURVE),
+            "losses": means(kept.losses, CURVE),
         }
 
     def section(self, done: Mapping[str, Json]) -> Json:
@@ -154,7 +144,7 @@ class Success(Study[PatchJob]):
             f" fitted on {self.job.models[0].name}; for another model it is a transfer attack. Nobody fitted the"
             " controls; they lie in the same places. No image is one of the fit's."
         )
-        return table(columns, _rows(done), n=len(self.job.judged), note=note)
+        return table(columns, rows_of(done), n=len(self.job.judged), note=note)
 
 
 class Sizes(Study[PatchJob]):
@@ -192,7 +182,7 @@ class Sizes(Study[PatchJob]):
             ("grey", "Read wrong with a grey one", ""),
         ]
         note = f"The same patch, larger and smaller; it was fitted at {self.job.attack.share:g}."
-        return table(columns, _rows(done), n=len(self.job.judged), note=note)
+        return table(columns, rows_of(done), n=len(self.job.judged), note=note)
 
 
 class Places(Study[PatchJob]):
@@ -223,14 +213,10 @@ class Places(Study[PatchJob]):
             ("misread", "Read wrong", ""),
         ]
         note = "0 is at the edge, 0.5 in the middle, 1 at the other edge. The patch was fitted for all places at once."
-        return table(columns, _rows(done), n=len(self.job.judged), note=note) if done else None
+        return table(columns, rows_of(done), n=len(self.job.judged), note=note) if done else None
 
 
 STUDIES: tuple[type[Study[PatchJob]], ...] = (Fit, Success, Sizes, Places)
-
-
-def _rows(done: Mapping[str, Json]) -> list[Json]:
-    return [row for value in done.values() for row in value["rows"]]
 
 
 def _large(patch: Patch) -> Tensor:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustlab.base.draws import keys, pixel_ids, uniform
+from robustlab.base.draws import pixel_ids
 from robustlab.base.errors import UserError
 from robustlab.base.given import check_classes, labels_of
 from robustlab.base.intervals import share
 from robustlab.base.outputs import rows
 from robustlab.oracle import ask, undisturbed
-from robustlab.physical.palette import PRINTABLE
+from robustlab.physical.palette import control_textures
 from robustlab.physical.photo import PhotoAttack, PhotoSticker
 from robustlab.physical.photo_view import STILL, Camera, corners_of, keyed, light_of, viewed
 
@@ -51,12 +51,33 @@ def measure_photo(
     >>> found["still"]["clean"]["n"], list(found["camera"]["found"])
     (9, ['sticker', 'grey', 'random', 'black and white'])
     """
+    views = {"still": STILL, "camera": Camera() if camera is None else camera}
+    return {
+        name: measure_view(classifier, sticker, images, corners, labels, view, ids, seed, controls, batch_size)
+        for name, view in views.items()
+    }
+
+
+def measure_view(
+    classifier: Callable[[Tensor], Tensor],
+    sticker: PhotoSticker,
+    images: Tensor,
+    corners: Tensor,
+    labels: Tensor,
+    view: Camera,
+    ids: Tensor | None = None,
+    seed: int = 0,
+    controls: Mapping[str, PhotoSticker] | None = None,
+    batch_size: int = 250,
+) -> Json:
+    """One of the two parts of `measure_photo`, under a camera of one's choice."""
     labels = labels_of(labels, len(images)).cpu()
     ids = pixel_ids(images) if ids is None else ids.to(images.device)
     places = corners_of(corners, images)
     stickers = {"sticker": sticker, **(photo_controls(sticker, seed) if controls is None else controls)}
+    key = keyed(seed, ids, "judge")
 
-    def answers(view: Camera, each: PhotoSticker | None = None) -> Tensor:
+    def answers(each: PhotoSticker | None = None) -> Tensor:
         found = []
         for part in torch.arange(len(images), device=images.device).split(batch_size):
             own = None if each is None else (each.texture.to(images), each.weight.to(images), light[part])
@@ -67,32 +88,22 @@ def measure_photo(
             found.append(logits.argmax(1))
         return torch.cat(found)
 
-    def judged(view: Camera) -> Json:
-        right, found = answers(view) == labels, {}
+    with torch.no_grad(), undisturbed(classifier):
+        light = light_of(images, places, sticker.face.to(images))
+        right, found = answers() == labels, {}
         counted = right & (labels != sticker.target if sticker.target is not None else True)
         n = int(counted.sum())
         for name, each in stickers.items():
-            said = answers(view, each)
+            said = answers(each)
             reached = said != labels if sticker.target is None else said == sticker.target
             success, misread = (int((counted & these).sum()) for these in (reached, said != labels))
             found[name] = {"success": share(success, n), "misread": share(misread, n)}
-        return {"clean": share(int(right.sum()), len(labels)), "found": found}
-
-    with torch.no_grad(), undisturbed(classifier):
-        key, light = keyed(seed, ids, "judge"), light_of(images, places, sticker.face.to(images))
-        return {"still": judged(STILL), "camera": judged(Camera() if camera is None else camera)}
+    return {"clean": share(int(right.sum()), len(labels)), "found": found}
 
 
 def photo_controls(sticker: PhotoSticker, seed: int = 0) -> dict[str, PhotoSticker]:
     """Stickers in the same mask that nobody fitted: grey, random printable colours, random black and white blocks."""
-    t = sticker.texture.shape[-1]
-    place = torch.arange(t) * BLOCKS // t
-    large = uniform(keys(seed, torch.arange(1), "photo, control"), (2, BLOCKS, BLOCKS))[0][:, place[:, None], place]
-    textures = {
-        "grey": torch.full((3, t, t), 0.5),
-        "random": PRINTABLE[(large[0] * len(PRINTABLE)).long()].permute(2, 0, 1).contiguous(),
-        "black and white": torch.where(large[1] < 0.5, PRINTABLE[0, :, None, None], PRINTABLE[1, :, None, None]),
-    }
+    textures = control_textures(sticker.texture.shape[-1], BLOCKS, seed, "photo, control")
     return {name: replace(sticker, texture=texture) for name, texture in textures.items()}
 
 

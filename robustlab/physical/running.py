@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
 from robustlab.base.environment import git_state, versions
 from robustlab.base.files import default_folder, give_back, settled
+from robustlab.base.words import interval, percent
 from robustlab.evaluation.engine import clock_of, do
 from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.processes import World
 from robustlab.evaluation.studies.base import AnyJob, Study
+from robustlab.models.classifier import Classifier
 from robustlab.oracle import full_float32
 from robustlab.physical.folder import StickerRun
 from robustlab.runs import StoredRun, read_run
@@ -20,7 +23,7 @@ Finished = Callable[[Hashable, str], None]
 J = TypeVar("J", bound=AnyJob)
 
 
-def fit_and_judge(
+def run_studies(
     kinds: Sequence[type[Study[J]]],
     job_of: Callable[[StickerRun, Listener, Finished], J],
     config: Mapping[str, Any],
@@ -75,6 +78,49 @@ def _do(
             times = {**run.info["times"], **fields.pop("times")}
             run.finish(sections, {**fields, "times": times})
         world.wait()
+
+
+def config_of(networks: Sequence[Classifier], name: str, method: str, attack: Any, seed: int) -> dict[str, Any]:
+    """What every such run has in its configuration. attack: a dataclass."""
+    return {
+        "models": [{"name": network.name, "hash": network.hash()} for network in networks],
+        "attacks": [{"name": name, "method": method, "parameters": asdict(attack)}],
+        "seed": seed,
+    }
+
+
+def aim_of(target: int | None, classes: Sequence[str]) -> str:
+    """What counts as a success, as a heading. classes: the names, or none where nobody knows them.
+
+    >>> aim_of(1, ["dog", "cat"]), aim_of(3, []), aim_of(None, [])
+    ('Read as cat', 'Read as class 3', 'Read wrong')
+    """
+    return "Read wrong" if target is None else f"Read as {classes[target] if classes else f'class {target}'}"
+
+
+def rows_of(done: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of all parts of a study."""
+    return [row for value in done.values() for row in value["rows"]]
+
+
+def section_of(run: StoredRun, name: str) -> dict[str, Any]:
+    """A section of a finished run."""
+    return next(dict(section) for section in run.info["sections"] if section["name"] == name)
+
+
+def in_words(run: StoredRun, what: str, of: str) -> list[str]:
+    """What the section `success` says, a sentence for each model. what: patch or sticker. of: images or views."""
+    section, said = section_of(run, "success"), []
+    aim = next(column["label"] for column in section["columns"] if column["key"] == "success")
+    for model in dict.fromkeys(row["model"] for row in section["rows"]):
+        own = {row[what]: row["success"] for row in section["rows"] if row["model"] == model}
+        success = own.pop(what)
+        others = ", ".join(f"{name} {percent(share)}" for name, share in own.items())
+        said.append(
+            f"{model}: {percent(success)} ({interval(success)}) of {success['n']} {of} are {aim[0].lower() + aim[1:]}"
+            f" with the {what}. Controls: {others}."
+        )
+    return said
 
 
 def table(
