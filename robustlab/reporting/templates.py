@@ -32,6 +32,7 @@ def _environment() -> Environment:
         environment.filters[name] = getattr(words, name)
     for name in ("points", "p_value", "quantity"):
         environment.filters[name] = getattr(text, name)
+    environment.filters["zip"] = zip
     environment.filters["bare"] = lambda value: "" if value is None else value  # for a cell's data-value
     environment.filters["pretty"] = lambda value: msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
     environment.globals |= {"source": source, "script": script, "script_hash": script_hash}

@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from robustlab.reporting.figures import loss_curve
+from robustlab.reporting.fitted import by_model, is_of, sections_of
+from robustlab.reporting.fitted import shown as shared
 from robustlab.reporting.sections.confusion import STEPS
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
@@ -28,7 +29,7 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 def is_one(run: PageRun) -> bool:
     """Is it the run of a patch?"""
-    return run.info.get("kind") == "physical" and run.info.get("suite") == "patch"
+    return is_of(run, NAME)
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
@@ -37,27 +38,13 @@ def render(runs: Sequence[PageRun]) -> Markup:
 
 
 def _shown(run: PageRun) -> Json:
-    found = {section["name"]: section for section in run.info.get("sections", [])}
-    fit, success = found.get("fit", {}), found.get("success", {"rows": [], "columns": []})
-    places = _by_model(found.get("by place", {}).get("rows", []))
-    labels = {column["key"]: column["label"] for column in success["columns"]}
-    first: Json = next(iter(fit.get("rows", [])), {})
-    return {
-        "run": run,
-        "aim": labels.get("success", ""),
-        "fitted_on": run.info["config"]["models"][0]["name"],
-        "pictures": [picture for file in fit.get("images", []) if (picture := run.picture(file))],
-        "fit": first,
-        "curve": loss_curve(next(iter(run.info.get("losses", {}).values()), []), first.get("steps", 0)),
-        "models": _by_model(success["rows"]),
+    found = sections_of(run)
+    places = by_model(found.get("by place", {}).get("rows", []))
+    return shared(run, found) | {
         "sizes": found.get("by size", {}).get("rows", []),
         "places": {model: _places(rows) for model, rows in places.items()},
         "notes": [found[name]["note"] for name in SHOWN[1:] if name in found],
     }
-
-
-def _by_model(rows: Sequence[Json]) -> dict[str, list[Json]]:
-    return {name: [row for row in rows if row["model"] == name] for name in dict.fromkeys(row["model"] for row in rows)}
 
 
 def _places(rows: Sequence[Json]) -> Json:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from robustlab.reporting.fitted import is_of, sections_of
+from robustlab.reporting.fitted import shown as shared
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
 
@@ -20,23 +22,12 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 def is_one(run: PageRun) -> bool:
     """Is it the run of a sticker on photographs?"""
-    return run.info.get("kind") == "physical" and run.info.get("suite") == "photo"
+    return is_of(run, NAME)
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
     shown = []
     for run in filter(is_one, runs):
-        found = {section["name"]: section for section in run.info.get("sections", [])}
-        fit, success = (found.get(name, {"rows": [], "columns": [], "note": ""}) for name in SHOWN)
-        shown.append(
-            {
-                "run": run,
-                "labels": {column["key"]: column["label"] for column in success["columns"]},
-                "fitted_on": run.info["config"]["models"][0]["name"],
-                "pictures": [picture for file in fit.get("images", []) if (picture := run.picture(file))],
-                "fit": next(iter(fit["rows"]), {}),
-                "rows": success["rows"],
-                "note": success["note"],
-            }
-        )
+        found = sections_of(run)
+        shown.append(shared(run, found) | {"note": found.get("success", {}).get("note", "")})
     return fill("sections/photo.html", shown=shown, several=len(shown) > 1)

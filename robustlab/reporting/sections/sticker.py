@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from robustlab.reporting.figures import loss_curve
+from robustlab.reporting.fitted import is_of, pictures_of, sections_of
+from robustlab.reporting.fitted import shown as shared
 from robustlab.reporting.sections.confusion import STEPS
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
@@ -26,7 +27,7 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 def is_one(run: PageRun) -> bool:
     """Is it the run of a sticker?"""
-    return run.info.get("kind") == "physical" and run.info.get("suite") == "sticker"
+    return is_of(run, NAME)
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
@@ -35,28 +36,15 @@ def render(runs: Sequence[PageRun]) -> Markup:
 
 
 def _shown(run: PageRun) -> Json:
-    found = {section["name"]: section for section in run.info.get("sections", [])}
+    found, frames = sections_of(run), run.info.get("drive_by", {})
     attack = run.info["config"]["attacks"][0]["parameters"]
-    fit, rows = found.get("fit", {}), found.get("success", {}).get("rows", [])
-    frames = run.info.get("drive_by", {})
-    first: Json = next(iter(fit.get("rows", [])), {})
-    return {
-        "run": run,
+    return shared(run, found) | {
         "source": attack.get("source", ""),
         "target": attack.get("target", ""),
-        "fitted_on": run.info["config"]["models"][0]["name"],
-        "pictures": [picture for file in fit.get("images", []) if (picture := run.picture(file))],
-        "fit": first,
-        "curve": loss_curve(next(iter(run.info.get("losses", {}).values()), []), first.get("steps", 0)),
-        "models": {
-            name: [row for row in rows if row["model"] == name] for name in dict.fromkeys(row["model"] for row in rows)
-        },
         "grids": _grids(found.get("grid", {}).get("rows", [])),
         "rides": [row | {"frames": frames.get(row["model"], [])} for row in found.get("drive-by", {}).get("rows", [])],
         "heat": found.get("heat", {}),
-        "heat_pictures": [
-            picture for file in found.get("heat", {}).get("images", []) if (picture := run.picture(file))
-        ],
+        "heat_pictures": pictures_of(run, found.get("heat", {})),
         "notes": [found[name]["note"] for name in ("success", "grid", "drive-by") if name in found],
     }
 
