@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -81,7 +82,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Filter:
+class Filter(ABC):
     """Called with a `Seen`, returns `Scores`; the fields of a subclass are its parameters. needs: fields of `Seen`."""
 
     needs: ClassVar[tuple[str, ...]] = ("representations",)
@@ -97,9 +98,9 @@ class Filter:
             raise UserError(f"{type(self).__name__} needs {', '.join(missing)}: Seen(labels, {missing[0]}=...).")
         return self.filter(seen)
 
+    @abstractmethod
     def filter(self, seen: Seen) -> Scores:
         """The work; what `needs` names is there."""
-        raise NotImplementedError
 
     def result(self, seen: Seen, scores: Tensor, removed: Tensor, **about: Any) -> Scores:
         """The scores with the thresholds that follow; UserError where a class would lose all its samples."""
