@@ -16,6 +16,7 @@ from robustlab.physical.rp2 import RP2
 from robustlab.physical.running import config_of, run_studies, section_of
 from robustlab.physical.seeds import Seeds
 from robustlab.physical.studies import STUDIES, StickerJob, check_model
+from robustlab.reporting.text import shown_names
 from robustlab.runs import StoredRun
 from robustlab.worlds.road_signs import CLASSES, VERSION
 
@@ -91,13 +92,14 @@ def in_words(run: StoredRun) -> list[str]:
     attack = run.info["config"]["attacks"][0]["parameters"]
     aim = f"read as {attack['target']}" if attack["target"] else "read wrong"
     said, rows = [], section_of(run, "success")["rows"]
+    names = shown_names([row["model"] for row in rows])
     for model in dict.fromkeys(row["model"] for row in rows):
         own = {row["sticker"]: row for row in rows if row["model"] == model}
         first = own["sticker"]
         others = ", ".join(f"{name} {percent(row['success'])}" for name, row in own.items() if name != "sticker")
         near = f"{percent(first['near_success'])} ({interval(first['near_success'])})"
         said.append(
-            f"{model}: {attack['source']} with the sticker is {aim} in {percent(first['success'])}"
+            f"{names[model]}: {attack['source']} with the sticker is {aim} in {percent(first['success'])}"
             f" ({interval(first['success'])}) of the {first['success']['n']} scenes in which the bare sign is read"
             f" right; near, {near}. Controls: {others}."
         )

@@ -22,7 +22,7 @@ from robustlab.physical.fitted import CURVE, means
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.patch import Patch, PatchAttack
 from robustlab.physical.patch_measure import measure_patch, patch_controls
-from robustlab.physical.running import aim_of, kept_fields, rows_of, table, without_kept
+from robustlab.physical.running import aim_of, first_of, kept_fields, rows_of, table, without_kept
 
 Json = dict[str, Any]
 PATCH = "patch"
@@ -141,7 +141,7 @@ class Success(Study[PatchJob]):
         ]
         note = (
             f"Shares of the images that are read right without a patch and are not of the target class. The patch was"
-            f" fitted on {self.job.models[0].name}; for another model it is a transfer attack. Nobody fitted the"
+            f" fitted on {first_of(self.job.models)}; for another model it is a transfer attack. Nobody fitted the"
             " controls; they lie in the same places. No image is one of the fit's."
         )
         return table(columns, rows_of(done), n=len(self.job.judged), note=note)

@@ -17,6 +17,7 @@ from robustlab.evaluation.studies.base import AnyJob, Study
 from robustlab.models.classifier import Classifier
 from robustlab.oracle import full_float32
 from robustlab.physical.folder import StickerRun
+from robustlab.reporting.text import shown_names
 from robustlab.runs import StoredRun, read_run
 
 Finished = Callable[[Hashable, str], None]
@@ -89,6 +90,11 @@ def config_of(networks: Sequence[Classifier], name: str, method: str, attack: An
     }
 
 
+def first_of(models: Sequence[Classifier]) -> str:
+    """What the page calls the first model, which something is fitted on."""
+    return shown_names([model.name for model in models])[models[0].name]
+
+
 def aim_of(target: int | None, classes: Sequence[str]) -> str:
     """What counts as a success, as a heading. classes: the names, or none where nobody knows them.
 
@@ -111,14 +117,15 @@ def section_of(run: StoredRun, name: str) -> dict[str, Any]:
 def in_words(run: StoredRun, what: str, of: str) -> list[str]:
     """What the section `success` says, a sentence for each model. what: patch or sticker. of: images or views."""
     section, said = section_of(run, "success"), []
+    names = shown_names([row["model"] for row in section["rows"]])
     aim = next(column["label"] for column in section["columns"] if column["key"] == "success")
     for model in dict.fromkeys(row["model"] for row in section["rows"]):
         own = {row[what]: row["success"] for row in section["rows"] if row["model"] == model}
         success = own.pop(what)
         others = ", ".join(f"{name} {percent(share)}" for name, share in own.items())
         said.append(
-            f"{model}: {percent(success)} ({interval(success)}) of {success['n']} {of} are {aim[0].lower() + aim[1:]}"
-            f" with the {what}. Controls: {others}."
+            f"{names[model]}: {percent(success)} ({interval(success)}) of {success['n']} {of} are"
+            f" {aim[0].lower() + aim[1:]} with the {what}. Controls: {others}."
         )
     return said
 

@@ -21,7 +21,7 @@ from robustlab.physical.masks import shape_of
 from robustlab.physical.measure import DISTANCES, YAWS, answers, controls, drive_by, grid, judged, paper_cells
 from robustlab.physical.palette import PRINTABLE, from_palette
 from robustlab.physical.rp2 import RP2
-from robustlab.physical.running import kept_fields, table, without_kept
+from robustlab.physical.running import first_of, kept_fields, table, without_kept
 from robustlab.physical.sticker import Sticker, seen
 from robustlab.worlds.road_signs import CLASSES, Ranges, faces
 
@@ -169,7 +169,7 @@ class Success(Study[StickerJob]):
             list(done.values()),
             n=self.job.n,
             note=f"Shares of the scenes in which the bare sign is read right. Near: up to {NEAR.distance[1]:g} m and"
-            f" {NEAR.yaw:g} degrees. The sticker was fitted on {self.job.models[0].name}; for another model it is a"
+            f" {NEAR.yaw:g} degrees. The sticker was fitted on {first_of(self.job.models)}; for another model it is a"
             " transfer attack. The controls fill the same mask, and nobody fitted them. No scene is one of the fit's.",
         )
 

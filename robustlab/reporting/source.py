@@ -196,7 +196,7 @@ def with_models(info: Json, names: Mapping[str, str]) -> Json:
     """The same run.json with other names for its models, wherever it names them."""
 
     def renamed(tables: Sequence[Json], *keys: str) -> list[Json]:
-        return [table | {key: names.get(table[key], table[key]) for key in keys} for table in tables]
+        return [table | {key: names.get(table[key], table[key]) for key in keys if key in table} for table in tables]
 
     changed = dict(info)
     config = info["config"]
@@ -206,16 +206,19 @@ def with_models(info: Json, names: Mapping[str, str]) -> Json:
             for m in config["models"]
         ]
         changed["config"] = config | {"models": renamed(models, "name")}
-    if board := matrix(info):
-        told = board | {"rows": renamed(board["rows"], "source", "target")}
-        changed["sections"] = [told if section is board else section for section in info["sections"]]
+    if "sections" in info:
+        board = matrix(info)
+        changed["sections"] = [
+            section | {"rows": renamed(section["rows"], *(("source", "target") if section is board else ("model",)))}
+            for section in info["sections"]
+        ]
     for part, key in (("models", "name"), ("surrogates", "name"), ("passes", "model"), ("images", "model")):
         if part in info:
             changed[part] = renamed(info[part], key)
     if numbers := info.get("aggregates"):
         models, pairs = renamed(numbers["models"], "name"), renamed(numbers["pairs"], "first", "second")
         changed["aggregates"] = numbers | {"models": models, "pairs": pairs}
-    for part in ("heatmaps", "audit"):
+    for part in ("heatmaps", "audit", "drive_by"):
         if part in info:
             changed[part] = {names.get(name, name): told for name, told in info[part].items()}
     return changed

@@ -11,11 +11,16 @@ from typing import Any
 import pytest
 import torch
 
+from robustlab import load_data, load_model
 from robustlab.base.cards import convert
 from robustlab.cli import main
 from robustlab.cli.fitted import fitted_card
+from robustlab.evaluation.listener import Listener
 from robustlab.physical import Patch, PatchAttack
+from robustlab.physical.evaluate_patch import evaluate_patch
 from robustlab.physical.folder import StickerRun
+from robustlab.physical.running import in_words
+from robustlab.reporting import report
 
 CNN = "road-signs/cnn"
 QUICK = ["--suite", "quick.toml", "--target", "yield", "--limit", "12"]
@@ -60,6 +65,18 @@ def test_the_page(place: Path) -> None:
     page = (place / "run" / "report.html").read_text()
     assert "read as yield" in page and "By place: road-signs/cnn-robust" in page and "in the middle" in page
     assert "Further sections" not in page
+
+
+def test_a_model_of_a_training_is_called_by_its_folder(place: Path) -> None:
+    """In the rows and the notes of the page as elsewhere, and in the printed sentences."""
+    train, test = (load_data("road-signs", split, limit=8) for split in ("train", "test"))
+    quick, quiet = PatchAttack(target="yield", steps=1), Listener(say=lambda text: None)
+    models = {"/somewhere/mine/model.toml": load_model(CNN)}
+    run = evaluate_patch(models, train, test, quick, output=place / "named", listener=quiet)
+    assert in_words(run, "patch", "images")[0].startswith("mine: ")
+    page = report([run.folder], run.folder / "report.html").read_text().split('id="provenance"')[0]
+    assert "<td>mine</td>" in page and "fitted on mine" in page and "fitted on this model" in page
+    assert "model.toml" not in page and "somewhere" not in page
 
 
 def test_interrupted_in_the_fit_and_resumed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
