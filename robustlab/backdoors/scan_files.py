@@ -15,6 +15,7 @@ from robustlab.backdoors.scan import Scan
 from robustlab.base.pictures import packed, sheet, to_picture
 from robustlab.base.words import cell, interval, percent
 from robustlab.reporting.templates import render
+from robustlab.reporting.text import without_paths
 
 SHOWN, _COLUMNS, _LARGE = 48, 12, 160
 _BINS = 40
@@ -99,9 +100,9 @@ def page_of(result: Scan, sheet_png: bytes, told: dict[str, Any]) -> bytes:
     """A page in one file: what was said, the histogram of the scores of each class, and the sheet."""
     listed = result.order[:SHOWN].tolist()
     values = {
-        "name": result.data.name,
+        "name": without_paths(result.data.name),
         "told": told,
-        "said": said(result),
+        "said": without_paths(said(result)),
         "charts": [_histogram(result, row) for row in told["classes"]],
         "sheet": Markup("data:image/png;base64," + base64.b64encode(sheet_png).decode()),  # our own PNG
         "rows": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def test_patched_images_are_ranked_first_and_their_class_stands_out(
     assert len(bad & kept) <= 0.2 * POISONS and len(kept) == 800 - found["dropped"]
     assert found["power"]["planted_found"]["n"] == 10
     assert (folder / "model" / "model.toml").is_file() and b"stands out" in (folder / "scan.html").read_bytes()
+    assert str(tmp_path).encode() not in (folder / "scan.html").read_bytes()  # it is shown to strangers
+    assert base64.b64encode((folder / "sheet.png").read_bytes()) in (folder / "scan.html").read_bytes()
 
     # the folder stays as it is
     before = (folder / "suspicious.csv").read_bytes()
