@@ -23,10 +23,11 @@ def attack_photo(
     running: dict[str, Any],
 ) -> Found:
     """Fit and judge. models: loaded. n: views. running: how the run is made, seed, output and the like."""
+    from robustlab.evaluation.running import section_of
     from robustlab.physical.evaluate_photo import evaluate_photo
     from robustlab.physical.photo import PhotoAttack
     from robustlab.physical.photo_input import FORM, photographs
-    from robustlab.physical.running import in_words, section_of
+    from robustlab.physical.running import in_words
 
     classes = models[0].classes or ()
     known = f" Classes of {models[0].name}: {', '.join(classes)}." if classes else ""

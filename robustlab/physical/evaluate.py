@@ -11,9 +11,11 @@ from robustlab.base.typed import check_whole
 from robustlab.base.words import interval, percent
 from robustlab.evaluation.inputs import classifiers_of
 from robustlab.evaluation.listener import Listener
+from robustlab.evaluation.running import run_studies, section_of
+from robustlab.physical.folder import StickerRun
 from robustlab.physical.heat import Heat
 from robustlab.physical.rp2 import RP2
-from robustlab.physical.running import config_of, run_studies, section_of
+from robustlab.physical.running import config_of
 from robustlab.physical.seeds import Seeds
 from robustlab.physical.studies import STUDIES, StickerJob, check_model
 from robustlab.reporting.text import shown_names
@@ -76,6 +78,7 @@ def evaluate_sticker(
     }
     return run_studies(
         (*STUDIES, Heat, Seeds),
+        StickerRun,
         lambda run, heard, finished: StickerJob(run, attack, networks, n, seed, size, heard, finished, seeds),
         config,
         about,

@@ -16,9 +16,11 @@ from robustlab.base.typed import check_whole
 from robustlab.data import Data, Loaded
 from robustlab.evaluation.inputs import classifiers_of
 from robustlab.evaluation.listener import Listener
+from robustlab.evaluation.running import run_studies
+from robustlab.physical.folder import StickerRun
 from robustlab.physical.patch import PatchAttack
 from robustlab.physical.patch_studies import PATCH, STUDIES, PatchJob
-from robustlab.physical.running import config_of, run_studies
+from robustlab.physical.running import config_of
 from robustlab.runs import StoredRun
 
 Json = dict[str, Any]
@@ -81,6 +83,7 @@ def evaluate_patch(
     }
     return run_studies(
         STUDIES,
+        StickerRun,
         lambda run, heard, finished: PatchJob(
             run, attack, networks, _on(first, where), _on(second, where), seed, heard, finished
         ),

@@ -17,6 +17,7 @@ from robustlab.base.pictures import png, sheet
 from robustlab.base.typed import check_whole
 from robustlab.evaluation.inputs import classifiers_of
 from robustlab.evaluation.listener import Listener
+from robustlab.evaluation.running import rows_of, run_studies, table
 from robustlab.evaluation.studies.base import Study
 from robustlab.models.classifier import Classifier
 from robustlab.physical.checkpoints import Checkpoints
@@ -25,7 +26,7 @@ from robustlab.physical.photo import PhotoAttack
 from robustlab.physical.photo_input import Photographs
 from robustlab.physical.photo_measure import measure_view
 from robustlab.physical.photo_view import STILL, Camera, keyed, light_of, viewed
-from robustlab.physical.running import aim_of, config_of, rows_of, run_studies, table
+from robustlab.physical.running import aim_of, config_of
 from robustlab.physical.sticker import stuck
 from robustlab.runs import StoredRun
 
@@ -231,6 +232,7 @@ def evaluate_photo(
 
     return run_studies(
         STUDIES,
+        StickerRun,
         lambda run, heard, finished: PhotoJob(
             run, attack, networks, of(first), of(second), label, classes, n, seed, heard, finished
         ),

@@ -11,13 +11,13 @@ from torch import Tensor
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.intervals import mean_share
 from robustlab.base.pictures import palette, png, sheet
+from robustlab.evaluation.running import table
 from robustlab.evaluation.studies.base import Study
 from robustlab.explain.heatmaps import grad_cam
 from robustlab.explain.layers import find_layer
 from robustlab.models.classifier import Classifier
 from robustlab.oracle import ask, undisturbed
 from robustlab.physical.measure import judged
-from robustlab.physical.running import table
 from robustlab.physical.sticker import seen
 from robustlab.physical.studies import STICKER, Json, StickerJob
 from robustlab.worlds.road_signs import CLASSES, Scenes

@@ -14,6 +14,7 @@ from robustlab.base.errors import UserError
 from robustlab.base.pictures import png, sheet
 from robustlab.data import Loaded
 from robustlab.evaluation.listener import Listener
+from robustlab.evaluation.running import rows_of, table
 from robustlab.evaluation.studies.base import Study
 from robustlab.models.classifier import Classifier
 from robustlab.models.search_copy import make_search_copy
@@ -22,7 +23,7 @@ from robustlab.physical.fitted import CURVE, means
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.patch import Patch, PatchAttack
 from robustlab.physical.patch_measure import measure_patch, patch_controls
-from robustlab.physical.running import aim_of, first_of, kept_fields, rows_of, table, without_kept
+from robustlab.physical.running import aim_of, first_of, kept_fields, without_kept
 
 Json = dict[str, Any]
 PATCH = "patch"

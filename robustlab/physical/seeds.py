@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from statistics import stdev
 
 from robustlab.base.intervals import mean_share
+from robustlab.evaluation.running import table
 from robustlab.evaluation.studies.base import Study
 from robustlab.physical.fit_in_run import fit_in_run
 from robustlab.physical.measure import answers, judged
-from robustlab.physical.running import table
 from robustlab.physical.sticker import Sticker
 from robustlab.physical.studies import NEAR, STICKER, Fit, Json, StickerJob
 

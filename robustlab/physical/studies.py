@@ -12,6 +12,7 @@ from torch import Tensor
 from robustlab.base.errors import UserError
 from robustlab.base.pictures import png, sheet
 from robustlab.evaluation.listener import Listener
+from robustlab.evaluation.running import table
 from robustlab.evaluation.studies.base import Study
 from robustlab.models.classifier import Classifier
 from robustlab.physical.fit_in_run import fit_in_run
@@ -21,7 +22,7 @@ from robustlab.physical.masks import shape_of
 from robustlab.physical.measure import DISTANCES, YAWS, answers, controls, drive_by, grid, judged, paper_cells
 from robustlab.physical.palette import PRINTABLE, from_palette
 from robustlab.physical.rp2 import RP2
-from robustlab.physical.running import first_of, kept_fields, table, without_kept
+from robustlab.physical.running import first_of, kept_fields, without_kept
 from robustlab.physical.sticker import Sticker, seen
 from robustlab.worlds.road_signs import CLASSES, Ranges, faces
 

@@ -3,5 +3,6 @@
 from robustlab.runs.folder import PartsFolder, Run
 from robustlab.runs.results import results
 from robustlab.runs.stored import StoredRun, read_run
+from robustlab.runs.studied import StudiedRun
 
-__all__ = ["PartsFolder", "Run", "StoredRun", "read_run", "results"]
+__all__ = ["PartsFolder", "Run", "StoredRun", "StudiedRun", "read_run", "results"]
