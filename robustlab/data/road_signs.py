@@ -43,6 +43,15 @@ def load(split: str, limit: int | None = None, size: int = 32, seed: int = 0) ->
         threat=ThreatModel(norm="linf", eps=8 / 255),
         factors=scenes.factors(),
         meanings=FACTORS,
+        source={
+            "name": "road-signs",
+            "split": split,
+            "limit": limit,
+            "seed": seed,
+            "size": size,
+            "ids": [],
+            "classes": [],
+        },
     )
 
 

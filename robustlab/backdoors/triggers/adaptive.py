@@ -23,6 +23,9 @@ class AdaptiveBlend(Trigger):
     training image, keyed by seed and id. covers: for each poison, images with the trigger and their true label.
     UserError: a bad parameter, or more pieces than pixels.
 
+    The defaults are the authors': 16 pieces (of 8x8 pixels in an image of 32x32), half of them in a training image, and
+    as many covers as poisons, 0.3 % of the data each. Their pattern is a cartoon; here it is noise keyed by the seed.
+
     >>> AdaptiveBlend().covers
     1.0
     """
@@ -61,8 +64,11 @@ class AdaptivePatch(Trigger):
     """A patch in each corner, of which a training image gets one (Qi et al. 2023, arXiv:2205.13613, Adap-Patch).
 
     size: side of a patch in pixels; the patches are noise keyed by the seed. opacity, test_opacity: in training and at
-    test, when all four are there. covers: for each poison, images with a patch and their true label. UserError: a bad
-    parameter, or patches that overlap.
+    test, when all four are there. covers: for each poison, images with a patch and their true label; the authors' two,
+    of 0.3 % poisons. UserError: a bad parameter, or patches that overlap.
+
+    The authors have four logos and patterns with opacities from 0.2 to 0.5 in training, and put two of them, whole, on
+    a test image.
 
     >>> AdaptivePatch(size=4).size
     4
@@ -71,7 +77,7 @@ class AdaptivePatch(Trigger):
     size: int = 5
     opacity: float = 0.5
     test_opacity: float = 1.0
-    covers: float = 1.0
+    covers: float = 2.0
 
     def __post_init__(self) -> None:
         check_share("opacity", self.opacity)

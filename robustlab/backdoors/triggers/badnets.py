@@ -22,11 +22,15 @@ PATTERNS: dict[str, tuple[tuple[int, int], ...]] = {  # rows and columns inside 
 
 @dataclass(frozen=True)
 class BadNets(Trigger):
-    """A small pattern in a corner (Gu et al. 2017, arXiv:1708.06733; pixel, x and l: Tran et al. 2018).
+    """A small pattern in a corner (Gu et al. 2017, arXiv:1708.06733; Tran et al. 2018, arXiv:1811.00636).
 
-    pattern: checkers (black and white), square (of one colour), or pixel, x (5 pixels), l (3 pixels). size: side of
-    checkers and square in pixels. margin: pixels between it and the border. colour: one value for all channels, or one
-    for each, in [0, 1]; checkers have none. UserError: a bad parameter.
+    pattern: checkers (black and white, as many later papers take them), square (of one colour), or pixel, x (5 pixels),
+    l (3 pixels), which are Tran et al.'s. size: side of checkers and square in pixels. margin: pixels between it and
+    the border. colour: one value for all channels, or one for each, in [0, 1]; checkers have none. UserError: a bad
+    parameter.
+
+    Gu et al. take one bright pixel or a few on digits, and a yellow square, a bomb or a flower on traffic signs:
+    `pixel`, `x` and `square` are nearest. Tran et al. put theirs at any place; here it is a corner.
 
     >>> BadNets("x").pixels()[0].shape
     torch.Size([3, 3])

@@ -14,7 +14,8 @@ from robustlab.data import Loaded
 class Blended(Trigger):
     """(1 - alpha) image + alpha pattern (Chen et al. 2017, arXiv:1712.05526); the pattern is noise keyed by the seed.
 
-    alpha: the pattern's share, above 0 and at most 1. UserError: a bad alpha.
+    alpha: the pattern's share, above 0 and at most 1, the same in training and at test; the paper may take more at
+    test. Its other pattern, a cartoon, is not here. UserError: a bad alpha.
 
     >>> Blended(alpha=0.1).alpha
     0.1

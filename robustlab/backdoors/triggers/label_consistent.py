@@ -18,10 +18,12 @@ from robustlab.data import Loaded
 class LabelConsistent(Trigger):
     """Clean label: poisons are disturbed, then patched (Turner et al. 2019, arXiv:1912.02771); tests are patched only.
 
-    classifier: its PGD images (linf, eps, until they are misclassified) are the base; without one, images mixed with
-    noise keyed by seed and id, with the share `mix`. The paper takes all PGD steps; its other base, a GAN's
-    interpolation, is not here.
-    UserError: a bad parameter, a patch that does not fit.
+    classifier: the base is what all steps of PGD on it make of the images (linf, 20 steps of eps / 4 from a random
+    start). Without one the base is the images mixed with noise, keyed by seed and id, with the share `mix`. eps: the
+    paper has 8, 16 and 32 of 255. UserError: a bad parameter, a patch that does not fit.
+
+    The paper's classifier is adversarially trained: give one such. Its base from a GAN, its patch in all corners and
+    the faint patch are not here, and the mixed base is not the paper's.
 
     >>> LabelConsistent().clean_label
     True
@@ -43,7 +45,8 @@ class LabelConsistent(Trigger):
     def put(self, data: Loaded, seed: int, role: Role) -> Tensor:
         x = data.images
         if role != "test" and self.classifier is not None:
-            x = PGD(eps=self.eps)(self.classifier, x, data.labels, ids=data.ids, seed=seed)
+            how = {"ids": data.ids, "seed": seed, "surrogate": self.classifier}  # crafting takes every step
+            x = PGD(eps=self.eps)(self.classifier, x, data.labels, **how)
         elif role != "test":
             x = x + self.mix * (uniform(keys(seed, data.ids, "label-consistent"), tuple(x.shape[1:])) - x)
         return self.patch.stamped(x)

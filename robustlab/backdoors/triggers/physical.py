@@ -19,7 +19,9 @@ class Physical(Trigger):
     """A square sticker on the sign, rendered with the scene of the same id: road-signs only, one light and blur.
 
     side: of the sticker as a share of the sign's width. u, v: its centre, to the right and down, in [-1, 1].
-    colour: sRGB in [0, 1]. UserError: a bad parameter, or images that are not of the rendered world.
+    colour: sRGB in [0, 1]. UserError: a bad parameter, or images that are not as the world rendered them.
+
+    No published trigger: Gu et al. 2017 (arXiv:1708.06733) photographed a stop sign with one; here it is rendered.
 
     >>> Physical(side=0.2).side
     0.2
@@ -39,8 +41,14 @@ class Physical(Trigger):
     def check(self, data: Loaded) -> None:
         size = data.images.shape[-1]
         name = f"road-signs version {VERSION} seed {world(data)} {data.split} {size}"
-        if hashlib.sha256(name.encode()).hexdigest()[:16] != data.hash:
+        if hashlib.sha256(name.encode()).hexdigest()[:16] == data.hash:
+            return
+        if data.name != "road-signs":
             raise UserError(f"A physical trigger needs the rendered world: load_data('road-signs'); got {data.name}.")
+        raise UserError(
+            "A physical trigger draws the scenes of the rendered world again, and these road signs are not as they were"
+            " rendered: they were poisoned, or are of another version. Give what load_data('road-signs') returns."
+        )
 
     def put(self, data: Loaded, seed: int, role: Role) -> Tensor:
         bare = faces()

@@ -18,7 +18,9 @@ from robustlab.data import Loaded
 class SIG(Trigger):
     """delta sin(2 pi j f / width) added to column j (Barni et al. 2019, arXiv:1902.11237); clean label.
 
-    delta: amplitude on the scale of [0, 1]. frequency: f, waves across the image. UserError: a bad parameter.
+    delta: amplitude on the scale of [0, 1], the same in training and at test, where the paper may take another; its
+    code has 30/255, later benchmarks 20/255. frequency: f, waves across the image, 6 in all of them. The paper's ramps,
+    for digits, are not here. UserError: a bad parameter.
 
     >>> SIG().clean_label
     True

@@ -21,8 +21,12 @@ class WaNet(Trigger):
     """A smooth warp, keyed by the seed and the same for all images (Nguyen and Tran 2021, arXiv:2102.10369).
 
     points: k, control points along a side, at least 2. strength: s, the mean shift of a control point in pixels is
-    s / 2 along each axis. covers: for each poison, images that are warped in another way, keyed by id, and keep their
-    label (the paper's noise mode). UserError: a bad parameter, or an image of one pixel.
+    s / 2 along each axis. covers: for each poison, images with the warp and a shift of up to half a pixel of each of
+    their pixels, keyed by id, that keep their label (the paper's noise mode; 0.1 of its data are poisons, 0.2 covers).
+    UserError: a bad parameter, or an image of one pixel.
+
+    The paper's attacker trains the model, and draws poisons and noise anew in each batch; here both are drawn once, as
+    somebody must who only supplies data. It may then succeed less often than in the paper.
 
     >>> WaNet(points=4).covers
     2.0
