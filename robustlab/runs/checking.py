@@ -9,6 +9,7 @@ import msgspec
 
 from robustlab.runs.aggregates import CLEAN
 from robustlab.runs.audits import STATUSES
+from robustlab.runs.backdoor_schema import KIND, check_backdoor
 from robustlab.runs.schema import Board, Run, Sample, Section, Share
 from robustlab.runs.transfer import TRANSFER_MATRIX
 
@@ -21,6 +22,8 @@ def check_info(info: Any) -> None:
             msgspec.convert(section, Board if section.get("name") == TRANSFER_MATRIX else Section)
         except msgspec.ValidationError as error:
             raise ValueError(f"sections[{number}]: {error}") from None
+    if run.kind == KIND:
+        check_backdoor(info)
     for problem in _contradictions(run):
         raise ValueError(problem)
 

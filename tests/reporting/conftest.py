@@ -1,8 +1,9 @@
-"""A finished run written through robustlab.runs: two models, a cascade of three attacks, five budgets, images."""
+"""Finished runs: of two models, a cascade of three attacks, five budgets, images; and of a backdoor, by hand."""
 
 from __future__ import annotations
 
 import io
+import json
 import math
 import random
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from robustlab.base.intervals import share
 from robustlab.runs import Run
 from robustlab.runs.examples import image_name, keep_candidates
 
@@ -219,3 +221,177 @@ def _png(image: np.ndarray[Any, Any]) -> bytes:
     stream = io.BytesIO()
     Image.fromarray((image.clip(0, 1) * 255).round().astype(np.uint8)).save(stream, format="PNG")
     return stream.getvalue()
+
+
+@pytest.fixture(scope="session")
+def write_backdoor() -> Callable[..., Path]:
+    """A function that writes a run of `robustlab backdoor`: write_backdoor(folder, target=..., seeds=...) -> folder."""
+    return _write_backdoor
+
+
+TRAINED, TEST = 8000, 500
+# filter -> (knew, AUROC, TPR, attack success and clean accuracy of what is trained on the rest, threshold)
+FILTERS = {
+    "spectral": ("eps and the target class", 0.61, 0.20, 0.93, 0.868, 2.6),
+    "robust-z": ("nothing", 0.998, 0.97, 0.012, 0.874, 2.2),
+    "abl": ("eps", 0.95, 0.90, 0.08, 0.86, None),
+}
+LAYERS = {"conv1": 1568, "conv2": 3136, "fc1": 128}
+
+
+def _write_backdoor(folder: Path, *, target: str | None = "Shirt", seeds: int = 3, **about: Any) -> Path:
+    """A finished run: three filters, four controls, one repair. about: fields of run.json instead of those here."""
+    (folder / "images").mkdir(parents=True)
+    _picture(folder / "images" / "trigger.png", 8 * 28, 3 * 28)
+    _picture(folder / "images" / "heat.png", 8 * 28, 3 * 28)
+    for name in FILTERS:
+        _picture(folder / "images" / f"top-{name}.png", 16 * 30, 36)
+    data = {"name": "fashion-mnist", "split": "train", "hash": "8f3a52c1d09be477", "n": TRAINED}
+    config = {
+        "models": [],
+        "attacks": [],
+        "data": data,
+        "trigger": {"name": "badnets", "method": "badnets", "parameters": {"size": 3}},
+        "relation": "all-to-one" if target is not None else "all-to-all",
+        "rate": 0.05,
+        "of": "target" if target is not None else "data",
+        "target": target,
+        "source": None,
+        "architecture": "cnn",
+        "recipe": "cnn",
+        "filters": [{"name": name, "method": name, "parameters": {}} for name in FILTERS],
+        "repairs": [{"name": "fine-pruning", "method": "fine-pruning", "parameters": {}}],
+        "layers": list(LAYERS),
+        "seed": 0,
+        "seeds": seeds,
+    }
+    info = {
+        "written_by": "robustlab",
+        "schema_version": 1,
+        "finished": True,
+        "kind": "backdoor",
+        "name": folder.name,
+        "config": config,
+        "config_hash": "0123456789abcdef",
+        "seed": 0,
+        "warnings": [],
+        "command": "robustlab backdoor --data fashion-mnist --trigger badnets",
+        "times": {"started": "2026-11-28T10:00:00+00:00", "finished": "2026-11-28T11:00:00+00:00"},
+        "versions": {"python": "3.11.7", "robustlab": "0.1.0"},
+        "device": {"type": "cpu", "name": "A processor", "threads": 2},
+        "git": {"commit": "0123456789abcdef", "dirty": False},
+        "data": {**data, "shape": [1, 28, 28], "classes": ["Shirt", "Coat", "Bag"]},
+        "sections": _sections(target, range(seeds)),
+        **about,
+    }
+    (folder / "run.json").write_text(json.dumps(info))
+    return folder
+
+
+def _sections(target: str | None, seeds: range) -> list[Json]:
+    images = [f"images/top-{name}.png" for name in FILTERS]
+    found = [
+        {"name": "trigger", "rows": [{"role": "poison"}], "images": ["images/trigger.png"], "note": "What it is."},
+        {"name": "models", "rows": [_model(seed, target) for seed in seeds], "note": "Of the models."},
+        {"name": "filters", "rows": [_filter(s, f) for s in seeds for f in FILTERS], "images": images, "note": ""},
+        {"name": "spectrum", "rows": [_values(name, name == target) for name in ("Shirt", "Coat", "Bag")]},
+        {"name": "by layer", "rows": [row for seed in seeds for row in _by_layer(seed)]},
+        {"name": "results", "rows": [row for seed in seeds for row in _results(seed)]},
+        {"name": "heat", "rows": [], "images": ["images/heat.png"], "note": "The heat lies on the trigger."},
+    ]
+    if target is not None:
+        found += [{"name": "scores", "rows": [_scores(name) for name in FILTERS]}]
+        found += [{"name": "projection", "rows": [_projection(target)]}]
+    return [{"columns": [], **section} for section in found]
+
+
+def _model(seed: int, target: str | None) -> Json:
+    shares = {"clean": share(440 + seed, TEST), "asr": share(441 + seed, 450), "right": share(9, 450)}
+    return {
+        "seed": seed,
+        "n": TRAINED,
+        "poisons": 40,
+        "covers": 0,
+        "share": 0.05 if target else None,
+        **shares,
+        "seconds": 30.0,
+    }
+
+
+def _filter(seed: int, name: str) -> Json:
+    knew, auroc, tpr, *_ = FILTERS[name]
+    hit = round(40 * tpr)
+    rates = {"tpr": share(hit, 40), "fpr": share(60 - hit, TRAINED - 40)}
+    counts = {"removed": 60, "left": 40 - hit, "clean_removed": 60 - hit}
+    area = auroc + 0.001 * seed
+    return {
+        "seed": seed,
+        "filter": name,
+        "knew": knew,
+        "auroc": area,
+        **rates,
+        **counts,
+        "threshold": None,
+        "seconds": 1.0,
+    }
+
+
+def _results(seed: int) -> list[Json]:
+    def row(name: str, kind: str, trained: int, asr: float, clean: float) -> Json:
+        shares = {"clean": share(round(clean * TEST) + seed, TEST), "asr": share(round(asr * 450) + seed, 450)}
+        right = share(round((1 - asr) * 400), 450)
+        return {"seed": seed, "row": name, "kind": kind, "trained": trained, **shares, "right": right, "seconds": 30.0}
+
+    controls = [("random", 0.97, 0.878, TRAINED - 60), ("perfect", 0.006, 0.882, TRAINED - 40)]
+    return [
+        *(row(name, "filter", TRAINED - 60, asr, clean) for name, (_, _, _, asr, clean, _) in FILTERS.items()),
+        row("fine-pruning", "repair", 200, 0.4, 0.8),
+        row("undefended", "undefended", TRAINED, 0.98, 0.88),
+        row("random, as many as spectral", "control", *_turned(controls[0])),
+        row("perfect", "control", *_turned(controls[1])),
+        row("perfect, as few as spectral", "control", TRAINED - 60, 0.006, 0.88),
+    ]
+
+
+def _turned(control: tuple[str, float, float, int]) -> tuple[int, float, float]:
+    _, asr, clean, trained = control
+    return trained, asr, clean
+
+
+def _by_layer(seed: int) -> list[Json]:
+    return [
+        {
+            "seed": seed,
+            "layer": layer,
+            "d": d,
+            "filter": name,
+            "auroc": min(1.0, 0.5 + 0.1 * at + 0.05 * i + 0.01 * seed),
+        }
+        for at, (layer, d) in enumerate(LAYERS.items())
+        for i, name in enumerate(FILTERS)
+    ]
+
+
+def _scores(name: str) -> Json:
+    apart = FILTERS[name][1]
+    clean = [round(300 * math.exp(-(((at - 8) / 4) ** 2))) for at in range(30)]
+    poison = [round(12 * math.exp(-(((at - 8 - 14 * (2 * apart - 1)) / 3) ** 2))) for at in range(30)]
+    row = {"filter": name, "low": -1.5, "high": 6.0, "clean": clean, "poison": poison}
+    return {**row, "threshold": FILTERS[name][5]}
+
+
+def _values(name: str, target: bool) -> Json:
+    values = [(5.0 if target else 3.0 + 0.1 * len(name)) * 0.8**at for at in range(10)]
+    return {"class": name, "target": target, "values": values}
+
+
+def _projection(target: str) -> Json:
+    draw = random.Random(0)
+    clean = [[draw.gauss(0, 1) for _ in range(560)] for _ in "xy"]
+    poison = [[draw.gauss(middle, 0.5) for _ in range(40)] for middle in (2.5, 1)]
+    return {"class": target, "clean_x": clean[0], "clean_y": clean[1], "poison_x": poison[0], "poison_y": poison[1]}
+
+
+def _picture(file: Path, width: int, height: int) -> None:
+    across = np.add.outer(np.arange(height), np.arange(width)) % 56
+    Image.fromarray((4 * across).astype(np.uint8)).save(file)

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from robustlab.reporting.sections import (
     attacks,
     audit,
+    backdoor,
     confidence,
     confusion,
     curve,
@@ -43,6 +44,7 @@ SECTIONS: tuple[Section, ...] = (
     sticker,
     photo,
     patch,
+    backdoor,
     verdict,
     curve,
     attacks,
@@ -58,4 +60,4 @@ SECTIONS: tuple[Section, ...] = (
     data,
 )
 # These get the runs as they were given; the others get comparable runs as one (reporting/comparison.py).
-OF_EACH_RUN: tuple[Section, ...] = (sticker, photo, patch, transfer, unknown, provenance, data)
+OF_EACH_RUN: tuple[Section, ...] = (sticker, photo, patch, backdoor, transfer, unknown, provenance, data)

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from robustlab.base.words import interval, percent
-from robustlab.reporting.sections import patch, photo, sticker
+from robustlab.reporting.sections import backdoor, patch, photo, sticker
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
 from robustlab.reporting.text import quantity
@@ -26,7 +26,7 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 
 def _unknown(run: PageRun) -> list[Json]:
-    known = KNOWN.union(*(kind.SHOWN for kind in (sticker, photo, patch) if kind.is_one(run)))
+    known = KNOWN.union(*(kind.SHOWN for kind in (sticker, photo, patch, backdoor) if kind.is_one(run)))
     return [section for section in run.info.get("sections", []) if section.get("name") not in known]
 
 
