@@ -13,6 +13,7 @@ from robustlab.base.errors import RunError, UserError, flags_spelled
 from robustlab.base.words import visible
 from robustlab.cli import (  # noqa: F401, each adds its commands
     attack,
+    backdoor,
     data,
     paper,
     printing,

@@ -30,6 +30,7 @@ from robustlab.cli.flags import (
     check_once,
     data_of,
 )
+from robustlab.cli.listening import listener_of
 from robustlab.cli.patch import attack_with_patch
 from robustlab.cli.photo import attack_photo
 from robustlab.cli.sticker import attack_sign
@@ -39,7 +40,7 @@ from robustlab.models.zoo import card_path
 from robustlab.threat.model import BudgetNorm
 
 if TYPE_CHECKING:
-    from robustlab.evaluation.listener import Listener
+    pass
 
 DEFAULT_MODELS = ("road-signs/cnn", "road-signs/cnn-robust")
 
@@ -256,7 +257,7 @@ def attack(
             resume=output.resume,
             overwrite=output.overwrite,
             command=command_line(),
-            listener=_listener(results.quiet or not world.first),
+            listener=listener_of(results.quiet or not world.first),
             **asdict(options),
         )
     if not world.first:
@@ -322,7 +323,7 @@ def _fit(
         "resume": output.resume,
         "overwrite": output.overwrite,
         "command": command_line(),
-        "listener": _listener(results.quiet or not world.first),
+        "listener": listener_of(results.quiet or not world.first),
     }
     aim = {"source": attacks.source, "target": attacks.target}
     with resumable(folder, output.overwrite):
@@ -360,21 +361,3 @@ def parse_limit(text: str) -> int | None:
     if len(text) > DIGITS:
         raise UserError(f"--limit {text:.30} is more than any data set has; for everything write --limit all.")
     return int(text)
-
-
-def _listener(quiet: bool) -> Listener:
-    """Sentences and progress on stderr: a bar if it is a terminal, otherwise a line a minute."""
-    from contextlib import nullcontext
-
-    from robustlab.base.progress import bar
-    from robustlab.evaluation.listener import Listener
-
-    if quiet:
-        return Listener(
-            say=lambda text: None,
-            warn=lambda text: print(f"Warning: {visible(text)}", file=sys.stderr),
-            watch=lambda clock, say: nullcontext(),
-        )
-    if not sys.stderr.isatty():
-        return Listener()
-    return Listener(watch=lambda clock, say: bar(clock))

@@ -32,19 +32,27 @@ def representations(
     check_whole("batch_size", batch_size, 1)
     if images.ndim != 4 or not len(images):
         raise UserError(f"images must have the shape (n, C, H, W), n at least 1; got {tuple(images.shape)}.")
-    owner = classifier.module if isinstance(classifier, Classifier) else classifier
-    modules = {name: module for name, module in owner.named_modules() if name}
+    name, module = found_layer(classifier, images, layer)
     with torch.no_grad(), undisturbed(classifier):
-        name = layer if layer is not None else find_layer(classifier, modules, images[:2])
-        if name not in modules:
-            raise UserError(
-                f"The model has no layer {name!r}.{did_you_mean(name, modules)} Its layers: {', '.join(modules)}."
-            )
-        parts = [_of_batch(classifier, modules[name], name, x, pool) for x in images.split(batch_size)]
+        parts = [_of_batch(classifier, module, name, x, pool) for x in images.split(batch_size)]
     return torch.cat(parts)
 
 
-def find_layer(classifier: nn.Module, modules: dict[str, nn.Module], images: Tensor) -> str:
+def found_layer(classifier: nn.Module, images: Tensor, layer: str | None = None) -> tuple[str, nn.Module]:
+    """The layer of `representations`, by name or found by shape, and its name. UserError: there is none."""
+    owner = classifier.module if isinstance(classifier, Classifier) else classifier
+    modules = {name: module for name, module in owner.named_modules() if name}
+    if layer is None:
+        with torch.no_grad(), undisturbed(classifier):
+            layer = _last_flat(classifier, modules, images[:2])
+    if layer not in modules:
+        raise UserError(
+            f"The model has no layer {layer!r}.{did_you_mean(layer, modules)} Its layers: {', '.join(modules)}."
+        )
+    return layer, modules[layer]
+
+
+def _last_flat(classifier: nn.Module, modules: dict[str, nn.Module], images: Tensor) -> str:
     """The last layer in the order of the forward pass with an output (n, d) that is not the logits."""
     outputs: dict[str, Tensor] = {}
 

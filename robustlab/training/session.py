@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustlab.base.draws import keys
 from robustlab.base.errors import RunError, UserError
@@ -42,11 +42,15 @@ class Moment:
 
 @dataclass(frozen=True)
 class Told:
-    """Who is told what happens: the entry of each epoch, each batch that is done, and warnings as they come up."""
+    """Who is told what happens: the entry of each epoch, each batch that is done, and warnings as they come up.
+
+    model: is handed the model after each epoch, to look at in eval mode.
+    """
 
     epoch: Callable[[Entry], None] = lambda entry: None
     batch: Callable[[Moment], None] = lambda moment: None
     warning: Callable[[str], None] = lambda text: None
+    model: Callable[[nn.Module], None] = lambda model: None
 
 
 class Session:
@@ -104,6 +108,7 @@ class Session:
                 self.best_state = {key: value.clone() for key, value in self.model.state_dict().items()}
             folder.save_checkpoint(self._state())
             self.told.epoch(entry)
+            self.told.model(self.model)
             for text in found:
                 self.told.warning(text)
         self.keep_best()

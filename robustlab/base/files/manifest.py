@@ -18,12 +18,18 @@ from robustlab.base.reading import JSON_BYTES, decoded
 INFO, LOCK, JOURNAL, NEW = "run.json", ".lock", ".files", ".new"
 SCHEMA_VERSION = 1
 MARK = {"written_by": "robustlab"}
-WORDS = {"attack": "run", "train": "training", "physical": "run"}
-COMMANDS = {"attack": "attack", "train": "train", "physical": "attack --suite sticker (or patch)"}
+WORDS = {"attack": "run", "train": "training", "physical": "run", "backdoor": "run"}
+COMMANDS = {
+    "attack": "attack",
+    "train": "train",
+    "physical": "attack --suite sticker (or patch)",
+    "backdoor": "backdoor",
+}
 KINDS = {
     "attack": "robustlab.runs.manifest:RUN",
     "train": "robustlab.training.manifest:TRAINING",
     "physical": "robustlab.physical.folder:STICKERS",
+    "backdoor": "robustlab.backdoors.job:BACKDOORS",
 }
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")  # of `Directory.write`
 Json = dict[str, Any]

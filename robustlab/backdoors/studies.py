@@ -1,0 +1,309 @@
+"""The questions asked of a backdoor, one study each: does it work, which filters find it, what is left of it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from robustlab.backdoors.job import CLEAN, BackdoorJob, as_many, model_name
+from robustlab.backdoors.poisoning import Poisoned
+from robustlab.backdoors.setting import FilterPlan
+from robustlab.base.errors import UserError
+from robustlab.base.files import slug
+from robustlab.base.pictures import png, sheet
+from robustlab.defenses.filters.base import Scores
+from robustlab.defenses.filters.measure import measure_filter
+from robustlab.defenses.repairs import fine_pruning, fine_tuning
+from robustlab.evaluation.running import rows_of, table
+from robustlab.evaluation.studies.base import Study
+from robustlab.oracle import ask, undisturbed
+
+Json = dict[str, Any]
+REPAIRS: dict[str, Callable[..., nn.Module]] = {"fine-tuning": fine_tuning, "fine-pruning": fine_pruning}
+UNDEFENDED, RANDOM, PERFECT = "undefended", "random, as many as {}", "perfect"
+PERFECT_AS_FEW = "perfect, as few as {}"
+SHARES = [
+    ("clean", "Clean accuracy", ""),
+    ("asr", "Attack success", ""),
+    ("right", "Right under the trigger", ""),
+]
+_TOP = 16  # images on a sheet
+_SECONDS = 40.0  # of a training, for a first guess
+
+
+class Models(Study[BackdoorJob]):
+    """A model for each seed, trained on poisoned images as if nobody had looked."""
+
+    name = "models"
+
+    def parts(self) -> Sequence[str]:
+        return [str(seed) for seed in self.job.seeds]
+
+    def seconds(self, part: str) -> float:
+        return _SECONDS
+
+    def work(self, part: str) -> Json:
+        job, seed = self.job, int(part)
+        data, losses = job.poisoned(seed), list[Tensor]()
+        watched = any("losses" in plan.needs for plan in job.filters)
+        rate = data.rates["target"]
+        job.listener.say(
+            f"Seed {seed}: training on {len(data)} images, {int(data.changed.sum())} of them poisons"
+            + (f" ({100 * rate:.1f} % of the target class)." if rate else ".")
+        )
+        found = job.trained(
+            data, seed, model_name(seed), lambda model: losses.append(_losses(model, data)) if watched else None
+        )
+        if losses:
+            job.run.write_state(f"losses {seed}", save({"losses": torch.stack(losses)}))
+        row = {"seed": seed, "n": len(data), "poisons": int(data.changed.sum()), "covers": int(data.covers.sum())}
+        shown = {key: found[key] for key in ("clean", "asr", "right", "epoch")}
+        return {"rows": [row | {"share": rate} | shown | {"seconds": found["train_seconds"]}]}
+
+    def section(self, done: Mapping[str, Json]) -> Json:
+        columns = [
+            ("seed", "Seed", ""),
+            ("n", "Training images", ""),
+            ("poisons", "Poisons", ""),
+            ("covers", "Covers", ""),
+            ("share", "Poisons' share of the target class", ""),
+            *SHARES,
+            ("epoch", "Epoch that was kept", ""),
+            ("seconds", "Seconds", ""),
+        ]
+        note = (
+            f"Trained on the poisoned images, undefended. The epoch was chosen by the accuracy on {len(self.job.val)}"
+            " clean validation images. Attack success is measured on test images with the trigger, without those of"
+            " the target class."
+        )
+        return table(columns, rows_of(done), n=len(self.job.test), note=note)
+
+
+class Filters(Study[BackdoorJob]):
+    """What each filter removes."""
+
+    name = "filters"
+
+    def parts(self) -> Sequence[str]:
+        return [f"{seed} {plan.name}" for seed in self.job.seeds for plan in self.job.filters]
+
+    def work(self, part: str) -> Json:
+        job = self.job
+        seed, plan = split(part, job.filters)
+        data, clock = job.poisoned(seed), time.perf_counter()
+        try:
+            judge = job.filter(seed, plan)
+            found = judge(job.seen(seed, plan))
+        except UserError as error:  # the other filters go on
+            job.listener.warn(f"{plan.name}, seed {seed}: {error}")
+            return {"error": str(error)}
+        seconds = time.perf_counter() - clock
+        job.keep(seed, plan, found)
+        job.run.write_file(f"scores/{seed}-{slug(plan.name)}.csv", _csv(data, found))
+        if seed == job.seeds[0]:
+            job.run.write_image(f"top-{slug(plan.name)}.png", png(_top_scored(data, found)))
+        return {
+            "rows": [
+                {"seed": seed, "filter": plan.name, "knew": _knew(plan, found), **row_of(data, found)}
+                | {
+                    "threshold": _finite(found.thresholds.get(data.target if data.target is not None else -1)),
+                    "seconds": seconds,
+                }
+            ]
+        }
+
+    def section(self, done: Mapping[str, Json]) -> Json:
+        columns = [
+            ("seed", "Seed", ""),
+            ("filter", "Filter", ""),
+            ("knew", "What the defender knew", ""),
+            ("auroc", "AUROC in the target class", ""),
+            ("tpr", "Poisons removed", ""),
+            ("fpr", "Clean images removed", ""),
+            ("removed", "Removed", ""),
+            ("left", "Poisons left", ""),
+            ("clean_removed", "Clean removed", ""),
+            ("threshold", "Threshold in the target class", ""),
+            ("seconds", "Seconds", ""),
+        ]
+        note = (
+            f"Filters that look at representations saw the layer {self.job.layers[0]}. Every score and every removed id"
+            " is in scores/. Pictures: the images of the target class with the highest scores (first seed); a red bar"
+            " is a poison, a grey one a clean image."
+        )
+        images = [
+            f"images/top-{slug(plan.name)}.png"
+            for plan in self.job.filters
+            if f"{self.job.seeds[0]} {plan.name}" in done
+        ]
+        return table(columns, rows_of(done), note=note, images=images)
+
+
+class Results(Study[BackdoorJob]):
+    """What is left of the backdoor: after each filter and each control trained again, and after each repair."""
+
+    name = "results"
+
+    def parts(self) -> Sequence[str]:
+        return [f"{seed} {name}" for seed in self.job.seeds for name in self._rows()]
+
+    def _rows(self) -> dict[str, str]:
+        """Names of rows and their kind, in the order of the table."""
+        job = self.job
+        rows = {UNDEFENDED: "undefended"}
+        if job.retrain:
+            rows |= {row: "control" for row in self._controls()} | {plan.name: "filter" for plan in job.filters}
+        return rows | dict.fromkeys(job.repairs, "repair")
+
+    def _controls(self) -> dict[str, FilterPlan | None]:
+        """The controls, and the filter that says how many they remove; one for all that are told the same share."""
+        job = self.job
+        beside: dict[object, FilterPlan] = {}
+        for plan in job.filters:
+            beside.setdefault("told" if plan.told else plan.name, plan)
+        few = list(beside.values()) if job.each else list(beside.values())[:1]
+        rows: dict[str, FilterPlan | None] = {RANDOM.format(plan.name): plan for plan in few}
+        rows[PERFECT] = None
+        return rows | {PERFECT_AS_FEW.format(plan.name): plan for plan in few}
+
+    def seconds(self, part: str) -> float:
+        return 1.0 if part.endswith(UNDEFENDED) else _SECONDS
+
+    def work(self, part: str) -> Json:
+        job, clock = self.job, time.perf_counter()
+        number, _, name = part.partition(" ")
+        seed, kind = int(number), self._rows()[name]
+        data = job.poisoned(seed)
+        if kind == "undefended":
+            found: Json = {"trained": len(data), **job.measured(job.model(seed), seed)}
+        elif kind == "repair":
+            clean = job.val.take(torch.arange(min(CLEAN, len(job.val))))
+            repaired = REPAIRS[name](
+                job.model(seed), clean.images.to(job.device), clean.labels.to(job.device), seed=seed
+            )
+            found = {"trained": len(data), **job.measured(repaired, seed)}
+        else:
+            gone = self._gone(seed, name, data)
+            if gone is None:
+                return {"error": "the filter did not end"}
+            job.listener.say(f"Seed {seed}, {name}: training again without {int(gone.sum())} images.")
+            found = job.trained(data.take(~gone), seed, "")
+        shown = {key: found[key] for key in ("trained", "clean", "asr", "right")}
+        return {"rows": [{"seed": seed, "row": name, "kind": kind, **shown, "seconds": time.perf_counter() - clock}]}
+
+    def _gone(self, seed: int, name: str, data: Poisoned) -> Tensor | None:
+        """(n,) bool, what is left out of a training."""
+        job, controls = self.job, self._controls()
+        if name == PERFECT:
+            return data.changed
+        plan = controls.get(name) or next(plan for plan in job.filters if plan.name == name)
+        found = job.found(seed, plan)
+        if found is None or name not in controls:
+            return None if found is None else found[0]
+        return as_many(data, found[0], seed, knowing=name != RANDOM.format(plan.name))
+
+    def section(self, done: Mapping[str, Json]) -> Json:
+        columns = [
+            ("seed", "Seed", ""),
+            ("row", "Defense", ""),
+            ("kind", "Kind", ""),
+            ("trained", "Training images", ""),
+            *SHARES,
+            ("seconds", "Seconds", ""),
+        ]
+        note = (
+            "Each filter's and each control's model was trained again from scratch on what was left, with the same"
+            " seed. Random removes as many images of each class as the filter, drawn by the seed. Perfect removes the"
+            " poisons alone, or the poisons and then as many clean images as the filter removed in all."
+        )
+        if self.job.repairs:
+            note += f" A repair changes the undefended model with {min(CLEAN, len(self.job.val))} clean images."
+        return table(columns, rows_of(done), n=len(self.job.test), note=note)
+
+
+def split(part: str, plans: Sequence[FilterPlan]) -> tuple[int, FilterPlan]:
+    """The seed and the filter of a part's name."""
+    seed, _, name = part.partition(" ")
+    return int(seed), next(plan for plan in plans if plan.name == name)
+
+
+def row_of(data: Poisoned, found: Scores) -> Json:
+    """What a filter found, in numbers: AUROC inside the target class (without one: by ranks inside each)."""
+    poisons = data.changed
+    counted = measure_filter(found.scores, found.removed, poisons)
+    inside = comparable(data, found.scores)
+    own = slice(None) if data.target is None else data.labels == data.target
+    area = measure_filter(inside[own], found.removed[own], poisons[own])["auroc"]["value"]
+    return {
+        "auroc": area,
+        "tpr": counted["tpr"],
+        "fpr": counted["fpr"],
+        "removed": int(found.removed.sum()),
+        "left": counted["poisons_left"],
+        "clean_removed": counted["clean_removed"],
+    }
+
+
+def comparable(data: Poisoned, scores: Tensor) -> Tensor:
+    """The scores; without a target class their ranks inside each class, in (0, 1]."""
+    if data.target is not None:
+        return scores
+    ranks = torch.zeros(len(scores), dtype=torch.float64)
+    for label in data.labels.unique().tolist():
+        where = (data.labels == label).nonzero()[:, 0]
+        ranks[where[scores[where].argsort(stable=True)]] = torch.arange(1, len(where) + 1).double() / len(where)
+    return ranks
+
+
+def _knew(plan: FilterPlan, found: Scores) -> str:
+    return found.knows.replace("eps", "the true share of poisons") if plan.told else found.knows
+
+
+def _losses(model: nn.Module, data: Poisoned) -> Tensor:
+    """(n,) the loss of each training image."""
+    device = next(model.parameters()).device
+    with torch.no_grad(), undisturbed(model):
+        parts = [
+            F.cross_entropy(ask(model, x.to(device)).float(), y.to(device), reduction="none").cpu()
+            for x, y in zip(data.images.split(512), data.labels.split(512), strict=True)
+        ]
+    return torch.cat(parts)
+
+
+def _csv(data: Poisoned, found: Scores) -> bytes:
+    text = io.StringIO(newline="")
+    written = csv.writer(text)
+    written.writerow(["id", "label", "true_label", "poison", "cover", "score", "removed"])
+    columns = (data.ids, data.labels, data.true_labels, data.changed.int(), data.covers.int())
+    lists = [column.tolist() for column in columns]
+    written.writerows(
+        (*row, f"{score:.7g}", removed)
+        for *row, score, removed in zip(*lists, found.scores.tolist(), found.removed.int().tolist(), strict=True)
+    )
+    return text.getvalue().encode()
+
+
+def _top_scored(data: Poisoned, found: Scores) -> Tensor:
+    """The images of the target class with the highest scores; below each a bar, red for a poison."""
+    inside = comparable(data, found.scores).nan_to_num(-torch.inf)
+    if data.target is not None:
+        inside = inside.masked_fill(data.labels != data.target, -torch.inf)
+    best = inside.argsort(descending=True, stable=True)[:_TOP]
+    images = data.images[best].expand(-1, 3, -1, -1)
+    bars = torch.full((len(best), 3, max(2, images.shape[-1] // 12), images.shape[-1]), 0.75)
+    bars[data.changed[best]] = torch.tensor([0.85, 0.1, 0.1])[:, None, None]
+    shown = torch.cat([images, bars], 2)
+    white = shown.new_ones(-len(shown) % (_TOP // 2), *shown.shape[1:])
+    return sheet(list(torch.cat([shown, white]).split(_TOP // 2)))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and value < float("inf") else None

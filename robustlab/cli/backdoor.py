@@ -1,0 +1,180 @@
+"""`robustlab backdoor`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from cyclopts import Group, Parameter
+
+from robustlab.backdoors.setting import CONTROLS, read_filter, read_setting
+from robustlab.backdoors.triggers import TRIGGERS
+from robustlab.base.errors import UserError
+from robustlab.base.typed import check_whole
+from robustlab.base.words import visible
+from robustlab.cli.app import app, command_line
+from robustlab.cli.flags import DATA_HELP, DATA_PANEL, OWN, DataFlags, Flag, OutputFlags, Words
+from robustlab.cli.listening import listener_of
+from robustlab.cli.streams import print_json
+from robustlab.defenses.filters import FILTERS
+from robustlab.models import ARCHITECTURES
+
+DEFAULT_FILTERS = ("spectral", "robust-z")
+
+
+@Parameter(name="*", group=Group("Backdoor", sort_key=1))
+@dataclass(frozen=True)
+class BackdoorFlags:
+    """What is put into the training images."""
+
+    card: str | None = None
+    """A card with a [backdoor] table, by name or path; flags override it."""
+
+    trigger: Annotated[
+        str | None, Parameter(help=f"name:key=value,... of {', '.join(TRIGGERS)} (default: badnets).")
+    ] = None
+
+    rate: float | None = None
+    """The poisons' share of the training images, or of the target class; see --of (default 0.05)."""
+
+    of: Literal["data", "target"] | None = None
+    """What --rate is a share of (default: data)."""
+
+    relation: Literal["all-to-one", "one-to-one", "all-to-all"] | None = None
+    """Which classes the poisons come from, and what they are labelled as (default: all-to-one)."""
+
+    target: str | None = None
+    """The class that the trigger is to give, by name or number."""
+
+    source: str | None = None
+    """Of one-to-one: the class that the poisons come from."""
+
+
+@Parameter(name="*", group=Group("Defenses", sort_key=2))
+@dataclass(frozen=True)
+class DefenseFlags:
+    """What is tried against it."""
+
+    filter: Annotated[
+        Words | None,
+        Parameter(
+            help="name:key=value,..., or a card in defenses/; may be given several times (default:"
+            f" {', '.join(DEFAULT_FILTERS)}): {', '.join(name for name in FILTERS if name not in CONTROLS)}. A filter"
+            " that wants the share of poisons is told the true one, and the table says so."
+        ),
+    ] = None
+
+    repair: Annotated[
+        Words | None, Parameter(help="Repair the poisoned model with clean images: fine-tuning, fine-pruning.")
+    ] = None
+
+    layer: Annotated[
+        Words | None,
+        Parameter(help="The layer that filters look at (default: the last flat one); of several, all are compared."),
+    ] = None
+
+    controls: Literal["first", "each"] = "first"
+    """A random and a perfect filter that remove as many images as the first filter, or as each."""
+
+    scores_only: Flag = False
+    """Only score and count; no training after the filters."""
+
+
+@app.command
+def backdoor(
+    *,
+    data: Annotated[str, Parameter(group=DATA_PANEL, help=f"{DATA_HELP}.")] = OWN,
+    limit: int | None = None,
+    model: Annotated[
+        str | None, Parameter(help=f"What is trained: {', '.join(ARCHITECTURES)} or torchvision:NAME (default: cnn).")
+    ] = None,
+    recipe: str = "plain",
+    epochs: int | None = None,
+    seed: int = 0,
+    seeds: int = 1,
+    device: str = "auto",
+    json: Flag = False,
+    quiet: Flag = False,
+    setting: BackdoorFlags = BackdoorFlags(),
+    defenses: DefenseFlags = DefenseFlags(),
+    files: DataFlags = DataFlags(),
+    output: OutputFlags = OutputFlags(),
+) -> int:
+    """Poison training images, train, look for the poisons, train again on what is left; beside controls.
+
+    Parameters
+    ----------
+    limit
+        Take the first N training images.
+    recipe
+        How models are trained: a card in defenses/, by name or path.
+    epochs
+        Of every training (default: the recipe's).
+    seed
+        Of the poisons, the trainings and the controls.
+    seeds
+        So many runs of everything, with --seed and the seeds after it: the table shows their mean and spread.
+    device
+        auto, cpu, cuda or cuda:N.
+    json
+        Print the summary as JSON.
+    quiet
+        Print nothing but the table and warnings.
+    """
+    flags: dict[str, Any] = {key: getattr(setting, key) for key in setting.__dataclass_fields__ if key != "card"}
+    chosen = read_setting(setting.card, {**flags, "model": model})
+    filters = [read_filter(text) for text in (DEFAULT_FILTERS if defenses.filter is None else defenses.filter)]
+    if chosen.model not in ARCHITECTURES and not chosen.model.startswith("torchvision:"):
+        raise UserError(f"--model is {', '.join(ARCHITECTURES)} or torchvision:NAME; got {chosen.model!r}.")
+    for flag, value, least in (
+        ("--limit", limit, 1),
+        ("--epochs", epochs, 1),
+        ("--seed", seed, 0),
+        ("--seeds", seeds, 1),
+    ):
+        check_whole(flag, value, least)
+    output.check("run")
+    files.check(data)
+
+    from robustlab.backdoors.evaluate_backdoor import evaluate_backdoor
+    from robustlab.data import load_data
+    from robustlab.evaluation.processes import World
+    from robustlab.reporting import report
+    from robustlab.runs.backdoors import in_words, summary
+    from robustlab.training.recipe import read_recipe
+
+    how = read_recipe(recipe)
+    how = how if epochs is None else replace(how, epochs=epochs)
+    reading = {key: value for key, value in files.arguments.items() if value is not None}
+    train = load_data(data, "train", limit or how.train_size, **reading)
+    reading |= {"size": tuple(train.images.shape[2:])} if data.startswith("folder:") else {}
+    val = load_data(data, "val", how.val_size, **reading)
+    test = load_data(data, "test", **reading, divided=True)
+    world = World.join()
+    run = evaluate_backdoor(
+        chosen,
+        (train, val, test),
+        filters,
+        repairs=defenses.repair or (),
+        layers=defenses.layer or (),
+        recipe=how,
+        seed=seed,
+        seeds=seeds,
+        each=defenses.controls == "each",
+        retrain=not defenses.scores_only,
+        device=device,
+        output=output.output,
+        resume=output.resume,
+        overwrite=output.overwrite,
+        command=command_line(),
+        listener=listener_of(quiet or not world.first),
+    )
+    if not world.first:
+        return 0
+    page = report([run.folder], run.folder / "report.html")
+    if json:
+        print_json({"run": str(run.folder), "summary": summary(run.info)})
+    lines = [*in_words(run.info), f"Page: {page}"]
+    print(*map(visible, lines), sep="\n", file=sys.stderr if json else sys.stdout)
+    return 0
