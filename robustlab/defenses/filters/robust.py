@@ -5,20 +5,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustlab.defenses.filters.directions import top_directions
+from robustlab.defenses.filters.directions import Rows, top_directions
 
 _FLOOR = 1e-6  # of the largest variance: below it a direction is left out
+_STEPS = 10
 ALPHA = 4.0
 
 
-def projected(x: Tensor, k: int) -> Tensor:
-    """(n, k) float64: the representations x (n, d) of a class less their mean, along the k top directions.
+def projected(x: Tensor, k: int, groups: Tensor | None = None) -> Tensor:
+    """(n, k) float64: representations x (n, d) less their mean, along the k top directions.
+
+    groups: (n,) int64 from 0 on, each with a mean of its own; left out, all are one. The search for the directions ends
+    after 10 steps: where the spectrum is flat the last ones are then not the very ones of the decomposition, but of
+    nearly the same variance.
 
     >>> projected(torch.tensor([[1.0, 0], [-1, 0], [0, 0]]), 1).shape
     torch.Size([3, 1])
     """
-    own = x.float() - x.mean(0, dtype=torch.float64).float()
-    return own.double() @ top_directions(own, k, tolerance=1e-3)[1]
+    own = Rows(x, torch.zeros(len(x), dtype=torch.int64) if groups is None else groups)
+    return own.times(top_directions(own, k, tolerance=1e-3, steps=_STEPS)[1], exactly=True)
 
 
 def whitened(z: Tensor, kept: Tensor) -> Tensor:

@@ -74,10 +74,10 @@ class RobustZ(Filter):
 
     def _pooled(self, x: Tensor, classes: list[tuple[int, Tensor]], ids: Tensor) -> Tensor:
         """(n, k) float64: all samples less the mean of their class, whitened by the covariance that they share."""
-        centred = torch.empty(x.shape)
-        for _, where in classes:
-            centred[where] = x[where].float() - x[where].mean(0, dtype=torch.float64).float()
-        z = projected(centred, min(self.k, len(x) // 3))
+        groups = torch.empty(len(x), dtype=torch.int64)
+        for group, (_, where) in enumerate(classes):
+            groups[where] = group
+        z = projected(x, min(self.k, len(x) // 3), groups)
         white = whitened(z, torch.ones(len(z), dtype=torch.bool))
         for _ in range(3):
             white = whitened(z, ~top(white.square().sum(1), round(_TRIMMED * len(z)), ids))

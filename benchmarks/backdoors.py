@@ -1,7 +1,7 @@
 """Filters of poisoned training images on synthetic representations, beside ART's.
 
-    python benchmarks/filters.py                             50,000 representations of dimension 4,096, two threads
-    python benchmarks/filters.py --n 2000 --d 256 --output /tmp/try.json       does it run?
+    python benchmarks/backdoors.py                             50,000 representations of dimension 4,096, two threads
+    python benchmarks/backdoors.py --n 2000 --d 256 --output /tmp/try.json       does it run?
 
 Ten classes alike; each is Gaussian with a falling spectrum, and 5 % of one class are shifted. All contenders get the
 same array. robustlab's filters are called as they are; ART's by the functions in which its defences compute:
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", default=[*OURS, *PEERS], choices=[*OURS, *PEERS])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "filters.json")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "backdoors.json")
     parser.add_argument("--one", choices=[*OURS, *PEERS], help=argparse.SUPPRESS)
     args = parser.parse_args()
     settings = {key: getattr(args, key) for key in ("n", "d", "seed", "threads")}
