@@ -60,15 +60,13 @@ class Rows:
         return torch.cat([part.double() for part, _ in self.parts()])
 
 
-def top_directions(
-    x: Tensor | Rows, k: int = 1, tolerance: float = 1e-5, steps: int = _STEPS
-) -> tuple[Tensor, Tensor]:
+def top_directions(x: Tensor | Rows, k: int = 1, tolerance: float = 1e-5, steps: int = _STEPS) -> tuple[Tensor, Tensor]:
     """The k largest singular values (k,) and right singular vectors (d, k) of x (n, d), in float64.
 
     Small matrices exactly, by the smaller Gram matrix in float64. Large ones by block Krylov iteration (Musco and Musco
     2015, arXiv:1504.05477) from keyed draws in feature space, so that the order of the samples does not matter. It ends
-    when the residual |x'x v - s^2 v| of all k is below `tolerance` s_1^2, or after `steps`. Memory beside x:
-    n (k + 8) numbers, and 4 d for each of at most `steps` (k + 8) columns. The sign of a vector is that of its largest entry.
+    when the residual |x'x v - s^2 v| of all k is below `tolerance` s_1^2, or after `steps`. Memory beside x: n (k + 8)
+    numbers, and 4 d for each of at most `steps` (k + 8) columns. The sign of a vector is that of its largest entry.
 
     >>> s, v = top_directions(torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
     >>> s.tolist(), v[:, 0].tolist()
