@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robustlab.defenses.filters.base import Filter as Filter
     from robustlab.defenses.filters.base import Scores as Scores
     from robustlab.defenses.filters.base import Seen as Seen
+    from robustlab.defenses.filters.beatrix import Beatrix as Beatrix
     from robustlab.defenses.filters.controls import Perfect as Perfect
     from robustlab.defenses.filters.controls import Random as Random
     from robustlab.defenses.filters.measure import measure_filter as measure_filter
@@ -26,6 +27,7 @@ FILTERS: dict[str, str] = {
     "spectre": "robustlab.defenses.filters.spectre:Spectre",
     "robust-z": "robustlab.defenses.filters.robust_z:RobustZ",
     "activation-clustering": "robustlab.defenses.filters.activation_clustering:ActivationClustering",
+    "beatrix": "robustlab.defenses.filters.beatrix:Beatrix",
     "strip": "robustlab.defenses.filters.strip:Strip",
     "abl": "robustlab.defenses.filters.abl:ABL",
     "random": "robustlab.defenses.filters.controls:Random",

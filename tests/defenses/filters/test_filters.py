@@ -10,6 +10,7 @@ from robustlab.base.errors import UserError
 from robustlab.defenses.filters import (
     ABL,
     ActivationClustering,
+    Beatrix,
     Filter,
     Perfect,
     Random,
@@ -83,7 +84,9 @@ def test_without_poisons_robust_z_removes_little_and_clusters_of_half_remove_alw
 
 
 @pytest.mark.parametrize(
-    "found", [Spectre(), RobustZ(), RobustZ(covariance="class"), ActivationClustering(), Random(), Perfect()], ids=repr
+    "found",
+    [Spectre(), RobustZ(), RobustZ(covariance="class"), ActivationClustering(), Beatrix(), Random(), Perfect()],
+    ids=repr,
 )
 def test_the_order_of_samples_does_not_matter(found: Filter) -> None:
     seen, poisoned = hidden()
