@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -68,7 +68,8 @@ def table(
     words
         One or several run folders of the same samples, labels and threat, then the table:
         verdict, differences, attacks, curve, confusion, factors or transfer. Of stickers and patches, of runs that need
-        not be alike: success, grid, paper-cells, drive-by, by-size, by-place or heat.
+        not be alike: success, grid, paper-cells, drive-by, by-size, by-place or heat. Of backdoors, likewise: defenses,
+        by-layer or by-seed.
     format
         markdown or latex (rounded, with intervals) or csv (fractions as computed, with the ends of their intervals and
         n; default: what --output ends in, or markdown).
@@ -78,14 +79,20 @@ def table(
         Replace a file that is there.
     """
     from robustlab.base.files import check_output, write_output
+    from robustlab.reporting.backdoor_tables import BACKDOOR_TABLES, backdoor_table
     from robustlab.reporting.fitted_tables import SECTIONS, fitted_table
     from robustlab.reporting.tables import TABLES, written
 
-    folders, name = _runs_and_name(words, [*TABLES, *SECTIONS], "table", "table")
+    folders, name = _runs_and_name(words, [*TABLES, *SECTIONS, *BACKDOOR_TABLES], "table", "table")
     kind = _format(format, output, {"md": "markdown", "tex": "latex", "csv": "csv"}, "markdown")
     if output is not None:
         check_output(output, replace=overwrite)
-    text = fitted_table(_fitted(folders, name), name, kind) if name in SECTIONS else written(_one(folders), name, kind)
+    if name in SECTIONS:
+        text = fitted_table(_fitted(folders, name), name, kind)
+    elif name in BACKDOOR_TABLES:
+        text = backdoor_table(_backdoors(folders, name), name, kind)
+    else:
+        text = written(_one(folders), name, kind)
     if output is None:
         print(text, end="")
     else:
@@ -137,10 +144,23 @@ def _one(folders: Sequence[str]) -> PageRun:
 
 def _fitted(folders: Sequence[str], name: str) -> list[PageRun]:
     """The runs, all of them of stickers or patches."""
-    from robustlab.reporting.comparison import read_runs
     from robustlab.reporting.fitted_tables import is_fitted
 
+    return _all_of(folders, name, is_fitted, "a sticker or a patch")
+
+
+def _backdoors(folders: Sequence[str], name: str) -> list[PageRun]:
+    """The runs, all of them of backdoors."""
+    from robustlab.reporting.backdoor_tables import is_backdoor
+
+    return _all_of(folders, name, is_backdoor, "a backdoor")
+
+
+def _all_of(folders: Sequence[str], name: str, fits: Callable[[PageRun], bool], what: str) -> list[PageRun]:
+    """The runs, to all of which `fits` says yes."""
+    from robustlab.reporting.comparison import read_runs
+
     runs = read_runs(folders)
-    if other := next((run for run in runs if not is_fitted(run)), None):
-        raise UserError(f"{other.name} is no run of a sticker or a patch: there is no {name} in it.")
+    if other := next((run for run in runs if not fits(run)), None):
+        raise UserError(f"{other.name} is no run of {what}: there is no {name} in it.")
     return runs

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
 from typing import Any, TypedDict
 
+from robustlab.base.words import counted, duration, interval, visible
+
 Json = dict[str, Any]
 KINDS = ("undefended", "control", "filter", "repair")  # of rows, in the order in which they are shown
 PUBLISHED = "spectral"  # the row of the filter as it was published
 RANDOM, PERFECT, AS_FEW = "random, as many as ", "perfect", "perfect, as few as "
+WORDS = ("clean", "attack success", "right", "AUROC", "TPR", "FPR", "removed", "left", "time")
 NEAR = 0.02  # a difference that counts as none
 NO_BETTER = 0.1  # a filter must lower the attack success by more than this below the random filter's
 
@@ -201,6 +204,48 @@ def by_layer(info: Mapping[str, Any]) -> tuple[list[str], list[Json]]:
         auroc = {name: spread(row.get("auroc") for row in own if str(row.get("filter")) == name) for name in filters}
         found.append({"layer": layer, "d": next((row.get("d") for row in own), None), "auroc": auroc})
     return filters, found
+
+
+def in_words(info: Mapping[str, Any]) -> list[str]:
+    """The table that the command prints, line by line: means over the seeds, least and most behind two of them.
+
+    >>> share = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 10}
+    >>> rows = [{"seed": 0, "row": "undefended", "kind": "undefended", "clean": share, "asr": share, "seconds": 3.0}]
+    >>> print("\\n".join(line[:40].rstrip() for line in in_words({"sections": [{"name": "results", "rows": rows}]})))
+                clean           attack success
+    undefended  90.0 (90.0–90.0)  90.0 (90.0
+    """
+    rows = summary(info)
+    if not rows:
+        return []
+    table = [["", *WORDS], *([visible(row["row"]), *_cells(row)] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if at else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in table
+    ]
+    seeds = counted(max(row["seeds"] for row in rows), "seed")
+    return [*(line.rstrip() for line in lines), f"Means of {seeds} in %; in brackets the least and the most of them."]
+
+
+def _cells(row: Row) -> Iterator[str]:
+    for key in ("clean", "asr"):
+        found: Spread | None = row[key]  # type: ignore[literal-required]
+        yield f"{100 * found['value']:.1f} ({interval(found)})" if found else "–"
+    yield _written(row["right"], ".1f", 100)
+    yield _written(row["auroc"], ".3f")
+    yield _written(row["tpr"], ".1f", 100)
+    yield _written(row["fpr"], ".1f", 100)
+    for count in (row["removed"], row["left"]):
+        yield "–" if count is None else f"{count:,.0f}"
+    yield duration(row["seconds"])
+
+
+def _written(found: Spread | None, form: str, times: int = 1) -> str:
+    return format(times * found["value"], form) if found else "–"
 
 
 def _names(results: Iterable[Json]) -> Iterator[tuple[str, str]]:
