@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from robustlab.base.errors import UserError
-from robustlab.base.words import duration
+from robustlab.base.words import counted, duration
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.table_formats import Column, Table
 from robustlab.reporting.tables import FORMATS, INTERVALS
@@ -42,13 +42,12 @@ def backdoor_table(runs: Sequence[PageRun], name: str, format: str) -> str:
 
 
 def what_was_done(info: Json) -> str:
-    """Trigger, rate, target, architecture and seed in one phrase."""
+    """Trigger, rate, target, architecture and how many seeds in one phrase."""
     config = info["config"]
     target = "all to all" if config.get("target") is None else f"target {config['target']}"
     rate = f"{100 * config['rate']:.3g} % of the {'data' if config['of'] == 'data' else 'target class'}"
-    return (
-        f"trigger {config['trigger']['name']}, {rate}, {target}, {config.get('architecture', '?')}, seed {info['seed']}"
-    )
+    seeds = counted(len({row["seed"] for row in rows_of(info, "models")}), "seed")
+    return f"trigger {config['trigger']['name']}, {rate}, {target}, {config.get('architecture', '?')}, {seeds}"
 
 
 def _defenses(info: Json) -> list[Json]:

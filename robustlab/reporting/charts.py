@@ -20,14 +20,25 @@ CROSS = 2.5
 
 
 def histogram(
-    title: str, low: float, high: float, clean: Sequence[int], poison: Sequence[int], threshold: float | None
+    title: str,
+    low: float,
+    high: float,
+    clean: Sequence[int],
+    poison: Sequence[int],
+    threshold: float | None,
+    *,
+    logarithmic: bool = False,
 ) -> Markup:
     """Scores from low to high: clean images up, poisoned ones down, each with its own scale; the threshold dashed.
 
-    clean, poison: a count for each bin, equally many.
+    clean, poison: a count for each bin, equally many. logarithmic: low, high and threshold are decimal logarithms.
     """
     middle, foot = TOP + HALF, TOP + 2 * HALF
     slot = (WIDTH - LEFT - RIGHT) / max(len(clean), 1)
+
+    def told(value: float) -> str:
+        return f"{10**value:.3g}" if logarithmic else _written(value)
+
     parts = [_open(f"Scores of {title}", foot + 34), f'<text class="title" x="0" y="10">{escape(title)}</text>']
     for counts, what, sign in ((clean, "clean", -1), (poison, "poison", 1)):
         most = max([*counts, 1])
@@ -42,18 +53,18 @@ def histogram(
             f'<path class="grid" d="M{LEFT} {end:.1f}H{WIDTH - RIGHT}"/>'
         )
         if bars:
-            told = f"{'clean' if what == 'clean' else 'poisoned'}: {sum(counts):,} images"
+            shown = f"{'clean' if what == 'clean' else 'poisoned'}: {sum(counts):,} images"
             parts.append(f'<g class="{_shade(what)}"><path class="bars {what}" d="{bars}">')
-            parts.append(f"<title>{escape(told)}</title></path></g>")
+            parts.append(f"<title>{escape(shown)}</title></path></g>")
     parts.append(f'<path class="axis" d="M{LEFT} {middle}H{WIDTH - RIGHT}"/>')
     for x, value, anchor in ((LEFT, low, "start"), (WIDTH - RIGHT, high, "end")):
-        parts.append(f'<text x="{x}" y="{foot + 16}" text-anchor="{anchor}">{_written(value)}</text>')
+        parts.append(f'<text x="{x}" y="{foot + 16}" text-anchor="{anchor}">{told(value)}</text>')
     if threshold is not None and high > low and low <= threshold <= high:
         at = LEFT + (WIDTH - LEFT - RIGHT) * (threshold - low) / (high - low)
         anchor = "end" if at > (LEFT + WIDTH - RIGHT) / 2 else "start"
         parts.append(
             f'<path class="threshold" d="M{at:.1f} {TOP - 6}V{foot + 3}"/>'
-            f'<text x="{at:.1f}" y="{foot + 30}" text-anchor="{anchor}">threshold {_written(threshold)}</text>'
+            f'<text x="{at:.1f}" y="{foot + 30}" text-anchor="{anchor}">threshold {told(threshold)}</text>'
         )
     return _closed(parts)
 

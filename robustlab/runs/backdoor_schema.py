@@ -18,7 +18,7 @@ Counts = Annotated[list[Count], Meta(min_length=1, max_length=1000)]
 
 
 class Named(Struct):
-    """A trigger, filter or repair of the configuration."""
+    """A trigger or filter of the configuration."""
 
     name: Name
     method: Text = ""
@@ -28,11 +28,11 @@ class Config(Struct):
     trigger: Named
     rate: Fraction
     of: Literal["data", "target"]
-    target: Text | None = None
-    source: Text | None = None
+    target: Text | Whole | None = None  # a number where the classes have no names
+    source: Text | Whole | None = None
     architecture: Text = "?"
     filters: Annotated[list[Named], Meta(max_length=1000)] = []
-    repairs: Annotated[list[Named], Meta(max_length=1000)] = []
+    repairs: Annotated[list[Name], Meta(max_length=1000)] = []
 
 
 class Undefended(Struct):
@@ -53,6 +53,7 @@ class Filtered(Struct):
     removed: Count | None = None
     left: Count | None = None
     clean_removed: Count | None = None
+    seconds: Size | None = None
 
 
 class Scored(Struct):
@@ -62,6 +63,7 @@ class Scored(Struct):
     clean: Counts
     poison: Counts
     threshold: Real | None = None
+    scale: Literal["linear", "log10"] = "linear"
 
 
 class Values(Struct):
@@ -96,7 +98,22 @@ class Result(Struct):
     seconds: Size | None = None
 
 
+class Shown(Struct):
+    """One of the pictures of the trigger."""
+
+    role: Text = ""
+    pixels: Fraction | None = None
+
+
+class Heat(Struct):
+    images: Text = ""
+    heat: Share | None = None
+    area: Share | None = None
+
+
 ROWS: dict[str, Any] = {
+    "trigger": list[Shown],
+    "heat": list[Heat],
     "models": list[Undefended],
     "filters": list[Filtered],
     "scores": list[Scored],

@@ -30,10 +30,11 @@ class Spread(TypedDict):
 
 
 class Row(TypedDict):
-    """One name of the section `results` over all its seeds; None: not measured for such a row.
+    """One name over all its seeds; None: not measured for such a row.
 
     knew: what the defender had to know. asr: attack success. right: triggered images read as their true class.
-    removed, left, clean_removed: training images, poisons and clean ones (means).
+    removed, left, clean_removed: training images, poisons and clean ones (means). seconds: of the filter and of the
+    training after it (mean).
     """
 
     row: str
@@ -100,7 +101,8 @@ def summary(info: Mapping[str, Any]) -> list[Row]:
     """A row for each name of the section `results`: undefended, controls, filters, repairs; [] where there is none.
 
     Each number is the mean over the seeds; a `Spread` has the least and the most of them beside it, which is no
-    confidence interval. How many images a control removed follows from how many were left to train on.
+    confidence interval. How many images a control removed follows from how many were left to train on. A filter after
+    which nothing was trained has a row too.
 
     >>> share = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 10}
     >>> result = {"row": "undefended", "kind": "undefended", "clean": share, "asr": share}
@@ -112,7 +114,7 @@ def summary(info: Mapping[str, Any]) -> list[Row]:
     poisons = [number(row.get("poisons")) for row in rows_of(info, "models")]
     whole = {row.get("seed"): number(row.get("trained")) for row in results if row.get("kind") == "undefended"}
     found = []
-    for name, kind in _names(results):
+    for name, kind in _names(results, filters):
         own = [row for row in results if row.get("row") == name]
         scored = [row for row in filters if row.get("filter") == name] if kind == "filter" else []
         removed = [row.get("removed") for row in scored]
@@ -135,8 +137,8 @@ def summary(info: Mapping[str, Any]) -> list[Row]:
                 removed=_mean(removed),
                 left=_mean(left),
                 clean_removed=_mean(row.get("clean_removed") for row in scored),
-                seconds=_mean(row.get("seconds") for row in own),
-                seeds=len({row.get("seed") for row in own}),
+                seconds=_seconds(own, scored),
+                seeds=len({row.get("seed") for row in own or scored}),
             )
         )
     return found
@@ -149,21 +151,25 @@ def best(rows: Iterable[Row]) -> Row | None:
 
 
 def control(rows: Iterable[Row], beginning: str, name: str) -> Row | None:
-    """The control that is as large as the filter `name`, or the only one that begins so.
+    """The control of the size of the filter `name`; where it has none, the one that removed nearly as many images.
 
     >>> control([], RANDOM, "spectral") is None
     True
     """
+    rows = list(rows)
     found = [row for row in rows if row["kind"] == "control" and row["row"].startswith(beginning)]
-    own = next((row for row in found if row["row"] == beginning + name), None)
-    return own or (found[0] if len(found) == 1 else None)
+    size = next((row["removed"] or 0.0 for row in rows if (row["row"], row["kind"]) == (name, "filter")), 0.0)
+
+    def distance(row: Row) -> tuple[bool, float]:
+        return row["row"] != beginning + name, abs((row["removed"] or 0.0) - size)
+
+    return min(found, key=distance, default=None)
 
 
 def within(info: Mapping[str, Any], filter: str) -> Within:
     """How far a filter is from the perfect one, in means over the seeds; within `NEAR` counts as the same.
 
-    Attack success beside "perfect"; clean accuracy beside "perfect, as few as X", where X is the filter, or the only
-    one that was made.
+    Attack success beside "perfect"; clean accuracy beside "perfect, as few as X", see `control`.
 
     >>> within({}, "spectral")
     {'asr': None, 'clean': None, 'beside': None}
@@ -233,7 +239,7 @@ def in_words(info: Mapping[str, Any]) -> list[str]:
 
 def _cells(row: Row) -> Iterator[str]:
     for key in ("clean", "asr"):
-        found: Spread | None = row[key]  # type: ignore[literal-required]
+        found: Spread | None = row[key]
         yield f"{100 * found['value']:.1f} ({interval(found)})" if found else "–"
     yield _written(row["right"], ".1f", 100)
     yield _written(row["auroc"], ".3f")
@@ -248,10 +254,17 @@ def _written(found: Spread | None, form: str, times: int = 1) -> str:
     return format(times * found["value"], form) if found else "–"
 
 
-def _names(results: Iterable[Json]) -> Iterator[tuple[str, str]]:
+def _names(results: Iterable[Json], filters: Iterable[Json]) -> list[tuple[str, str]]:
     """Every row's name and kind, sorted by kind and then as they came."""
     named = dict.fromkeys((str(row.get("row")), str(row.get("kind"))) for row in results)
-    yield from sorted(named, key=lambda each: KINDS.index(each[1]) if each[1] in KINDS else len(KINDS))
+    named |= dict.fromkeys((str(row.get("filter")), "filter") for row in filters)
+    return sorted(named, key=lambda each: KINDS.index(each[1]) if each[1] in KINDS else len(KINDS))
+
+
+def _seconds(results: Iterable[Json], scored: Iterable[Json]) -> float | None:
+    parts = [_mean(row.get("seconds") for row in rows) for rows in (results, scored)]
+    known = [part for part in parts if part is not None]
+    return sum(known) if known else None
 
 
 def _mean(values: Iterable[Any]) -> float | None:

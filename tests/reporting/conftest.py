@@ -260,7 +260,7 @@ def _write_backdoor(folder: Path, *, target: str | None = "Shirt", seeds: int = 
         "architecture": "cnn",
         "recipe": "cnn",
         "filters": [{"name": name, "method": name, "parameters": {}} for name in FILTERS],
-        "repairs": [{"name": "fine-pruning", "method": "fine-pruning", "parameters": {}}],
+        "repairs": ["fine-pruning"],
         "layers": list(LAYERS),
         "seed": 0,
         "seeds": seeds,
@@ -291,18 +291,27 @@ def _write_backdoor(folder: Path, *, target: str | None = "Shirt", seeds: int = 
 def _sections(target: str | None, seeds: range) -> list[Json]:
     images = [f"images/top-{name}.png" for name in FILTERS]
     found = [
-        {"name": "trigger", "rows": [{"role": "poison"}], "images": ["images/trigger.png"], "note": "What it is."},
+        {"name": "trigger", "rows": [{"role": "test"}], "images": ["images/trigger.png"], "note": "What it is."},
         {"name": "models", "rows": [_model(seed, target) for seed in seeds], "note": "Of the models."},
         {"name": "filters", "rows": [_filter(s, f) for s in seeds for f in FILTERS], "images": images, "note": ""},
         {"name": "spectrum", "rows": [_values(name, name == target) for name in ("Shirt", "Coat", "Bag")]},
         {"name": "by layer", "rows": [row for seed in seeds for row in _by_layer(seed)]},
         {"name": "results", "rows": [row for seed in seeds for row in _results(seed)]},
-        {"name": "heat", "rows": [], "images": ["images/heat.png"], "note": "The heat lies on the trigger."},
+        {
+            "name": "heat",
+            "rows": [_heat("with the trigger", 90)],
+            "images": ["images/heat.png"],
+            "note": "The heat lies on the trigger.",
+        },
     ]
     if target is not None:
         found += [{"name": "scores", "rows": [_scores(name) for name in FILTERS]}]
         found += [{"name": "projection", "rows": [_projection(target)]}]
     return [{"columns": [], **section} for section in found]
+
+
+def _heat(images: str, heat: int) -> Json:
+    return {"images": images, "heat": share(heat, 100), "area": share(2, 100)}
 
 
 def _model(seed: int, target: str | None) -> Json:

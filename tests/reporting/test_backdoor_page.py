@@ -73,7 +73,9 @@ def test_a_published_filter_that_works_is_not_blamed(write_backdoor: Write, tmp_
 def test_pictures_and_charts(folder: Path) -> None:
     page = shown(folder)
     assert page.count("<img") == 5 and page.count('class="panel"') == 5
-    assert all(f'alt="{alt}' in page for alt in ("Three rows: images", "The images with the highest scores of abl"))
+    assert all(
+        f'alt="{alt}' in page for alt in ("Three rows: test images", "The images with the highest scores of abl")
+    )
     assert page.count('class="threshold"') == 2 and "The heat lies on the trigger." in page
 
 

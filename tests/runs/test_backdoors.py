@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from robustlab.base.intervals import share
-from robustlab.runs.backdoors import best, by_layer, control, no_better, summary, within
+from robustlab.runs.backdoors import RANDOM, best, by_layer, control, in_words, no_better, summary, within
 
 Json = dict[str, Any]
 
@@ -56,9 +56,33 @@ def test_the_best_filter_beside_its_own_controls() -> None:
     far = within(info(rows), "b")
     assert far["asr"] == pytest.approx(0.08) and far["clean"] == pytest.approx(-0.03)
     assert far["beside"] == "perfect, as few as b"
-    assert within(info(rows), "c")["clean"] is None  # two such controls, and neither is its own
+    assert within(info(rows), "c")["beside"] == "perfect, as few as a"  # neither is its own, and as large as the other
     alone = control(found, "random, as many as ", "b")
     assert alone and alone["row"] == "random, as many as a"
+
+
+def test_of_controls_that_are_not_its_own_the_nearest_in_size() -> None:
+    rows = [
+        result(0, f"random, as many as {name}", "control", 9, trained=left) for name, left in (("a", 95), ("b", 80))
+    ]
+    rows += [result(0, "undefended", "undefended", 9), result(0, "c", "filter", 9)]
+    for removed, nearest in ((18, "b"), (7, "a")):
+        found = control(summary(info(rows, [{"seed": 0, "filter": "c", "removed": removed}])), RANDOM, "c")
+        assert found and found["row"] == f"random, as many as {nearest}"
+
+
+def test_filters_after_which_nothing_was_trained() -> None:
+    filters = [{"seed": 0, "filter": "a", "auroc": 0.75, "seconds": 2.0}]
+    first, row = summary(info([result(0, "undefended", "undefended", 99)], filters))
+    assert (row["row"], row["kind"], row["asr"], row["seconds"], row["seeds"]) == ("a", "filter", None, 2.0, 1)
+    assert best([first, row]) is None and in_words(info([], filters))[1].split()[:5] == ["a", "–", "–", "–", "0.750"]
+
+
+def test_the_printed_table_is_aligned_and_shows_what_is_hidden() -> None:
+    rows = [result(0, "undefended", "undefended", 100), result(0, "b\u202e", "filter", 7)]
+    lines = in_words(info(rows, [{"seed": 0, "filter": "b\u202e", "auroc": 0.5, "removed": 1500, "left": 3}]))
+    assert len({len(line) for line in lines[:-1]}) == 1 and "\u202e" not in lines[2]
+    assert lines[2].split()[1:4] == ["90.0", "(90.0–90.0)", "7.0"] and "0.500" in lines[2] and "1,500" in lines[2]
 
 
 @pytest.mark.parametrize(("asr", "said"), [(95, True), (85, True), (84, False), (None, None)])

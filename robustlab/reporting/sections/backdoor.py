@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from robustlab.base.files import slug
 from robustlab.base.words import counted, interval, percent
 from robustlab.reporting.charts import histogram, projection, spectrum
 from robustlab.reporting.fitted import pictures_of, sections_of
@@ -96,6 +97,10 @@ def _undefended(info: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
 
 def _best(info: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
     if not (first := best(rows)):
+        if scored := [row for row in rows if row["auroc"]]:
+            top = max(scored, key=lambda row: row["auroc"]["value"] if row["auroc"] else 0.0)
+            area = f"{top['auroc']['value']:.3f}" if top["auroc"] else ""
+            yield f"By AUROC the best filter is {top['row']} ({area}); no model was trained again after the filters."
         return
     name = first["row"]
     perfect, chance = next((row for row in rows if row["row"] == PERFECT), None), control(rows, RANDOM, name)
@@ -164,9 +169,13 @@ def _shown(run: PageRun) -> Json:
         "clean_n": _n(results, "clean"),
         "trigger_n": _n(results, "asr"),
         "seeds": len({row["seed"] for row in results}),
-        "triggers": pictures_of(run, found.get("trigger", {})),
+        "triggers": _triggers(run, found.get("trigger", {})),
         "histograms": [
-            histogram(row["filter"], row["low"], row["high"], row["clean"], row["poison"], row["threshold"])
+            histogram(
+                f"{row['filter']}, logarithmic" if row.get("scale") == "log10" else row["filter"],
+                *(row[key] for key in ("low", "high", "clean", "poison", "threshold")),
+                logarithmic=row.get("scale") == "log10",
+            )
             for row in rows_of(info, "scores")
         ],
         "spectrum": _spectrum(rows_of(info, "spectrum")),
@@ -178,8 +187,18 @@ def _shown(run: PageRun) -> Json:
         "filters": layers[0],
         "layers": layers[1],
         "heat": pictures_of(run, found.get("heat", {})),
+        "heats": [row for row in rows_of(info, "heat") if row.get("heat") and row.get("area")],
         "notes": {name: section.get("note") or "" for name, section in found.items()},
     }
+
+
+def _triggers(run: PageRun, section: Json) -> list[tuple[str, str]]:
+    """Each picture of the trigger, and of which images it is."""
+    files, rows = section.get("images", []), section.get("rows", [])
+    named = (
+        [f"{row.get('role') or 'some'} images" for row in rows] if len(rows) == len(files) else ["images"] * len(files)
+    )
+    return [(picture, what) for file, what in zip(files, named, strict=True) if (picture := run.picture(file))]
 
 
 def _spectrum(rows: Sequence[Json]) -> Markup:
@@ -190,4 +209,4 @@ def _spectrum(rows: Sequence[Json]) -> Markup:
 
 def _of_file(file: str, filters: Sequence[str]) -> str:
     """The filter whose highest scores a picture shows, by the file's name."""
-    return next((name for name in filters if file == f"images/top-{name}.png"), file.rpartition("/")[2])
+    return next((name for name in filters if file == f"images/top-{slug(name)}.png"), file.rpartition("/")[2])
