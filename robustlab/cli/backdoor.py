@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -22,6 +21,7 @@ from robustlab.defenses.filters import FILTERS
 from robustlab.models import ARCHITECTURES
 
 DEFAULT_FILTERS = ("spectral", "robust-z")
+KNOWN = ", ".join(name for name in FILTERS if name not in CONTROLS)
 
 
 @Parameter(name="*", group=Group("Backdoor", sort_key=1))
@@ -61,7 +61,7 @@ class DefenseFlags:
         Words | None,
         Parameter(
             help="name:key=value,..., or a card in defenses/; may be given several times (default:"
-            f" {', '.join(DEFAULT_FILTERS)}): {', '.join(name for name in FILTERS if name not in CONTROLS)}. A filter"
+            f" {', '.join(DEFAULT_FILTERS)}): {KNOWN}. A filter"
             " that wants the share of poisons is told the true one, and the table says so."
         ),
     ] = None
@@ -142,7 +142,7 @@ def backdoor(
     from robustlab.data import load_data
     from robustlab.evaluation.processes import World
     from robustlab.reporting import report
-    from robustlab.runs.backdoors import summary
+    from robustlab.runs.backdoors import in_words, summary
     from robustlab.training.recipe import read_recipe
 
     how = read_recipe(recipe)
@@ -176,20 +176,6 @@ def backdoor(
     page = report([run.folder], run.folder / "report.html")
     if json:
         print_json({"run": str(run.folder), "summary": summary(run.info)})
-    lines = [*_table(summary(run.info)), f"Page: {page}"]
+    lines = [*in_words(run.info), f"Page: {page}"]
     print(*map(visible, lines), sep="\n", file=sys.stderr if json else sys.stdout)
     return 0
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The summary in columns: means over the seeds."""
-    keys = ("clean", "asr", "right", "auroc", "tpr", "fpr", "removed", "left", "seconds")
-    lines = [f"{'defense':32} {' '.join(f'{key:>8}' for key in keys)}"]
-    for row in rows:
-        numbers = [row[key]["value"] if isinstance(row[key], dict) else row[key] for key in keys]
-        shown = (
-            "-" if value is None else f"{value:.3f}" if key in keys[:6] else f"{value:.0f}"
-            for key, value in zip(keys, numbers, strict=True)
-        )
-        lines.append(f"{row['row']:32} {' '.join(f'{each:>8}' for each in shown)}")
-    return lines
