@@ -151,7 +151,7 @@ def _content(card: str | None, attacks: Sequence[str]) -> tuple[SuiteCard, str, 
     if attacks:
         content, name, where = SuiteCard(attack=[parse_attack(text) for text in attacks]), "attacks", "--attack"
     else:
-        path = find_card("attacks", card or DEFAULT_CARD)
+        path = find_card("attacks", card or DEFAULT_CARD, "attack")
         content, name, where = read_card(path, SuiteCard), path.stem, str(path.name)
     if not content.attack:
         raise UserError(f"{where} names no attack; it needs at least one [[attack]] table with a method.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,16 @@ from robustlab.base.errors import UserError, did_you_mean
 from robustlab.base.reading import read_bounded
 
 CARD_BYTES = 4 << 20  # of a card; the names of 20,000 classes take a tenth of that
+
+# what takes a card with this table
+COMMANDS = {
+    "attack": "robustlab attack --suite",
+    "sticker": "robustlab attack --suite",
+    "patch": "robustlab attack --suite",
+    "backdoor": "robustlab backdoor --card",
+    "recipe": "robustlab train --recipe",
+    "filter": "robustlab backdoor --filter",
+}
 
 T = TypeVar("T")
 
@@ -26,28 +37,42 @@ def card_folder(kind: str) -> Path:
     return shipped if shipped.is_dir() else _PACKAGE.parent / kind
 
 
-def card_names(kind: str) -> list[str]:
-    """The names of all cards of a kind, sorted."""
-    return sorted(path.stem for path in card_folder(kind).glob("*.toml"))
+def card_names(kind: str, *tables: str) -> list[str]:
+    """The names of the cards of a kind, sorted. tables: only those that have one of these tables (see `COMMANDS`).
+
+    >>> card_names("defenses", "recipe")
+    ['n-fgsm', 'plain']
+    """
+    paths = card_folder(kind).glob("*.toml")
+    return sorted(path.stem for path in paths if not tables or not read_toml(path).keys().isdisjoint(tables))
 
 
-def find_card(kind: str, name: str) -> Path:
-    """The file of a card, found by name (`linf-standard`) or by path (`my/suite.toml`)."""
+def find_card(kind: str, name: str, *tables: str) -> Path:
+    """The file of a card, found by name (`linf-standard`) or by path (`my/suite.toml`).
+
+    tables: what the caller takes; a card for another command is a `UserError` that names it.
+    """
     if name.endswith(".toml") or "/" in name or "\\" in name:
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"There is no card {name!r}. Give the path of a .toml file, or one of: {_known(kind)}.")
-        return path
-    if name not in card_names(kind):
+            known = _known(kind, tables)
+            raise UserError(f"There is no card {name!r}. Give the path of a .toml file, or one of: {known}.")
+    elif name not in card_names(kind):
         raise UserError(
-            f"There is no card {name!r} in {kind}.{did_you_mean(name, card_names(kind))} Known: {_known(kind)};"
-            " a path that ends in .toml works too."
+            f"There is no card {name!r} in {kind}.{did_you_mean(name, card_names(kind, *tables))}"
+            f" Known: {_known(kind, tables)}; a path that ends in .toml works too."
         )
-    return card_folder(kind) / f"{name}.toml"
+    else:
+        path = card_folder(kind) / f"{name}.toml"
+    if tables and (content := read_toml(path).keys()).isdisjoint(tables):
+        for table, command in COMMANDS.items():
+            if table in content:
+                raise UserError(f"The card {name!r} is for another command: {command} {name}.")
+    return path
 
 
-def _known(kind: str) -> str:
-    return ", ".join(card_names(kind)) or "none"
+def _known(kind: str, tables: Sequence[str]) -> str:
+    return ", ".join(card_names(kind, *tables)) or "none"
 
 
 def read_toml(path: Path) -> dict[str, Any]:

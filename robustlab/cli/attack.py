@@ -16,7 +16,7 @@ from robustlab.base.cards import card_names
 from robustlab.base.errors import UserError
 from robustlab.base.words import visible
 from robustlab.cli.app import DIGITS, app, command_line
-from robustlab.cli.fitted import fitted_card, show
+from robustlab.cli.fitted import SUITES, fitted_card, show
 from robustlab.cli.flags import (
     DATA_HELP,
     DATA_PANEL,
@@ -52,7 +52,9 @@ class AttackFlags:
 
     suite: Annotated[
         str | None,
-        Parameter(help=f"A card, by name or path: {', '.join(card_names('attacks'))} (default: {DEFAULT_CARD})."),
+        Parameter(
+            help=f"A card, by name or path: {', '.join(card_names('attacks', *SUITES))} (default: {DEFAULT_CARD})."
+        ),
     ] = None
 
     attack: Annotated[

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ANY = "any"
 KINDS = ("sticker", "patch")
+SUITES = ("attack", *KINDS)  # the tables of the cards that --suite takes
 
 
 class Found(NamedTuple):
@@ -29,7 +30,7 @@ def fitted_card(suite: str | None) -> tuple[str, dict[str, Any]] | None:
     """The kind of a card of a fitted attack, and its table; None for a card of another kind."""
     if suite is None:
         return None
-    card = read_toml(find_card("attacks", suite))
+    card = read_toml(find_card("attacks", suite, *SUITES))
     return next(((kind, dict(card[kind])) for kind in KINDS if isinstance(card.get(kind), dict)), None)
 
 

@@ -36,8 +36,8 @@ def train(
     recipe: Annotated[
         str | None,
         Parameter(
-            help=f"A card, by name or path: {', '.join(card_names('defenses'))} (default: plain, or the zoo entry's"
-            " own)."
+            help=f"A card, by name or path: {', '.join(card_names('defenses', 'recipe'))} (default: plain,"
+            " or the zoo entry's own)."
         ),
     ] = None,
     set: Annotated[list[str] | None, SEVERAL] = None,

@@ -110,7 +110,7 @@ def read_recipe(name: str) -> Recipe:
     >>> read_recipe("n-fgsm").defense["method"]
     'n-fgsm'
     """
-    path = find_card("defenses", name)
+    path = find_card("defenses", name, "recipe")
     return convert(read_card(path, DefenseCard).recipe, Recipe, f"[recipe] in {path}")
 
 
@@ -205,7 +205,8 @@ def _unknown(key: str, own: list[str], method: str | None, of_defense: list[str]
     if key == "eps" and method:
         return f"eps is the budget of a defense, and {has}. Leave it out, or take another recipe."
     if key == "eps":
-        names = ", ".join(name for name in card_names("defenses") if "eps" in parameters(read_recipe(name).defense))
+        recipes = {name: read_recipe(name) for name in card_names("defenses", "recipe")}
+        names = ", ".join(name for name, one in recipes.items() if "eps" in parameters(one.defense))
         return f"eps is the budget of a defense, and the recipe has no defense. Take one that has: --recipe {names}."
     recipe = f"the recipe has {', '.join(own)}; {has if method else 'it has no defense'}"
     return f"Nothing in the recipe is called {key!r}.{did_you_mean(key, [*own, *of_defense])} Known: {recipe}."

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from robustlab.attacks import attack_class
 from robustlab.base.cards import card_names
-from robustlab.cli.fitted import fitted_card
 
-SUITES = [name for name in card_names("attacks") if fitted_card(name) is None]  # cards with attacks
+SUITES = card_names("attacks", "attack")
 
 
 def small_net(classes: int = 4, channels: int = 3, seed: int = 0) -> nn.Sequential:

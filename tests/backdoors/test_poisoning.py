@@ -108,6 +108,7 @@ def test_a_part_still_knows() -> None:
         ({"trigger": "sig", "rate": 0.5}, "50 images to draw them from"),
         ({"trigger": "wanet", "rate": 0.6}, "fewer covers"),
         ({"trigger": trigger_class("badnets")(size=9)}, "needs 10x10 pixels"),
+        ({"trigger": trigger_class("badnets")("pixel", at=(8, 0))}, "at its place needs 9x1 pixels"),
         ({"trigger": trigger_class("badnets")("x", colour=(1.0, 0.0, 0.0))}, "3 colour channels and the images have 1"),
     ],
 )

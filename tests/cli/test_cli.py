@@ -338,8 +338,8 @@ def test_a_module_in_a_file_is_a_model_too(place: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "names"),
     [
-        ("attack", [*ATTACKS, *card_names("attacks"), *DATA, *DEFAULT_MODELS]),
-        ("train", [*ARCHITECTURES, *card_names("defenses")]),
+        ("attack", [*ATTACKS, *card_names("attacks", "attack", "sticker", "patch"), *DATA, *DEFAULT_MODELS]),
+        ("train", [*ARCHITECTURES, *card_names("defenses", "recipe")]),
         ("data", [*DATA]),
         ("table", [*TABLES]),
         ("plot", [*FIGURES]),

@@ -26,11 +26,11 @@ class BadNets(Trigger):
 
     pattern: checkers (black and white, as many later papers take them), square (of one colour), or pixel, x (5 pixels),
     l (3 pixels), which are Tran et al.'s. size: side of checkers and square in pixels. margin: pixels between it and
-    the border. colour: one value for all channels, or one for each, in [0, 1]; checkers have none. UserError: a bad
-    parameter.
+    the border. at: row and column of its upper left pixel, in place of corner and margin. colour: one value for all
+    channels, or one for each, in [0, 1]; checkers have none. UserError: a bad parameter.
 
     Gu et al. take one bright pixel or a few on digits, and a yellow square, a bomb or a flower on traffic signs:
-    `pixel`, `x` and `square` are nearest. Tran et al. put theirs at any place; here it is a corner.
+    `pixel`, `x` and `square` are nearest.
 
     >>> BadNets("x").pixels()[0].shape
     torch.Size([3, 3])
@@ -41,6 +41,7 @@ class BadNets(Trigger):
     corner: str = "bottom-right"
     margin: int = 1
     colour: tuple[float, ...] = (1.0,)
+    at: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         check_choice("pattern", self.pattern, ("checkers", "square", *PATTERNS))
@@ -49,6 +50,8 @@ class BadNets(Trigger):
         check_whole("margin", self.margin, 0)
         if len(self.colour) not in (1, 3) or not all(0 <= c <= 1 for c in self.colour):
             raise UserError(f"colour is one number or three, each from 0 to 1; got {self.colour}.")
+        for place in self.at or ():
+            check_whole("at", place, 0)
 
     def pixels(self) -> tuple[Tensor, Tensor]:
         """Where the pattern is, (s, s) bool, and how bright, (s, s) as a factor of the colour."""
@@ -64,8 +67,10 @@ class BadNets(Trigger):
         return mask, mask.float()
 
     def check(self, data: Loaded) -> None:
-        s = len(self.pixels()[0]) + self.margin
-        check_fits("The trigger with its margin", (s, s), data.images)
+        s = len(self.pixels()[0])
+        top, left = self.at or (self.margin, self.margin)
+        where = "at its place" if self.at else "with its margin"
+        check_fits(f"The trigger {where}", (top + s, left + s), data.images)
         channels = data.images.shape[1]
         if len(self.colour) not in (1, channels):
             raise UserError(f"The trigger has {len(self.colour)} colour channels and the images have {channels}.")
@@ -79,6 +84,7 @@ class BadNets(Trigger):
         s, (height, width) = len(mask), images.shape[2:]
         top = self.margin if self.corner.startswith("top") else height - self.margin - s
         left = self.margin if self.corner.endswith("left") else width - self.margin - s
+        top, left = self.at or (top, left)
         colour = torch.ones(1) if self.pattern == "checkers" else torch.tensor(self.colour)
         images = images.clone()
         there = images[:, :, top : top + s, left : left + s]

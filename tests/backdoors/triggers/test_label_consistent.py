@@ -16,7 +16,7 @@ EPS = 6 / 255
 
 def test_every_step_is_taken_inside_eps() -> None:
     classifier = load_model("road-signs/cnn")
-    data = load_data("road-signs", "train", 200).loaded()
+    data = load_data("road-signs", "train", 100).loaded()
     data = data.take(data.labels == 0)
     trigger = trigger_class("label-consistent")(classifier, eps=EPS)
     poisons, plain = trigger.on(data, 1, "poison"), trigger.on(data, 1, "test")
