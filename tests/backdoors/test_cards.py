@@ -30,7 +30,7 @@ def test_a_card_of_a_trigger(name: str) -> None:
         data = Loaded("random", "train", images, ids % 10, ids, CIFAR, "0" * 16, ThreatModel())
     how: dict[str, Any] = setting.poisoning | {"target": setting.target or data.classes[2]}
     done = poison(data, setting.made, setting.rate, seed=1, of=setting.of, **how)
-    assert done.rates[setting.of] == pytest.approx(setting.rate, rel=0.2)
+    assert done.rates[setting.of] == pytest.approx(setting.rate, rel=0.3)
     assert len(triggered(data, setting.made, seed=1, **how))
 
 
