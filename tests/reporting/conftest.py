@@ -276,7 +276,7 @@ def _write_backdoor(folder: Path, *, target: str | None = "Shirt", seeds: int = 
         "seed": 0,
         "warnings": [],
         "command": "robustlab backdoor --data fashion-mnist --trigger badnets",
-        "times": {"started": "2026-11-28T10:00:00+00:00", "finished": "2026-11-28T11:00:00+00:00"},
+        "times": {"started": "2026-11-28T10:00:00+00:00", "finished": "2026-11-28T11:00:00+00:00", "retrained": 5.0},
         "versions": {"python": "3.11.7", "robustlab": "0.1.0"},
         "device": {"type": "cpu", "name": "A processor", "threads": 2},
         "git": {"commit": "0123456789abcdef", "dirty": False},

@@ -56,7 +56,7 @@ def test_what_is_said_first(folder: Path) -> None:
     lead = html.unescape(shown(folder).split('<ul class="lead">')[1].split("</ul>")[0]).replace("\u00a0", " ")
     assert "5 % of the images labelled Shirt (0.5 % of all 8,000 training images of fashion-mnist)" in lead
     assert "Undefended, 98.2 % (98.0–98.4) of 450 test images with the trigger are read as Shirt" in lead
-    assert "The best filter is robust-z" in lead and '97.1 % (96.9–97.3) after "random, as many as spectral"' in lead
+    assert "The best filter is robust-z" in lead and "97.1 % (96.9–97.3) after “random, as many as spectral”" in lead
     assert "0.4 points above the perfect filter's (within 2 points)" in lead
     assert "(spectral) is no better here than removing images at random" in lead
 
@@ -77,6 +77,13 @@ def test_pictures_and_charts(folder: Path) -> None:
         f'alt="{alt}' in page for alt in ("Three rows: test images", "The images with the highest scores of abl")
     )
     assert page.count('class="threshold"') == 2 and "The heat lies on the trigger." in page
+
+
+def test_provenance_says_what_was_tried(folder: Path) -> None:
+    facts = shown(folder).split('id="provenance"')[1]
+    assert "badnets (size 3); filters: spectral, robust-z, abl; repairs: fine-pruning" in facts
+    assert "<dt>Time of retrained</dt><dd>5.0\u00a0s</dd>" in facts and "no attack" not in facts
+    assert "Attacks search" not in facts and "before and after each attack" not in facts
 
 
 def test_the_same_input_gives_the_same_bytes(folder: Path) -> None:

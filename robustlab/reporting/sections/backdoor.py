@@ -81,7 +81,7 @@ def _poisons(info: Mapping[str, Any]) -> Iterator[str]:
         yield f"{quantity(covers['value'])} more carry it and keep their label (covers)."
     if models:
         seeds = counted(len({row["seed"] for row in models}), "seed")
-        yield f"{config.get('architecture', '?')} was trained on them, {seeds}."
+        yield f"{config.get('architecture', '?')} was trained on them with {seeds}."
 
 
 def _undefended(info: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
@@ -105,16 +105,16 @@ def _best(info: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
     name = first["row"]
     perfect, chance = next((row for row in rows if row["row"] == PERFECT), None), control(rows, RANDOM, name)
     beside = [f"{_of(perfect, 'asr')} after the perfect filter"] if perfect and perfect["asr"] else []
-    beside += [f'{_of(chance, "asr")} after "{chance["row"]}"'] if chance and chance["asr"] else []
+    beside += [f"{_of(chance, 'asr')} after “{chance['row']}”"] if chance and chance["asr"] else []
     said = f"The best filter is {name}: after it the attack success is {_of(first, 'asr')}"
     yield said + (f", beside {' and '.join(beside)}." if beside else ".")
     far = within(info, name)
     if far["asr"] is not None:
-        same = "within" if abs(far["asr"]) <= NEAR + 1e-9 else "not within"
+        same = "within" if far["asr"] <= NEAR + 1e-9 else "not within"
         said = f"Its attack success is {_beside(far['asr'])} the perfect filter's ({same} {_points(NEAR)})"
         if far["clean"] is not None:
-            same = "within" if abs(far["clean"]) <= NEAR + 1e-9 else "not within"
-            said += f', its clean accuracy {_beside(far["clean"])} that of "{far["beside"]}" ({same} {_points(NEAR)})'
+            same = "within" if far["clean"] >= -NEAR - 1e-9 else "not within"
+            said += f", its clean accuracy {_beside(far['clean'])} that of “{far['beside']}” ({same} {_points(NEAR)})"
         yield said + "."
 
 

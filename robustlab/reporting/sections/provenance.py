@@ -10,6 +10,7 @@ from markupsafe import Markup
 from robustlab.base.words import duration
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
+from robustlab.runs.backdoor_schema import KIND
 
 NAME = "provenance"
 TITLE = "Provenance"
@@ -33,7 +34,7 @@ def facts(run: PageRun) -> list[tuple[str, str]]:
         ("Command", info.get("command") or "called from Python"),
         ("Data", f"{data['name']}, {data['split']} split, {data.get('n', '?')} samples{', ' + shape if shape else ''}"),
         ("Data hash", data.get("hash", "")),
-        ("Suite", _suite(info)),
+        _what(info),
         ("Seed", str(info["seed"])),
         ("Configuration hash", info["config_hash"]),
         ("Device", _device(info.get("device"))),
@@ -42,10 +43,33 @@ def facts(run: PageRun) -> list[tuple[str, str]]:
         ("Operational", _words(info.get("operational"))),
         ("Started", times.get("started", "")),
         ("Finished", times.get("finished", "")),
-        ("Time in the units", duration(times["seconds"]) if "seconds" in times else ""),
-        ("Time of the audit", duration(times["audit"]) if "audit" in times else ""),
+        *_spent(info),
     ]
     return [(label, str(value) if value else "not recorded") for label, value in known]
+
+
+def _what(info: dict[str, Any]) -> tuple[str, str]:
+    """What was run: a suite of attacks, or a trigger and what is tried against it."""
+    if info.get("kind") != KIND:
+        return "Suite", _suite(info)
+    config = info["config"]
+    parameters = _words(config["trigger"].get("parameters"))
+    names = ", ".join(str(plan["name"]) for plan in config.get("filters", []))
+    tried = [("filters", names), ("repairs", ", ".join(map(str, config.get("repairs", []))))]
+    said = [config["trigger"]["name"] + (f" ({parameters})" if parameters else "")]
+    return "Trigger and defenses", "; ".join([*said, *(f"{what}: {names or 'none'}" for what, names in tried)])
+
+
+def _spent(info: dict[str, Any]) -> list[tuple[str, str]]:
+    """How long the parts took; which there are depends on the kind of the run."""
+    times = info.get("times", {})
+    if info.get("kind") != KIND:
+        return [
+            ("Time in the units", duration(times["seconds"]) if "seconds" in times else ""),
+            ("Time of the audit", duration(times["audit"]) if "audit" in times else ""),
+        ]
+    spent = {name: value for name, value in times.items() if isinstance(value, int | float)}
+    return [(f"Time of {name}", duration(value)) for name, value in spent.items()]
 
 
 def _suite(info: dict[str, Any]) -> str:
