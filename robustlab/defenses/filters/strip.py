@@ -24,6 +24,11 @@ class Strip(Filter):
     entropy of the classifier's answers, in nats. Removed is what scores higher than all but a share `fpr` of the clean
     images treated alike. weight: of the clean image; the paper adds both whole, 1. Of the answers to clean images,
     those on themselves count too. UserError: fewer than 20 clean images, or of another shape than the images.
+
+    >>> images, linear = torch.rand(30, 1, 2, 2), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    >>> seen = Seen(torch.arange(30) % 2, classifier=linear, images=images, clean_images=images)
+    >>> Strip(overlays=8)(seen).knows
+    'clean images'
     """
 
     overlays: int = 64

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -96,6 +98,30 @@ def test_the_order_of_samples_does_not_matter(found: Filter) -> None:
     first, second = found(seen), found(mixed)
     assert torch.allclose(first.scores[order], second.scores, rtol=1e-2, atol=1e-3)
     assert torch.equal(first.removed[order], second.removed)
+
+
+def test_the_order_of_samples_does_not_matter_to_filters_that_see_losses_or_images() -> None:
+    draws = torch.Generator().manual_seed(9)
+    images, clean = torch.rand(60, 1, 4, 4, generator=draws), torch.rand(40, 1, 4, 4, generator=draws)
+    seen = Seen(torch.arange(60) % 2, losses=torch.rand(3, 60, generator=draws), images=images)
+    order = torch.randperm(60, generator=draws)
+    mixed = Seen(seen.labels[order], ids=seen.ids[order], losses=seen.losses[:, order], images=images[order])  # type: ignore[index]
+    for found in (ABL(isolated=0.1), Strip(overlays=8, batch_size=24)):
+        first, second = (found(replace(each, classifier=Stamped(), clean_images=clean)) for each in (seen, mixed))
+        assert torch.allclose(first.scores[order], second.scores, rtol=1e-4, atol=1e-5)
+        assert torch.equal(first.removed[order], second.removed)
+
+
+@pytest.mark.parametrize("found", [Spectral(), Spectre(), RobustZ(), ActivationClustering(), Beatrix()], ids=repr)
+def test_permuted_labels_give_half(found: Filter) -> None:
+    """Which sample is called a poison is drawn anew: no score knows it."""
+    seen, poisoned = hidden()
+    scores, own = found(seen).scores, seen.labels == 0
+    areas = []
+    for seed in range(20):
+        mixed = poisoned[own][torch.randperm(int(own.sum()), generator=torch.Generator().manual_seed(seed))]
+        areas.append(measure_filter(scores[own], mixed, mixed)["auroc"]["value"] or 0.0)
+    assert abs(sum(areas) / 20 - 0.5) < 4 * 0.0757 / 20**0.5  # 0.0757: the standard error of one, of 15 and 285
 
 
 def test_the_controls() -> None:
