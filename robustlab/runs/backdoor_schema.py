@@ -24,6 +24,13 @@ class Named(Struct):
     method: Text = ""
 
 
+class Training(Struct):
+    """The training and the validation images."""
+
+    hashes: Annotated[list[Text], Meta(max_length=10)] = []
+    n: Annotated[list[Count], Meta(max_length=10)] = []
+
+
 class Config(Struct):
     trigger: Named
     rate: Fraction
@@ -31,6 +38,7 @@ class Config(Struct):
     target: Text | Whole | None = None  # a number where the classes have no names
     source: Text | Whole | None = None
     architecture: Text = "?"
+    training_data: Training = msgspec.field(default_factory=Training)
     filters: Annotated[list[Named], Meta(max_length=1000)] = []
     repairs: Annotated[list[Name], Meta(max_length=1000)] = []
 

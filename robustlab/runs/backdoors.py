@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean
 from typing import Any, TypedDict
 
-from robustlab.base.words import counted, duration, interval, visible
+from robustlab.base.words import duration, interval, visible
 
 Json = dict[str, Any]
 KINDS = ("undefended", "control", "filter", "repair")  # of rows, in the order in which they are shown
@@ -17,6 +17,7 @@ PUBLISHED = "spectral"  # the row of the filter as it was published
 RANDOM, PERFECT, AS_FEW = "random, as many as ", "perfect", "perfect, as few as "
 WORDS = ("clean", "attack success", "right", "AUROC", "TPR", "FPR", "removed", "left", "time")
 NEAR = 0.02  # a difference that counts as none
+TAKES = 0.1  # a backdoor's attack success is above the perfect filter's by more than this
 NO_BETTER = 0.1  # a filter must lower the attack success by more than this below the random filter's
 
 
@@ -196,6 +197,19 @@ def no_better(rows: Iterable[Row], filter: str = PUBLISHED) -> bool | None:
     return None if difference is None else difference >= -NO_BETTER - 1e-9
 
 
+def takes(rows: Iterable[Row]) -> bool | None:
+    """Does the backdoor work at all: is the attack success above the perfect filter's (or 0) by more than `TAKES`?
+
+    None where it was not measured. Where it does not, the numbers say nothing of the filters.
+    """
+    rows = list(rows)
+    first = next((row for row in rows if row["kind"] == "undefended" and row["asr"]), None)
+    perfect = next((row for row in rows if row["row"] == PERFECT), None)
+    if first is None:
+        return None
+    return _value(first, "asr") - (_value(perfect, "asr") if perfect else 0.0) > TAKES
+
+
 def by_layer(info: Mapping[str, Any]) -> tuple[list[str], list[Json]]:
     """The filters, and a row for each layer: {layer, d, FILTER: the spread of its AUROC over the seeds, or None}.
 
@@ -218,29 +232,29 @@ def in_words(info: Mapping[str, Any]) -> list[str]:
     >>> share = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 10}
     >>> rows = [{"seed": 0, "row": "undefended", "kind": "undefended", "clean": share, "asr": share, "seconds": 3.0}]
     >>> print("\\n".join(line[:40].rstrip() for line in in_words({"sections": [{"name": "results", "rows": rows}]})))
-                clean           attack success
-    undefended  90.0 (90.0–90.0)  90.0 (90.0
+                clean  attack success  right
+    undefended   90.0            90.0      –
+    1 seed, in %.
     """
     rows = summary(info)
     if not rows:
         return []
     table = [["", *WORDS], *([visible(row["row"]), *_cells(row)] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if at else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in table
-    ]
-    seeds = counted(max(row["seeds"] for row in rows), "seed")
-    return [*(line.rstrip() for line in lines), f"Means of {seeds} in %; in brackets the least and the most of them."]
+    form = "  ".join(f"{{:{'>' if at else '<'}{width}}}" for at, width in enumerate(widths))
+    lines = [form.format(*row).rstrip() for row in table]
+    seeds = max(row["seeds"] for row in rows)
+    told = f"Means of {seeds} seeds in %; in brackets the least and the most of them." if seeds > 1 else "1 seed, in %."
+    if takes(rows) is False:
+        told += " The backdoor itself does not work: the numbers say nothing of the filters."
+    return [*lines, told]
 
 
 def _cells(row: Row) -> Iterator[str]:
     for key in ("clean", "asr"):
         found: Spread | None = row[key]
-        yield f"{100 * found['value']:.1f} ({interval(found)})" if found else "–"
+        ends = f" ({interval(found)})" if found and found["n"] > 1 else ""
+        yield f"{100 * found['value']:.1f}{ends}" if found else "–"
     yield _written(row["right"], ".1f", 100)
     yield _written(row["auroc"], ".3f")
     yield _written(row["tpr"], ".1f", 100)

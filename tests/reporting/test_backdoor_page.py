@@ -15,7 +15,7 @@ from robustlab.base.errors import UserError
 from robustlab.base.words import percent
 from robustlab.reporting import report
 from robustlab.runs import read_run
-from robustlab.runs.backdoors import summary
+from robustlab.runs.backdoors import in_words, summary
 from robustlab.verification import verify
 
 Write = Callable[..., Path]
@@ -70,6 +70,16 @@ def test_a_published_filter_that_works_is_not_blamed(write_backdoor: Write, tmp_
     assert "is no better here" not in shown(change(write_backdoor(tmp_path / "run"), "results", works))
 
 
+def test_a_backdoor_that_does_not_work_says_nothing_of_the_filters(write_backdoor: Write, tmp_path: Path) -> None:
+    def idle(rows: list[Any]) -> None:
+        for row in rows:
+            row["asr"] = {"value": 0.02, "low": 0.01, "high": 0.03, "n": 450}
+
+    page = shown(change(write_backdoor(tmp_path / "run"), "results", idle))
+    assert "The backdoor itself does not work here" in page and "The best filter" not in page
+    assert "The backdoor itself does not work" in in_words(read_run(tmp_path / "run").info)[-1]
+
+
 def test_pictures_and_charts(folder: Path) -> None:
     page = shown(folder)
     assert page.count("<img") == 5 and page.count('class="panel"') == 5
@@ -81,7 +91,10 @@ def test_pictures_and_charts(folder: Path) -> None:
 
 def test_provenance_says_what_was_tried(folder: Path) -> None:
     facts = shown(folder).split('id="provenance"')[1]
-    assert "badnets (size 3); filters: spectral, robust-z, abl; repairs: fine-pruning" in facts
+    assert (
+        "8,000 and 1,000 images" in facts
+        and "badnets (size 3); filters: spectral, robust-z, abl; repairs: fine-pruning" in facts
+    )
     assert "<dt>Time of retrained</dt><dd>5.0\u00a0s</dd>" in facts and "no attack" not in facts
     assert "Attacks search" not in facts and "before and after each attack" not in facts
 

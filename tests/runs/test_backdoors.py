@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from robustlab.base.intervals import share
-from robustlab.runs.backdoors import RANDOM, best, by_layer, control, in_words, no_better, summary, within
+from robustlab.runs.backdoors import RANDOM, best, by_layer, control, in_words, no_better, summary, takes, within
 
 Json = dict[str, Any]
 
@@ -78,11 +78,22 @@ def test_filters_after_which_nothing_was_trained() -> None:
     assert best([first, row]) is None and in_words(info([], filters))[1].split()[:5] == ["a", "–", "–", "–", "0.750"]
 
 
+def test_the_least_and_the_most_are_printed_of_several_seeds() -> None:
+    lines = in_words(info([result(seed, "undefended", "undefended", 90 + seed, 80) for seed in (0, 1)]))
+    assert "80.0 (80.0–80.0)" in lines[1] and "90.5 (90.0–91.0)" in lines[1] and "2 seeds" in lines[2]
+
+
+@pytest.mark.parametrize(("asr", "said"), [(11, False), (12, True), (90, True)])
+def test_a_backdoor_takes_where_it_is_above_the_perfect_filter(asr: int, said: bool) -> None:
+    rows = [result(0, "undefended", "undefended", asr), result(0, "perfect", "control", 1)]
+    assert takes(summary(info(rows))) is said and takes([]) is None
+
+
 def test_the_printed_table_is_aligned_and_shows_what_is_hidden() -> None:
     rows = [result(0, "undefended", "undefended", 100), result(0, "b\u202e", "filter", 7)]
     lines = in_words(info(rows, [{"seed": 0, "filter": "b\u202e", "auroc": 0.5, "removed": 1500, "left": 3}]))
     assert len({len(line) for line in lines[:-1]}) == 1 and "\u202e" not in lines[2]
-    assert lines[2].split()[1:4] == ["90.0", "(90.0–90.0)", "7.0"] and "0.500" in lines[2] and "1,500" in lines[2]
+    assert lines[2].split()[1:4] == ["90.0", "7.0", "–"] and "0.500" in lines[2] and "1,500" in lines[2]
 
 
 @pytest.mark.parametrize(("asr", "said"), [(95, True), (85, True), (84, False), (None, None)])

@@ -28,6 +28,7 @@ from robustlab.runs.backdoors import (
     rows_of,
     spread,
     summary,
+    takes,
     within,
 )
 
@@ -56,7 +57,10 @@ def render(runs: Sequence[PageRun]) -> Markup:
 def sentences(info: Mapping[str, Any]) -> list[str]:
     """What came out, in words: the poisons, the attack success undefended, the best filter, the published one."""
     rows = summary(info)
-    return [" ".join(_poisons(info)), *_undefended(info, rows), *_best(info, rows), *_published(rows)]
+    said = [" ".join(_poisons(info)), *_undefended(info, rows)]
+    if takes(rows) is False:
+        return [*said, "The backdoor itself does not work here, so these numbers say nothing of the filters."]
+    return [*said, *_best(info, rows), *_published(rows)]
 
 
 def _poisons(info: Mapping[str, Any]) -> Iterator[str]:

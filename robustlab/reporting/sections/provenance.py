@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from robustlab.base.words import duration
+from robustlab.base.words import duration, listed
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
 from robustlab.runs.backdoor_schema import KIND
@@ -34,7 +34,7 @@ def facts(run: PageRun) -> list[tuple[str, str]]:
         ("Command", info.get("command") or "called from Python"),
         ("Data", f"{data['name']}, {data['split']} split, {data.get('n', '?')} samples{', ' + shape if shape else ''}"),
         ("Data hash", data.get("hash", "")),
-        _what(info),
+        *_what(info),
         ("Seed", str(info["seed"])),
         ("Configuration hash", info["config_hash"]),
         ("Device", _device(info.get("device"))),
@@ -48,16 +48,21 @@ def facts(run: PageRun) -> list[tuple[str, str]]:
     return [(label, str(value) if value else "not recorded") for label, value in known]
 
 
-def _what(info: dict[str, Any]) -> tuple[str, str]:
-    """What was run: a suite of attacks, or a trigger and what is tried against it."""
+def _what(info: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was run: a suite of attacks; or a trigger, what is tried against it, and the training images."""
     if info.get("kind") != KIND:
-        return "Suite", _suite(info)
-    config = info["config"]
-    parameters = _words(config["trigger"].get("parameters"))
-    names = ", ".join(str(plan["name"]) for plan in config.get("filters", []))
-    tried = [("filters", names), ("repairs", ", ".join(map(str, config.get("repairs", []))))]
+        return [("Suite", _suite(info))]
+    config, trained = info["config"], info["config"].get("training_data", {})
+    given = config["trigger"].get("parameters")
+    parameters = _words({k: v for k, v in given.items() if v is not None} if isinstance(given, dict) else given)
+    filters, repairs = [plan["name"] for plan in config.get("filters", [])], config.get("repairs", [])
     said = [config["trigger"]["name"] + (f" ({parameters})" if parameters else "")]
-    return "Trigger and defenses", "; ".join([*said, *(f"{what}: {names or 'none'}" for what, names in tried)])
+    said += [f"{what}: {', '.join(names) or 'none'}" for what, names in (("filters", filters), ("repairs", repairs))]
+    return [
+        ("Trained on", listed([f"{n:,}" for n in trained.get("n", [])]) + " images (to train on, to choose the epoch)"),
+        ("Their hashes", ", ".join(trained.get("hashes", []))),
+        ("Trigger and defenses", "; ".join(said)),
+    ][0 if trained.get("n") else 2 :]
 
 
 def _spent(info: dict[str, Any]) -> list[tuple[str, str]]:
