@@ -73,6 +73,10 @@ def invert_triggers(
     goal; where none did, the last one, and `success` says so. It sees the gradient of the classifier and clean images,
     no training data. images: (n, C, H, W) in [0, 1], any labels. classes: all by default, and 3 at least.
 
+    One try, one seed: a cnn on road-signs with 400 of 4,000 images poisoned by the physical trigger (88.8 % of 571
+    attacked), 8 of the 16 classes, 64 images, 100 steps of 16. The target's mask was 2.9, the next 17.6; its index,
+    2.17, was the only one above 2. The largest index of the zoo's clean cnn, searched alike, was 0.75.
+
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
     >>> invert_triggers(net, torch.rand(8, 1, 4, 4), steps=5).masks.shape
     torch.Size([3, 4, 4])
