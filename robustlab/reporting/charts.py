@@ -37,7 +37,7 @@ def histogram(
     slot = (WIDTH - LEFT - RIGHT) / max(len(clean), 1)
 
     def told(value: float) -> str:
-        return f"{10**value:.3g}" if logarithmic else _written(value)
+        return f"{10 ** min(value, 300):.3g}" if logarithmic else _written(value)
 
     parts = [_open(f"Scores of {title}", foot + 34), f'<text class="title" x="0" y="10">{escape(title)}</text>']
     for counts, what, sign in ((clean, "clean", -1), (poison, "poison", 1)):

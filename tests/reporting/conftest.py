@@ -387,6 +387,7 @@ def _scores(name: str) -> Json:
     clean = [round(300 * math.exp(-(((at - 8) / 4) ** 2))) for at in range(30)]
     poison = [round(12 * math.exp(-(((at - 8 - 14 * (2 * apart - 1)) / 3) ** 2))) for at in range(30)]
     row = {"filter": name, "low": -1.5, "high": 6.0, "clean": clean, "poison": poison}
+    row["scale"] = "log10" if name == "abl" else "linear"
     return {**row, "threshold": FILTERS[name][5]}
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import json
+import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from robustlab.base.errors import UserError
 from robustlab.base.words import percent
 from robustlab.reporting import report
+from robustlab.reporting.page import page as page_of
+from robustlab.reporting.source import PageRun
 from robustlab.runs import read_run
 from robustlab.runs.backdoors import in_words, summary
 from robustlab.verification import verify
@@ -87,6 +90,7 @@ def test_pictures_and_charts(folder: Path) -> None:
         f'alt="{alt}' in page for alt in ("Three rows: test images", "The images with the highest scores of abl")
     )
     assert page.count('class="threshold"') == 2 and "The heat lies on the trigger." in page
+    assert "abl, logarithmic" in page and ">1e+06<" in page and ">−1.5<" in page
 
 
 def test_provenance_says_what_was_tried(folder: Path) -> None:
@@ -95,7 +99,7 @@ def test_provenance_says_what_was_tried(folder: Path) -> None:
         "8,000 and 1,000 images" in facts
         and "badnets (size 3); filters: spectral, robust-z, abl; repairs: fine-pruning" in facts
     )
-    assert "<dt>Time of retrained</dt><dd>5.0\u00a0s</dd>" in facts and "no attack" not in facts
+    assert "<dt>Times</dt><dd>retrained 5.0\u00a0s</dd>" in facts and "no attack" not in facts
     assert "Attacks search" not in facts and "before and after each attack" not in facts
 
 
@@ -151,6 +155,38 @@ def test_damaged_rows_are_said_to_be_damaged(
     folder = change(write_backdoor(tmp_path / "run"), section, lambda rows: rows[0].update({key: value}))
     with pytest.raises(UserError, match="is damaged: sections"):
         shown(folder)
+
+
+def test_whatever_stands_in_run_json_is_shown_or_refused(write_backdoor: Write, tmp_path: Path) -> None:
+    """Each leaf of a sample becomes something else; what is not shown is a UserError, never a traceback."""
+    folder, draw = write_backdoor(tmp_path / "run", seeds=2), random.Random(0)
+    info = json.loads((folder / "run.json").read_text())
+    every = list(leaves(info["sections"], ("sections",))) + list(leaves(info["config"], ("config",)))
+    shown_ones = 0
+    for at in draw.sample(every, 40):
+        changed = json.loads(json.dumps(info))
+        inner = changed
+        for key in at[:-1]:
+            inner = inner[key]
+        inner[at[-1]] = draw.choice([None, "x", -1, 1.5, 1e308, 10**30, True, [], {}, [{}], {"value": 1}])
+        (folder / "run.json").write_text(json.dumps(changed))
+        try:
+            run = PageRun.read(folder)
+        except UserError:
+            continue
+        assert page_of([run]) and in_words(run.info)
+        shown_ones += 1
+    assert 0 < shown_ones < 40
+
+
+def leaves(value: Any, at: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """Where something is in a JSON value; of a list its first and last item."""
+    if isinstance(value, dict | list):
+        keys = list(value) if isinstance(value, dict) else sorted({0, len(value) - 1} if value else ())
+        for key in keys:
+            yield from leaves(value[key], (*at, key))
+    else:
+        yield at
 
 
 def test_beside_other_runs(folder: Path, run_folder: Path, write_backdoor: Write, tmp_path: Path) -> None:

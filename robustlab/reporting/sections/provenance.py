@@ -74,7 +74,7 @@ def _spent(info: dict[str, Any]) -> list[tuple[str, str]]:
             ("Time of the audit", duration(times["audit"]) if "audit" in times else ""),
         ]
     spent = {name: value for name, value in times.items() if isinstance(value, int | float)}
-    return [(f"Time of {name}", duration(value)) for name, value in spent.items()]
+    return [("Times", ", ".join(f"{name} {duration(value)}" for name, value in spent.items()))]
 
 
 def _suite(info: dict[str, Any]) -> str:
