@@ -252,7 +252,7 @@ FORMATS = {"markdown": markdown, "latex": latex, "csv": as_csv}
 def written(run: PageRun, name: str, format: str) -> str:
     """The table `name` of TABLES in one of FORMATS. UserError where the run has no such numbers."""
     if not run.models:
-        raise UserError(f"{run.name} is no attack run: it has no tables. Give a folder that `robustlab attack` wrote.")
+        raise UserError(f"{run.name} is no attack run: it has no {name}. Give a folder that `robustlab attack` wrote.")
     table = TABLES[name](run)
     if not table.rows:
         raise UserError(f"{run.name} has nothing for the table {name}: {EMPTY.get(name, 'it counted nothing.')}")

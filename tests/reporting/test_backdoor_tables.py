@@ -63,6 +63,7 @@ def test_what_is_refused(
     for words, message in (
         ((run_folder, "defenses"), "is no run of a backdoor: there is no defenses in it"),
         ((empty, "by-layer"), "empty has nothing for by-layer. It has: nothing yet."),
+        ((folder, "verdict"), "demo is no attack run: it has no verdict."),
         ((folder, "success"), "is no run of a sticker or a patch"),
         ((folder, "defences"), "Did you mean 'defenses'?"),
     ):
