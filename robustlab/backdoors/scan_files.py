@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from markupsafe import Markup
 
-from robustlab.backdoors.scan import Scan
+from robustlab.backdoors.scan import FALSE_ALARMS, Scan
 from robustlab.base.pictures import packed, sheet, to_picture
 from robustlab.base.words import cell, interval, percent
 from robustlab.reporting.templates import render
@@ -60,19 +60,17 @@ def said(result: Scan) -> list[str]:
     lines = [f"{over} of {len(data)} images are over the threshold (the filter knows {result.found.knows})."]
     if not result.standing_out:
         lines.append(
-            "Nothing stands out: no class has a longer tail of high scores than the others. Clean classes have images"
-            " over the threshold, too, and poisons that are in all classes alike are not seen so."
+            "Nothing stands out: no class has more images far out than the others have. Clean classes have images"
+            " over the threshold, too; and poisons that the model learned badly are not seen."
         )
     for label in result.standing_out:
         own = data.labels == label
         lines.append(
             f"Class {data.classes[label]!r} stands out: {int(result.found.removed[own].sum())} of {int(own.sum())}"
-            " images are over the threshold, and its tail of high scores is longer than the others'. Look at them."
+            " images are over the threshold, and more are far out than in the other classes. Look at them."
         )
     if result.standing_out:
-        lines.append(
-            "That is a hint, not a proof: on clean road-signs (n = 3,000, one model) 2 of 16 classes stood out, too."
-        )
+        lines.append(f"That is a hint, not a proof: with robust-z, {FALSE_ALARMS}.")
     lines.append(f"kept.csv leaves out {int(result.dropped.sum())} of them: those of classes that stand out.")
     if power is None:
         lines.append(
@@ -87,6 +85,11 @@ def said(result: Scan) -> list[str]:
             )
         name, attack = data.classes[power.target], power.attack_success
         found, n = power.planted, power.planted["n"]
+        if not power.learned:
+            lines.append(
+                f"The model did not learn the planted trigger: it works on {percent(attack)} of {attack['n']}"
+                " validation images only. The power below says nothing then: try more --epochs or more images."
+            )
         lines.append(
             f"Power: of {n} badnets poisons planted in a copy as {name!r}, {round((found['value'] or 0) * n)} are over"
             f" the threshold ({percent(found)}, 95 % interval {interval(found)}); the class"

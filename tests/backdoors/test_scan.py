@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from robustlab.backdoors.scan import scan, scanner, standing_out
+from robustlab.backdoors.scan import Power, Scan, scan, scanner, standing_out
+from robustlab.backdoors.scan_files import said
 from robustlab.base.errors import UserError
+from robustlab.base.intervals import share
 from robustlab.cli import main
 from robustlab.data import load_data
+from robustlab.defenses.filters.base import Scores
 
 POISONS = 20
 
@@ -48,7 +52,7 @@ def test_patched_images_are_ranked_first_and_their_class_stands_out(
     assert len(rows) == 800 and len(bad & {row["id"] for row in rows[:40]}) >= 0.8 * POISONS
     kept = {row["id"] for row in csv.DictReader((folder / "kept.csv").read_text().splitlines())}
     assert len(bad & kept) <= 0.2 * POISONS and len(kept) == 800 - found["dropped"]
-    assert found["power"]["planted_found"]["n"] == 10
+    assert found["power"]["planted_found"]["n"] == 20
     assert (folder / "model" / "model.toml").is_file() and b"stands out" in (folder / "scan.html").read_bytes()
     assert str(tmp_path).encode() not in (folder / "scan.html").read_bytes()  # it is shown to strangers
     assert base64.b64encode((folder / "sheet.png").read_bytes()) in (folder / "scan.html").read_bytes()
@@ -69,19 +73,38 @@ def test_on_clean_data_nothing_stands_out(tmp_path: Path, capsys: pytest.Capture
     folder = tmp_path / "out"
     assert main(["scan", "--data", written(tmp_path / "clean.npz"), "--epochs", "1", "--output", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert "Nothing stands out" in said and "of 10 badnets poisons planted" in said and "cleanlab" in said
+    assert "Nothing stands out" in said and "of 20 badnets poisons planted" in said and "cleanlab" in said
     assert len((folder / "kept.csv").read_text().splitlines()) == 801
 
 
-def test_a_class_stands_out_beside_others_only() -> None:
-    labels = torch.arange(3).repeat_interleave(100)
-    scores = torch.rand(300, generator=torch.Generator().manual_seed(0))
+def test_classes_with_images_far_out_stand_out() -> None:
+    labels = torch.arange(5).repeat_interleave(100)
+    scores = torch.rand(500, generator=torch.Generator().manual_seed(0))
     assert standing_out(labels, scores) == []
     two = scores.clone()
-    two[:20], two[100:125] = 3.0, 5.0
+    two[:8], two[100:112] = 9.0, 9.0
     assert standing_out(labels, two) == [0, 1]
-    alike = scores + 3 * (torch.arange(300) % 10 == 0)
+    two[100:105] = 0.5
+    assert standing_out(labels, two) == [0]  # 7 are not enough
+    alike = scores + 9 * (torch.arange(500) % 10 == 0)
     assert standing_out(labels, alike) == []
+
+
+def test_clean_classes_do_not_stand_out() -> None:
+    labels = torch.arange(10).repeat_interleave(100)
+    for seed in range(10):
+        scores = torch.rand(1000, generator=torch.Generator().manual_seed(seed)).log().neg()
+        assert standing_out(labels, scores) == []
+
+
+def test_a_trigger_that_was_not_learned_is_said() -> None:
+    data = load_data("road-signs", "val", 40).loaded()
+    labels = torch.arange(40) % 2
+    found = Scores(torch.zeros(40), {}, torch.zeros(40) > 0, "nothing")
+    for hits, learned in ((3, False), (10, True)):
+        power = Power(1, share(1, 20), 0.5, share(hits, 20), False)
+        lines = said(Scan(replace(data, labels=labels), found, torch.arange(40), torch.arange(40), [], 0.9, power))
+        assert any("did not learn the planted trigger" in line for line in lines) is not learned
 
 
 @pytest.mark.parametrize(

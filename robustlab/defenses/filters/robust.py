@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from scipy.stats import norm
 from torch import Tensor
 
 from robustlab.defenses.filters.directions import Rows, top_directions
@@ -57,3 +58,17 @@ def que(white: Tensor) -> tuple[Tensor, float]:
     weights = (powers - powers.max()).exp()
     scores = ((white @ axes).square() * (weights / weights.sum())).sum(1)
     return scores, float(scores.mean())
+
+
+def upper_z(scores: Tensor, share: float = 0.65) -> Tensor:
+    """(n,) float64: scores less their median, in standard deviations that follow from a quantile above it.
+
+    share: of the samples below that quantile. 15 % poisons above it make it the 76 % quantile of the others, and a
+    long lower tail does not count.
+
+    >>> [round(z, 2) for z in upper_z(torch.tensor([-99.0, 0.0, 1.0]), 0.75).tolist()]
+    [-133.55, 0.0, 1.35]
+    """
+    middle, upper = scores.double().quantile(torch.tensor([0.5, share], dtype=torch.float64))
+    z: Tensor = (scores.double() - middle) / (upper - middle).clamp(min=1e-12) * float(norm.ppf(share))
+    return z

@@ -11,10 +11,9 @@ from torch import Tensor
 from robustlab.base.errors import UserError
 from robustlab.base.typed import check_choice, check_whole
 from robustlab.defenses.filters.base import Filter, Scores, Seen, top
-from robustlab.defenses.filters.robust import projected, que, whitened
+from robustlab.defenses.filters.robust import projected, que, upper_z, whitened
 
 Covariance = Literal["pooled", "class"]
-_MAD = 1.4826  # standard deviation of a normal variable over its median absolute deviation
 _TRIMMED = 0.1  # of all samples, for the pooled covariance
 
 
@@ -28,8 +27,14 @@ class RobustZ(Filter):
     with the highest scores is left out of its mean (of "class": and covariance) in each of the `rounds`. k: how many
     directions of most variance, of a class at most a third of its images.
 
-    The cube roots of the scores, which are about normal for a clean class (Wilson and Hilferty 1931), are centred by
-    their median and divided by 1.4826 times their median absolute deviation. What is above `threshold` is removed.
+    The cube roots of the scores, which are about normal for Gaussian classes (Wilson and Hilferty 1931), are centred by
+    their median and divided by the standard deviation that their 65 % quantile implies. What is above `threshold` is
+    removed. Trained networks' classes have longer tails; 6.5 was chosen on 11 sets of representations (seeds 0, 1, 200;
+    MNIST, Fashion-MNIST, GTSRB, CIFAR-10, road-signs). There it finds 99 of 109 poisons of triggers that work on 22 %
+    of the images or more (5 classes, 5 % BadNets or blended) and 70 of 70 at 15 %. Not used to choose were 7 clean sets
+    (seeds 100 and 201): 210 of 22,958 images are removed, 1.9 a class, between 0 and 7.8 by set (before, with 3.5
+    median absolute deviations, 1,162); and one poisoned class, of which none of 70 blended ones (15 %) are found: they
+    lie in the class's own directions (AUROC 0.30). None are found, either, where the trigger was not learned.
     UserError: a class of fewer than 12 images, or whose representations are all equal.
 
     >>> x = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
@@ -39,7 +44,7 @@ class RobustZ(Filter):
     (True, 'nothing but that poisons are at most 0.15 of a class')
     """
 
-    threshold: float = 3.5
+    threshold: float = 6.5
     most: float = 0.15
     k: int = 64
     rounds: int = 6
@@ -69,7 +74,7 @@ class RobustZ(Filter):
         pooled = self._pooled(x, classes, seen.ids) if self.covariance == "pooled" else None
         for _, where in classes:
             z = projected(x[where], min(self.k, len(where) // 3)) if pooled is None else pooled[where]
-            scores[where] = self._scored(z, seen.ids[where]).float()
+            scores[where] = upper_z(self._scored(z, seen.ids[where]).pow(1 / 3)).float()
         return self.result(seen, scores, scores > self.threshold)
 
     def _pooled(self, x: Tensor, classes: list[tuple[int, Tensor]], ids: Tensor) -> Tensor:
@@ -87,9 +92,7 @@ class RobustZ(Filter):
         kept = torch.ones(len(z), dtype=torch.bool)
         for _ in range(self.rounds):
             kept = ~top(que(self._white(z, kept))[0], round(self.most * len(z)), ids)
-        roots = que(self._white(z, kept))[0].pow(1 / 3)
-        off = roots - roots.median()
-        return off / (_MAD * off.abs().median()).clamp(min=1e-12)
+        return que(self._white(z, kept))[0]
 
     def _white(self, z: Tensor, kept: Tensor) -> Tensor:
         return z - z[kept].mean(0) if self.covariance == "pooled" else whitened(z, kept)
