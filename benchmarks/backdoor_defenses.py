@@ -25,7 +25,7 @@ from robustlab.runs.backdoors import by_layer, summary
 
 SHORT = "--filter spectral --filter spectre --filter robust-z"
 ALL = f"{SHORT} --filter activation-clustering --filter beatrix --filter strip:overlays=8 --filter abl"
-FASHION = "--data fashion-mnist --limit 8000 --epochs 6 --target Bag --of target"
+FASHION = "--data fashion-mnist --limit 8000 --test-limit 3000 --epochs 6 --target Bag --of target"
 TRIGGERS = {
     "badnets": "--trigger badnets",
     "blended": "--trigger blended",
@@ -39,14 +39,16 @@ CELLS = {
         for rate in (2, 10)
     },
     "fashion-adaptive-blend": f"{FASHION} --trigger adaptive-blend --rate 0.1 {ALL}",
-    "gtsrb-badnets": "--data npz:{root}/gtsrb32.npz --limit 10000 --epochs 6 --target 14 --of target"
+    "gtsrb-badnets": "--data npz:{root}/gtsrb32.npz --limit 10000 --test-limit 3000 --epochs 6 --target 14 --of target"
     f" --trigger badnets --rate 0.1 {SHORT}",
-    "road-signs-physical": "--data road-signs --limit 4000 --target yield --of target --trigger physical --rate 0.1"
+    "road-signs-physical": "--data road-signs --limit 4000 --test-limit 1000 --target yield --of target"
+    " --trigger physical --rate 0.1"
     f" --epochs 8 {SHORT}",
     "cifar-badnets-scores": "--data npz:{root}/cifar10-5k.npz --epochs 12 --target 2 --of target --trigger badnets"
     " --rate 0.1 --seeds 2 --scores-only " + SHORT,
     **{
-        f"resnet20-{name}": "--data fashion-mnist --limit 5000 --epochs 4 --target Bag --of target --model resnet20"
+        f"resnet20-{name}": "--data fashion-mnist --limit 5000 --test-limit 3000 --epochs 4 --target Bag --of target"
+        " --model resnet20"
         f" {TRIGGERS[name]} --rate 0.05 --seeds 2 --scores-only --layer 13 --layer 11 --layer 8 {SHORT}"
         " --filter activation-clustering --filter spectral:variant=original-code"
         for name in ("badnets", "one-to-one")

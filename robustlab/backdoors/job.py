@@ -140,6 +140,7 @@ class BackdoorJob:
                 seed=seed,
                 device=str(self.device),
                 told=Told(model=watch),
+                drawn=False,
             )
             if name:
                 self.run.write_model(name, folder)

@@ -87,6 +87,7 @@ def backdoor(
     *,
     data: Annotated[str, Parameter(group=DATA_PANEL, help=f"{DATA_HELP}.")] = OWN,
     limit: int | None = None,
+    test_limit: int | None = None,
     model: Annotated[
         str | None, Parameter(help=f"What is trained: {', '.join(ARCHITECTURES)} or torchvision:NAME (default: cnn).")
     ] = None,
@@ -108,6 +109,8 @@ def backdoor(
     ----------
     limit
         Take the first N training images.
+    test_limit
+        Judge on the first N test images (default: all).
     recipe
         How models are trained: a card in defenses/, by name or path.
     epochs
@@ -151,7 +154,7 @@ def backdoor(
     train = load_data(data, "train", limit or how.train_size, **reading)
     reading |= {"size": tuple(train.images.shape[2:])} if data.startswith("folder:") else {}
     val = load_data(data, "val", how.val_size, **reading)
-    test = load_data(data, "test", **reading, divided=True)
+    test = load_data(data, "test", test_limit, **reading, divided=True)
     world = World.join()
     run = evaluate_backdoor(
         chosen,

@@ -60,6 +60,7 @@ def train(
     on_epoch: Callable[[Entry], None] | None = None,
     told: Told | None = None,
     given: Collection[str] | None = None,
+    drawn: bool = True,
 ) -> Trained:
     """Train a classifier and write model, card, history and curve into the folder `output`.
 
@@ -69,6 +70,7 @@ def train(
     best validation accuracy: under PGD where the recipe has a defense with a budget `eps`, else on clean images.
     on_epoch: is shown each entry of the history; told: batches and warnings, too. given: the fields of the recipe that
     somebody chose; the others are then fitted to a small folder that is divided for the training (`Recipe.for_few`).
+    drawn: is the curve to be drawn?
     With the same seed, machine and number of threads a resumed run ends with the same weights as an uninterrupted one.
     CUDA trains in bfloat16 autocast. Raises UserError and RunError.
 
@@ -128,7 +130,7 @@ def train(
                 folder.write_json(PREPARED, prepared.about)
             budget = eps if start.defense.budget is None else start.defense.budget
             session = Session(start, prepared.data, val_data, recipe, budget, seed, place, listening)
-            _run(session, folder, config, name)
+            _run(session, folder, config, name, drawn)
         card, history, best_epoch, seconds, warnings = folder.read()
     return Trained(folder.folder, card, history, best_epoch, seconds, warnings)
 
@@ -147,7 +149,7 @@ def _loaded(
     return train_data, load_data(name, "val", recipe.val_size, **options)
 
 
-def _run(session: Session, folder: TrainFolder, config: dict[str, Any], name: str) -> None:
+def _run(session: Session, folder: TrainFolder, config: dict[str, Any], name: str, drawn: bool) -> None:
     """All epochs and what they leave; of a training that diverges, the best model before."""
     try:
         session.run(folder)
@@ -162,7 +164,7 @@ def _run(session: Session, folder: TrainFolder, config: dict[str, Any], name: st
             " again, and other values are another training, which needs another --output. It can start from what is"
             f" kept: robustlab train {card}."
         ) from error
-    finish(folder, session, config, name)
+    finish(folder, session, config, name, drawn)
 
 
 def _enough(data: Data) -> None:

@@ -34,11 +34,11 @@ def keep_model(folder: TrainFolder, session: Session, config: Mapping[str, Any],
     return card
 
 
-def finish(folder: TrainFolder, session: Session, config: Mapping[str, Any], name: str) -> None:
+def finish(folder: TrainFolder, session: Session, config: Mapping[str, Any], name: str, drawn: bool) -> None:
     """Write everything that a finished training leaves, run.json last."""
     card, best_epoch = keep_model(folder, session, config, name), session.best_entry["epoch"]
     folder.write_json("history.json", {"schema_version": SCHEMA_VERSION, "epochs": session.history})
-    for file, picture in drawn_curve(session.history, best_epoch).items():
+    for file, picture in (drawn_curve(session.history, best_epoch) if drawn else {}).items():
         folder.write(file, picture)
     folder.finish(
         versions=versions(),

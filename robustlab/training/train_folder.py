@@ -75,7 +75,7 @@ class TrainFolder(JobFolder):
     def finish(self, **found: Any) -> None:
         """Write run.json with what was found, drop the checkpoint, and take the place of what was to be replaced."""
         self.info = {**self.info, **msgspec.to_builtins(found), "finished": True}
-        self._output.finish(self.info, [*FILES, PREPARED] if self._output.has(PREPARED) else FILES)
+        self._output.finish(self.info, [name for name in (*FILES, PREPARED) if self._output.has(name)])
 
     def read(self) -> tuple[ModelCard, list[Entry], int, float, list[str]]:
         """Card, history, best epoch, seconds and warnings of a finished training."""

@@ -1,0 +1,236 @@
+"""A backdoor as a run: what it holds, its controls, interrupted and resumed, two processes, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from robustlab import load_data, load_model
+from robustlab.backdoors import poison
+from robustlab.backdoors.job import BackdoorRun, as_many
+from robustlab.backdoors.setting import read_filter, read_setting
+from robustlab.backdoors.studies import row_of
+from robustlab.base.errors import UserError
+from robustlab.cli import main
+from robustlab.defenses.filters.base import Scores
+
+FEW = ["--limit", "480", "--test-limit", "100", "--recipe", "quick.toml", "--quiet"]
+FAST = ["backdoor", *FEW, "--target", "stop", "--rate", "0.1"]
+QUICK = """
+name = "quick"
+summary = "One epoch on few images"
+source = ""
+[recipe]
+epochs = 1
+val_size = 40
+check_size = 4
+"""
+FILTERS = ["--filter", "spectral", "--filter", "activation-clustering"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("backdoors")
+    (folder / "quick.toml").write_text(QUICK)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        extra = ["--seeds", "2", "--repair", "fine-pruning", "--controls", "each"]
+        assert main([*FAST, *FILTERS, *extra, "--layer", "20", "--layer", "16", "--output", "run"]) == 0
+        yield folder
+
+
+def sections(folder: Path) -> dict[str, Any]:
+    found = {section["name"]: section for section in json.loads((folder / "run.json").read_text())["sections"]}
+    for section in found.values():
+        for row in section["rows"]:
+            row.pop("seconds", None)
+    return found
+
+
+def test_what_a_run_holds(place: Path) -> None:
+    found = sections(place / "run")
+    assert list(found) == [
+        "trigger",
+        "models",
+        "filters",
+        "scores",
+        "spectrum",
+        "projection",
+        "by layer",
+        "heat",
+        "results",
+    ]
+    poisons = [row["poisons"] for row in found["models"]["rows"]]
+    assert poisons == [48, 48]
+    rows = found["results"]["rows"]
+    assert [row["row"] for row in rows if row["seed"] == 1] == [
+        "undefended",
+        "random, as many as spectral",
+        "random, as many as activation-clustering",
+        "perfect",
+        "perfect, as few as spectral",
+        "perfect, as few as activation-clustering",
+        "spectral",
+        "activation-clustering",
+        "fine-pruning",
+    ]
+    first = {row["row"]: row for row in rows if row["seed"] == 0}
+    removed = {row["filter"]: row["removed"] for row in found["filters"]["rows"] if row["seed"] == 0}
+    for name, count in removed.items():
+        assert first[name]["trained"] == first[f"random, as many as {name}"]["trained"] == 480 - count
+        assert first[f"perfect, as few as {name}"]["trained"] <= 480 - count
+    assert first["perfect"]["trained"] == 480 - 48
+    assert (
+        found["models"]["rows"][0]["asr"] == first["undefended"]["asr"]
+    )  # the stored model is the one that was judged
+    tried = [sample for sample in load_data("road-signs", "test", 100).labels.tolist() if sample != 0]
+    assert first["undefended"]["asr"]["n"] == len(tried)
+    assert {row["layer"]: row["d"] for row in found["by layer"]["rows"]}.keys() == {"20", "16"}
+    assert not (place / "run" / "parts").exists()
+
+
+def test_scores_and_ids_are_data(place: Path) -> None:
+    rows = list(csv.DictReader((place / "run" / "scores" / "0-spectral.csv").read_text().splitlines()))
+    again = poison(load_data("road-signs", "train", 480), "badnets", 0.1, "stop", 0)
+    assert [int(row["id"]) for row in rows if row["poison"] == "1"] == again.changed_ids
+    gone = [row for row in rows if row["removed"] == "1"]
+    spectral = next(row for row in sections(place / "run")["filters"]["rows"] if row["filter"] == "spectral")
+    assert len(gone) == spectral["removed"] and sum(row["poison"] == "0" for row in gone) == spectral["clean_removed"]
+    histogram = next(row for row in sections(place / "run")["scores"]["rows"] if row["filter"] == "spectral")
+    stops = sum(int(row["label"]) == again.target for row in rows)
+    assert sum(histogram["poison"]) == 48 and sum(histogram["clean"]) == stops - 48
+
+
+def test_a_poisoned_model_is_a_model(place: Path) -> None:
+    model = load_model(str(place / "run" / "models" / "seed-0.toml"))
+    assert model.classes is not None and model.classes[0] == "stop"
+
+
+def test_interrupted_and_resumed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*FAST, "--filter", "spectral", "--output"]
+    assert main([*words, "whole"]) == 0
+    write, left = BackdoorRun.write_part, [5]
+
+    def interrupted(self: BackdoorRun, name: str, value: Any) -> None:
+        write(self, name, value)
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BackdoorRun, "write_part", interrupted)
+        assert main([*words, "part"]) == 130
+    assert not json.loads((place / "part" / "run.json").read_text())["finished"]
+    trained: list[int] = []
+    whole_training = BackdoorRun.write_model
+    monkeypatch.setattr(BackdoorRun, "write_model", lambda *args: (trained.append(1), whole_training(*args))[1])
+    assert main([*words, "part", "--resume"]) == 0
+    assert not trained  # what was finished is not done again
+    assert sections(place / "part") == sections(place / "whole")
+
+
+def test_two_processes_find_what_one_finds(place: Path) -> None:
+    words = [*FAST, "--filter", "spectral", "--output", "two"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--master-port=0",
+        "-m",
+        "robustlab",
+    ]
+    done = subprocess.run(
+        [*command, *words], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    if not (place / "whole").exists():
+        assert main([*FAST, "--filter", "spectral", "--output", "whole"]) == 0
+    two, one = sections(place / "two"), sections(place / "whole")
+    assert [row["trained"] for row in two["results"]["rows"]] == [row["trained"] for row in one["results"]["rows"]]
+    assert two["trigger"] == one["trigger"] and two["models"]["rows"][0]["poisons"] == 48
+
+
+def test_controls_remove_as_many_of_each_class() -> None:
+    data = poison(load_data("road-signs", "train", 300), "badnets", 0.1, "stop", 0)
+    removed = torch.rand(300, generator=torch.Generator().manual_seed(1)) < 0.2
+    drawn, knowing = (as_many(data, removed, 3, knowing=each) for each in (False, True))
+    assert torch.equal(data.labels[drawn].bincount(minlength=16), data.labels[removed].bincount(minlength=16))
+    assert bool((knowing | ~data.changed).all())
+    other = data.take(torch.arange(299, -1, -1))
+    assert torch.equal(as_many(other, removed.flip(0), 3, knowing=False), drawn.flip(0))
+
+
+def test_without_a_target_class_scores_are_compared_inside_classes() -> None:
+    """Scores of another class may have another scale."""
+    data = poison(load_data("road-signs", "train", 300), "badnets", 0.2, relation="all-to-all")
+    scores = data.labels.float() * 100 + data.changed.float() * 10 + torch.rand(300)
+    found = row_of(data, Scores(scores, {}, torch.zeros(300, dtype=torch.bool), "nothing"))
+    assert found["auroc"] > 0.9 and found["removed"] == 0 and found["left"] == 60
+
+
+def test_a_filter_is_told_the_true_share_and_the_table_says_so(place: Path) -> None:
+    rows = {row["filter"]: row for row in sections(place / "run")["filters"]["rows"]}
+    assert rows["spectral"]["knew"] == "the true share of poisons"
+    share = sections(place / "run")["models"]["rows"][0]["share"]
+    counts = poison(load_data("road-signs", "train", 480), "badnets", 0.1, "stop", 0).labels.bincount()
+    assert rows["spectral"]["removed"] == sum(round(1.5 * share * int(count)) for count in counts)
+    assert read_filter("spectral:eps=0.01").made(eps=0.3).eps == 0.01
+
+
+def test_flags_override_a_card(tmp_path: Path) -> None:
+    card = tmp_path / "mine.toml"
+    card.write_text('[backdoor]\ntrigger = "badnets"\nrate = 0.2\n[backdoor.parameters]\npattern = "l"\n')
+    assert read_setting(str(card), {"rate": None}).made.pattern == "l"
+    assert read_setting(str(card), {"rate": 0.3}).rate == 0.3
+    assert read_setting(str(card), {"trigger": "badnets:size=4"}).made.size == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--target", "stopp"], "There is no class 'stopp'"),
+        ([], "needs a target class. Classes: "),
+        (["--target", "stop", "--rate", "0"], "rate must be above 0"),
+        (["--target", "stop", "--rate", "0.99"], "Choose a lower rate"),
+        (["--target", "stop", "--trigger", "badnets:size=40"], "needs 41x41 pixels"),
+        (["--target", "stop", "--trigger", "badges"], "did you mean"),
+        (["--target", "stop", "--trigger", "badnets:sise=3"], "sise"),
+        (["--target", "stop", "--filter", "spectre:eps=0.9"], "0 and below 2/3"),
+        (["--target", "stop", "--filter", "random"], "random is a control"),
+        (["--target", "stop", "--filter", "spectrum"], "did you mean"),
+        (["--target", "stop", "--filter", "spectral", "--filter", "spectral"], "given twice"),
+        (["--target", "stop", "--layer", "fc9"], "The model has no layer 'fc9'"),
+        (["--target", "stop", "--limit", "60", "--rate", "0.2"], "images"),
+        (["--target", "stop", "--model", "cmm"], "--model is cnn"),
+        (["--target", "stop", "--repair", "prayer"], "repair"),
+        (["--target", "stop", "--resume"], "--resume needs --output"),
+        (["--card", "fgsm"], "has no [backdoor] table"),
+    ],
+)
+def test_refused(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["backdoor", "--limit", "300", "--test-limit", "20", *words]) == 2
+    said = capsys.readouterr().err
+    assert says.lower() in said.lower() and len(said.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_trigger_in_colour_on_grey_images(data_root: Path) -> None:
+    words = ["backdoor", "--data", "mnist", "--data-root", str(data_root), "--limit", "500", "--target", "1"]
+    assert main([*words, "--trigger", "badnets:pattern=square,colour=[1,0,0]"]) == 2
+
+
+def test_poisons_of_a_missing_class_are_refused() -> None:
+    with pytest.raises(UserError, match="has no image of the target class"):
+        poison(load_data("road-signs", "train", 300, classes=["yield"]), "badnets", 0.1, "stop")
