@@ -23,8 +23,11 @@ from robustlab.cli import main as command
 from robustlab.runs import read_run
 from robustlab.runs.backdoors import by_layer, summary
 
-SHORT = "--filter spectral --filter spectre --filter robust-z"
-ALL = f"{SHORT} --filter activation-clustering --filter beatrix --filter strip:overlays=8 --filter abl"
+SOME = "--filter spectral --filter robust-z --filter beatrix:layer=12"
+SCORED = (
+    "--score spectre --score activation-clustering --score strip:overlays=8 --score abl"
+    " --score spectral:variant=original-code"
+)
 FASHION = "--data fashion-mnist --limit 8000 --test-limit 3000 --epochs 6 --target Bag --of target"
 TRIGGERS = {
     "badnets": "--trigger badnets",
@@ -32,25 +35,26 @@ TRIGGERS = {
     "one-to-one": "--trigger badnets:pattern=x --relation one-to-one --source Sandal",
 }
 CELLS = {
-    **{f"fashion-{name}-5": f"{FASHION} {flags} --rate 0.05 --seeds 3 {ALL}" for name, flags in TRIGGERS.items()},
     **{
-        f"fashion-{name}-{rate}": f"{FASHION} {flags} --rate {rate / 100} {SHORT}"
+        f"fashion-{name}-5": f"{FASHION} {flags} --rate 0.05 --seeds 3 {SOME} {SCORED} --layer 19 --layer 16 --layer 12"
+        for name, flags in TRIGGERS.items()
+    },
+    **{
+        f"fashion-{name}-{rate}": f"{FASHION} {flags} --rate {rate / 100} {SOME}"
         for name, flags in TRIGGERS.items()
         for rate in (2, 10)
     },
-    "fashion-adaptive-blend": f"{FASHION} --trigger adaptive-blend --rate 0.1 {ALL}",
+    "fashion-adaptive-blend": f"{FASHION} --trigger adaptive-blend --rate 0.1 {SOME} {SCORED}",
     "gtsrb-badnets": "--data npz:{root}/gtsrb32.npz --limit 10000 --test-limit 3000 --epochs 6 --target 14 --of target"
-    f" --trigger badnets --rate 0.1 {SHORT}",
+    f" --trigger badnets --rate 0.1 {SOME}",
     "road-signs-physical": "--data road-signs --limit 4000 --test-limit 1000 --target yield --of target"
-    " --trigger physical --rate 0.1"
-    f" --epochs 8 {SHORT}",
+    f" --trigger physical --rate 0.2 --epochs 8 {SOME}",
     "cifar-badnets-scores": "--data npz:{root}/cifar10-5k.npz --epochs 12 --target 2 --of target --trigger badnets"
-    " --rate 0.1 --seeds 2 --scores-only " + SHORT,
+    " --rate 0.1 --seeds 2 --score spectral --score robust-z --score beatrix:layer=12 --score spectre",
     **{
-        f"resnet20-{name}": "--data fashion-mnist --limit 5000 --test-limit 3000 --epochs 4 --target Bag --of target"
-        " --model resnet20"
-        f" {TRIGGERS[name]} --rate 0.05 --seeds 2 --scores-only --layer 13 --layer 11 --layer 8 {SHORT}"
-        " --filter activation-clustering --filter spectral:variant=original-code"
+        f"resnet20-{name}": "--data fashion-mnist --limit 5000 --test-limit 3000 --epochs 6 --target Bag --of target"
+        f" --model resnet20 {TRIGGERS[name]} --rate 0.1 --seeds 2 --layer 13 --layer 11 --layer 8"
+        " --score spectral --score spectre --score robust-z --score activation-clustering --score beatrix"
         for name in ("badnets", "one-to-one")
     },
 }

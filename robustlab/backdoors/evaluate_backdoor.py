@@ -41,7 +41,6 @@ def evaluate_backdoor(
     seed: int = 0,
     seeds: int = 1,
     each: bool = False,
-    retrain: bool = True,
     device: str = "auto",
     output: str | Path | None = None,
     resume: bool = False,
@@ -54,7 +53,7 @@ def evaluate_backdoor(
     data: training, validation and test images. repairs: of `REPAIRS`. layers: by name; the filters look at the first
     (left out: the last flat one before the logits), and are compared on all. recipe: of every training; its PGD check
     takes few images unless its defense needs it. seed, seeds: so many runs of everything, with consecutive seeds.
-    each: controls of the size of each filter; else of the first. retrain: after filtering; else only scores.
+    each: controls of the size of each filter; else of the first.
     UserError for bad input, before anything is trained.
 
     >>> import tempfile
@@ -62,8 +61,8 @@ def evaluate_backdoor(
     >>> from robustlab.backdoors.setting import read_filter
     >>> three = tuple(load_data("road-signs", split, n) for split, n in (("train", 400), ("val", 40), ("test", 60)))
     >>> quick, quiet = Recipe(epochs=1), Listener(say=lambda text: None)
-    >>> run = evaluate_backdoor(Setting(target="stop"), three, [read_filter("spectral")], recipe=quick,
-    ...     retrain=False, output=tempfile.mkdtemp() + "/run", listener=quiet)
+    >>> run = evaluate_backdoor(Setting(target="stop"), three, [read_filter("spectral", False)], recipe=quick,
+    ...     output=tempfile.mkdtemp() + "/run", listener=quiet)
     >>> [row["filter"] for section in run.info["sections"] for row in section["rows"] if section["name"] == "filters"]
     ['spectral']
     """
@@ -91,7 +90,6 @@ def evaluate_backdoor(
         "repairs": list(repairs),
         "layers": chosen,
         "controls": "each" if each else "first",
-        "retrain": retrain,
         "recipe": recipe.record(),
         "data": {"name": test.name, "split": test.split, "hash": test.hash, "n": len(test)},
         "training_data": {"hashes": [train.hash, val.hash], "n": [len(train), len(val)]},
@@ -120,7 +118,6 @@ def evaluate_backdoor(
             chosen,
             range(seed, seed + seeds),
             each,
-            retrain,
             where,
             heard,
             finished,
@@ -155,6 +152,8 @@ def _checked(
         if plan.needs == ("representations",):
             judge(Seen(data.labels, like, data.ids))
     model = begin(setting.model, data, recipe, seed, Path()).model
+    for plan in filters:
+        found_layer(model, data.images[:2], plan.layer)
     return [found_layer(model, data.images[:2], layer)[0] for layer in layers or (None,)]
 
 

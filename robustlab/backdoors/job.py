@@ -72,7 +72,6 @@ class BackdoorJob:
 
     train, val, test: three splits; val chooses the epoch of a training, and its first images are the defender's clean
     ones. layers: names, of which the first is filtered on. each: controls beside every filter, not the first alone.
-    retrain: after filtering.
     """
 
     run: BackdoorRun
@@ -86,7 +85,6 @@ class BackdoorJob:
     layers: Sequence[str]
     seeds: Sequence[int]
     each: bool
-    retrain: bool
     device: torch.device
     listener: Listener
     finished: Callable[[Hashable, str], None]
@@ -172,7 +170,7 @@ class BackdoorJob:
         data, needs = self.poisoned(seed), plan.needs
         given: Json = {}
         if "representations" in needs:
-            given["representations"] = self.representations(seed, layer or self.layers[0])
+            given["representations"] = self.representations(seed, layer or plan.layer or self.layers[0])
         if "classifier" in needs:
             given["classifier"] = self.model(seed)
         if "images" in needs:

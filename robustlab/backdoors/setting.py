@@ -49,6 +49,8 @@ class Setting:
 class FilterPlan:
     """A filter as it was asked for. name: in tables. parameters: as given; `eps` and `target` may be filled in later.
 
+    layer: that it looks at; None: that of the run. again: is a model trained on what it leaves?
+
     >>> FilterPlan("spectral", "spectral", {}).made(eps=0.04).eps
     0.04
     """
@@ -56,6 +58,8 @@ class FilterPlan:
     name: str
     method: str
     parameters: dict[str, Any]
+    layer: str | None = None
+    again: bool = True
 
     def made(self, eps: float, target: int | None = None) -> Any:
         """The filter; where it wants the share of poisons or the target class and was not given it, it gets these."""
@@ -100,8 +104,8 @@ def read_setting(card: str | None, flags: Mapping[str, Any]) -> Setting:
     return setting
 
 
-def read_filter(text: str) -> FilterPlan:
-    """A filter by name with parameters (`spectral:eps=0.1`), or a card in `defenses/` by name or path.
+def read_filter(text: str, again: bool = True) -> FilterPlan:
+    """A filter by name with parameters (`spectral:eps=0.1,layer=9`), or a card in `defenses/` by name or path.
 
     >>> read_filter("robust-z:threshold=4").parameters
     {'threshold': 4}
@@ -123,7 +127,8 @@ def read_filter(text: str) -> FilterPlan:
     if method not in FILTERS:
         able = [each for each in FILTERS if each not in CONTROLS]
         raise UserError(f"There is no filter {method!r}.{did_you_mean(method, able)} Known: {', '.join(able)}.")
-    return FilterPlan(name, method, table)
+    layer = table.pop("layer", None)
+    return FilterPlan(name, method, table, None if layer is None else str(layer), again)
 
 
 def _named(text: str, flag: str) -> dict[str, Any]:

@@ -134,9 +134,11 @@ class Filters(Study[BackdoorJob]):
             ("threshold", "Threshold in the target class", ""),
             ("seconds", "Seconds", ""),
         ]
+        own = [f"{plan.name}: {plan.layer}" for plan in self.job.filters if plan.layer is not None]
+        others = f" ({', '.join(own)})" if own else ""
         note = (
-            f"Filters that look at representations saw the layer {self.job.layers[0]}. Every score and every removed id"
-            " is in scores/. Pictures: the images of the target class with the highest scores (first seed); a red bar"
+            f"Filters that look at representations saw the layer {self.job.layers[0]}{others}. Every score and"
+            " every removed id is in scores/. Pictures: the images of the target class with the highest scores (first seed); a red bar"
             " is a poison, a grey one a clean image."
         )
         images = [
@@ -159,17 +161,16 @@ class Results(Study[BackdoorJob]):
         """Names of rows and their kind, in the order of the table."""
         job = self.job
         rows = {UNDEFENDED: "undefended"}
-        if job.retrain:
-            rows |= {row: "control" for row in self._controls()} | {plan.name: "filter" for plan in job.filters}
+        if again := [plan for plan in job.filters if plan.again]:
+            rows |= {row: "control" for row in self._controls(again)} | {plan.name: "filter" for plan in again}
         return rows | dict.fromkeys(job.repairs, "repair")
 
-    def _controls(self) -> dict[str, FilterPlan | None]:
+    def _controls(self, again: Sequence[FilterPlan]) -> dict[str, FilterPlan | None]:
         """The controls, and the filter that says how many they remove; one for all that are told the same share."""
-        job = self.job
         beside: dict[object, FilterPlan] = {}
-        for plan in job.filters:
+        for plan in again:
             beside.setdefault("told" if plan.told else plan.name, plan)
-        few = list(beside.values()) if job.each else list(beside.values())[:1]
+        few = list(beside.values()) if self.job.each else list(beside.values())[:1]
         rows: dict[str, FilterPlan | None] = {RANDOM.format(plan.name): plan for plan in few}
         rows[PERFECT] = None
         return rows | {PERFECT_AS_FEW.format(plan.name): plan for plan in few}
@@ -201,7 +202,8 @@ class Results(Study[BackdoorJob]):
 
     def _gone(self, seed: int, name: str, data: Poisoned) -> Tensor | None:
         """(n,) bool, what is left out of a training."""
-        job, controls = self.job, self._controls()
+        job = self.job
+        controls = self._controls([plan for plan in job.filters if plan.again])
         if name == PERFECT:
             return data.changed
         plan = controls.get(name) or next(plan for plan in job.filters if plan.name == name)

@@ -60,9 +60,9 @@ class DefenseFlags:
     filter: Annotated[
         Words | None,
         Parameter(
-            help="name:key=value,..., or a card in defenses/; may be given several times (default:"
-            f" {', '.join(DEFAULT_FILTERS)}): {KNOWN}. A filter"
-            " that wants the share of poisons is told the true one, and the table says so."
+            help=f"name:key=value,..., or a card in defenses/ (default: {', '.join(DEFAULT_FILTERS)}): {KNOWN}. It may"
+            " be given several times; the key layer names the layer that it looks at. A filter that wants the share of"
+            " poisons is told the true one, and the table says so."
         ),
     ] = None
 
@@ -78,8 +78,9 @@ class DefenseFlags:
     controls: Literal["first", "each"] = "first"
     """A random and a perfect filter that remove as many images as the first filter, or as each."""
 
-    scores_only: Flag = False
-    """Only score and count; no training after the filters."""
+    score: Annotated[
+        Words | None, Parameter(help="As --filter, but it is only scored and counted; no training follows.")
+    ] = None
 
 
 @app.command
@@ -128,7 +129,8 @@ def backdoor(
     """
     flags: dict[str, Any] = {key: getattr(setting, key) for key in setting.__dataclass_fields__ if key != "card"}
     chosen = read_setting(setting.card, {**flags, "model": model})
-    filters = [read_filter(text) for text in (DEFAULT_FILTERS if defenses.filter is None else defenses.filter)]
+    asked = DEFAULT_FILTERS if defenses.filter is None and not defenses.score else defenses.filter or ()
+    filters = [*map(read_filter, asked), *(read_filter(text, again=False) for text in defenses.score or ())]
     if chosen.model not in ARCHITECTURES and not chosen.model.startswith("torchvision:"):
         raise UserError(f"--model is {', '.join(ARCHITECTURES)} or torchvision:NAME; got {chosen.model!r}.")
     for flag, value, least in (
@@ -166,7 +168,6 @@ def backdoor(
         seed=seed,
         seeds=seeds,
         each=defenses.controls == "each",
-        retrain=not defenses.scores_only,
         device=device,
         output=output.output,
         resume=output.resume,

@@ -42,7 +42,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
     (folder / "quick.toml").write_text(QUICK)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        extra = ["--seeds", "2", "--repair", "fine-pruning", "--controls", "each"]
+        extra = ["--seeds", "2", "--repair", "fine-tuning", "--controls", "each", "--score", "spectre:layer=16"]
         assert main([*FAST, *FILTERS, *extra, "--layer", "20", "--layer", "16", "--output", "run"]) == 0
         yield folder
 
@@ -80,10 +80,11 @@ def test_what_a_run_holds(place: Path) -> None:
         "perfect, as few as activation-clustering",
         "spectral",
         "activation-clustering",
-        "fine-pruning",
+        "fine-tuning",
     ]
     first = {row["row"]: row for row in rows if row["seed"] == 0}
     removed = {row["filter"]: row["removed"] for row in found["filters"]["rows"] if row["seed"] == 0}
+    assert removed.pop("spectre:layer=16") > 0  # only scored
     for name, count in removed.items():
         assert first[name]["trained"] == first[f"random, as many as {name}"]["trained"] == 480 - count
         assert first[f"perfect, as few as {name}"]["trained"] <= 480 - count
