@@ -12,8 +12,9 @@ import torch
 from robustlab.backdoors.job import BackdoorJob, BackdoorRun, poisoned, told
 from robustlab.backdoors.looks import Heat, Histograms, Layers, Projection, Spectrum, TriggerShown
 from robustlab.backdoors.poisoning import triggered
+from robustlab.backdoors.results import REPAIRS, Results
 from robustlab.backdoors.setting import FilterPlan, Setting, with_numbers
-from robustlab.backdoors.studies import REPAIRS, Filters, Models, Results
+from robustlab.backdoors.studies import Filters, Models
 from robustlab.base.environment import describe_device, resolve_device
 from robustlab.base.errors import UserError
 from robustlab.base.typed import check_choice, check_whole

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,11 +11,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from robustlab.backdoors.fitting import Watch, agreement, answers, fitted
 from robustlab.backdoors.poisoning import Poisoned, poison, triggered
 from robustlab.backdoors.setting import FilterPlan, Setting
 from robustlab.base.draws import keys, uniform
 from robustlab.base.files import Kind, slug
-from robustlab.base.intervals import Share, share
 from robustlab.data import Data, Loaded
 from robustlab.defenses.filters.base import Scores, Seen, top
 from robustlab.defenses.representations import representations
@@ -24,16 +23,12 @@ from robustlab.evaluation.listener import Listener
 from robustlab.models.card import card_text, read_model_card
 from robustlab.models.classifier import Classifier
 from robustlab.models.loading import load_model
-from robustlab.oracle import ask, undisturbed
 from robustlab.runs import StudiedRun
 from robustlab.runs.manifest import PAGE
-from robustlab.training.loop import train
 from robustlab.training.recipe import Recipe
-from robustlab.training.session import Told
 
 Json = dict[str, Any]
 T = TypeVar("T")
-Watch = Callable[[nn.Module], None]
 CLEAN = 500  # validation images that a defender has, where a filter or a repair needs clean ones
 
 BACKDOORS = Kind(
@@ -120,50 +115,33 @@ class BackdoorJob:
         found: T = self.kept[what][1]
         return found
 
-    def trained(
-        self, data: Data, seed: int, name: str, watch: Callable[[nn.Module], None] = lambda model: None
-    ) -> Json:
-        """Train on data; the clean accuracy and the rest of `measured`, and the seconds. The model is stored as `name`.
+    def trained(self, data: Data, seed: int, name: str, watch: Watch = lambda model: None) -> Json:
+        """Train on data, and what is `measured` of the best epoch.
 
-        name: empty, and it is not stored. watch: is handed the model after each epoch.
+        name: the model is stored as that, unless it is empty. watch: is handed the model after each epoch.
         """
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary) / "model"
-            done = train(
-                self.setting.model,
-                (data, self.val),
-                self.recipe,
-                output=folder,
-                name=name or "model",
-                seed=seed,
-                device=str(self.device),
-                told=Told(model=watch),
-                drawn=False,
-            )
+        architecture, place = self.setting.model, str(self.device)
+        with fitted(
+            architecture, data, self.val, self.recipe, seed, name=name or "model", device=place, watch=watch
+        ) as (model, done):
             if name:
-                self.run.write_model(name, folder)
-            model = load_model(str(folder)).to(self.device)
-        return {
-            "trained": len(data),
-            "epoch": done.best_epoch,
-            **self.measured(model, seed),
-            "train_seconds": done.seconds,
-        }
+                self.run.write_model(name, done.output)
+        found = self.measured(model.to(self.device), seed)
+        return {"trained": len(data), "epoch": done.best_epoch, **found, "train_seconds": done.seconds}
 
     def measured(self, model: nn.Module, seed: int) -> Json:
         """clean: accuracy. asr: triggered images read as the class that the trigger wants. right: as their own."""
         tried = self.triggered(seed)
-        answers = self.answers(model, tried.images)
+        said = self.answers(model, tried.images)
         return {
             "clean": agreement(self.answers(model, self.test.images), self.test.labels),
-            "asr": agreement(answers, tried.wanted),
-            "right": agreement(answers, tried.labels),
+            "asr": agreement(said, tried.wanted),
+            "right": agreement(said, tried.labels),
         }
 
     def answers(self, model: nn.Module, images: Tensor) -> Tensor:
         """(n,) the classes that a model names."""
-        with torch.no_grad(), undisturbed(model):
-            return torch.cat([ask(model, x.to(self.device)).argmax(1).cpu() for x in images.split(512)])
+        return answers(model, images, self.device)
 
     def seen(self, seed: int, plan: FilterPlan, layer: str | None = None) -> Seen:
         """What a filter may look at, and no more."""
@@ -210,15 +188,6 @@ def told(plan: FilterPlan, data: Poisoned) -> Any:
 def model_name(seed: int) -> str:
     """What the undefended model of a seed is called."""
     return f"seed-{seed}"
-
-
-def agreement(answers: Tensor, wanted: Tensor) -> Share:
-    """The share of answers that are the wanted ones.
-
-    >>> agreement(torch.tensor([1, 2]), torch.tensor([1, 1]))["value"]
-    0.5
-    """
-    return share(int((answers == wanted).sum()), len(wanted))
 
 
 def as_many(data: Poisoned, removed: Tensor, seed: int, *, knowing: bool) -> Tensor:

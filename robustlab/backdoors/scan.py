@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from robustlab.backdoors.fitting import agreement, answers, fitted
 from robustlab.backdoors.poisoning import Poisoned, poison, triggered
 from robustlab.base.errors import UserError
 from robustlab.base.intervals import Share, share
@@ -23,9 +22,6 @@ from robustlab.defenses.filters.measure import measure_filter
 from robustlab.defenses.filters.robust import upper_z
 from robustlab.defenses.representations import representations
 from robustlab.models.classifier import check
-from robustlab.models.loading import load_model
-from robustlab.oracle import ask, undisturbed
-from robustlab.training.loop import train
 from robustlab.training.recipe import Recipe
 
 LEAST = 12  # images of a class, which the filters need
@@ -206,13 +202,11 @@ def fit(
     data: Loaded, val: Loaded, recipe: Recipe, seed: int, keep: Callable[[str, bytes], None] | None = None
 ) -> tuple[nn.Module, float]:
     """A `cnn` after a short training, and its accuracy on the validation images."""
-    with tempfile.TemporaryDirectory() as temporary:
-        done = train("cnn", (data, val), recipe, output=Path(temporary) / "model", name="scan", seed=seed)
-        model = load_model(str(done.output))
+    with fitted("cnn", data, val, recipe, seed, name="scan") as (model, done):
         if keep is not None:
             for name in ("model.toml", "model.safetensors"):
                 keep(name, (done.output / name).read_bytes())
-    return model, _share(model, val.images, val.labels)["value"] or 0.0
+    return model, agreement(answers(model, val.images), val.labels)["value"] or 0.0
 
 
 def _power(copy: Poisoned, val: Loaded, model: nn.Module, accuracy: float, *, judge: Filter, seed: int) -> Power:
@@ -225,16 +219,9 @@ def _power(copy: Poisoned, val: Loaded, model: nn.Module, accuracy: float, *, ju
         copy.target,
         measured["tpr"],
         measured["auroc"]["value"],
-        _share(model, tried.images, tried.wanted),
+        agreement(answers(model, tried.images), tried.wanted),
         copy.target in result.standing_out,
     )
-
-
-def _share(model: nn.Module, images: Tensor, wanted: Tensor) -> Share:
-    """Of the images, those classified as wanted."""
-    with torch.no_grad(), undisturbed(model):
-        answers = torch.cat([ask(model, x).argmax(1) for x in images.split(256)])
-    return share(int((answers == wanted).sum()), len(wanted))
 
 
 def told(result: Scan, filter: str) -> dict[str, Any]:

@@ -1,0 +1,68 @@
+"""Short trainings whose folder is not kept, and what a model says of images."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from robustlab.base.intervals import Share, share
+from robustlab.data import Data
+from robustlab.models.classifier import Classifier
+from robustlab.models.loading import load_model
+from robustlab.oracle import ask, undisturbed
+from robustlab.training.loop import Trained, train
+from robustlab.training.recipe import Recipe
+from robustlab.training.session import Told
+
+Watch = Callable[[nn.Module], None]
+
+
+@contextmanager
+def fitted(
+    architecture: str,
+    data: Data,
+    val: Data,
+    recipe: Recipe,
+    seed: int,
+    *,
+    name: str = "model",
+    device: str = "auto",
+    watch: Watch = lambda model: None,
+) -> Iterator[tuple[Classifier, Trained]]:
+    """A trained model on the CPU; its folder, `Trained.output`, is there inside the block only.
+
+    watch: is handed the model after each epoch.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        done = train(
+            architecture,
+            (data, val),
+            recipe,
+            output=Path(temporary) / "model",
+            name=name,
+            seed=seed,
+            device=device,
+            told=Told(model=watch),
+            drawn=False,
+        )
+        yield load_model(str(done.output)), done
+
+
+def answers(model: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """(n,) the classes that a model on this device names, on the CPU."""
+    with torch.no_grad(), undisturbed(model):
+        return torch.cat([ask(model, x.to(device)).argmax(1).cpu() for x in images.split(512)])
+
+
+def agreement(answers: Tensor, wanted: Tensor) -> Share:
+    """The share of answers that are the wanted ones.
+
+    >>> agreement(torch.tensor([1, 2]), torch.tensor([1, 1]))["value"]
+    0.5
+    """
+    return share(int((answers == wanted).sum()), len(wanted))
