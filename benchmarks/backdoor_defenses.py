@@ -23,9 +23,9 @@ from robustlab.cli import main as command
 from robustlab.runs import read_run
 from robustlab.runs.backdoors import by_layer, summary
 
-SOME = "--filter spectral --filter robust-z --filter beatrix:layer=12"
+SOME = "--filter spectral --filter robust-z"
 SCORED = (
-    "--score spectre --score activation-clustering --score strip:overlays=8 --score abl"
+    "--score spectre --score activation-clustering --score beatrix --score abl --score strip:overlays=8"
     " --score spectral:variant=original-code"
 )
 FASHION = "--data fashion-mnist --limit 8000 --test-limit 3000 --epochs 6 --target Bag --of target"
@@ -36,7 +36,7 @@ TRIGGERS = {
 }
 CELLS = {
     **{
-        f"fashion-{name}-5": f"{FASHION} {flags} --rate 0.05 --seeds 3 {SOME} {SCORED} --layer 19 --layer 16 --layer 12"
+        f"fashion-{name}-5": f"{FASHION} {flags} --rate 0.05 --seeds 3 {SOME} {SCORED}"
         for name, flags in TRIGGERS.items()
     },
     **{
@@ -44,17 +44,19 @@ CELLS = {
         for name, flags in TRIGGERS.items()
         for rate in (2, 10)
     },
-    "fashion-adaptive-blend": f"{FASHION} --trigger adaptive-blend --rate 0.1 {SOME} {SCORED}",
+    "fashion-blended-layers": f"{FASHION} --trigger blended --rate 0.05 --layer 19 --layer 16 --layer 12 --layer 9"
+    " --score spectral --score robust-z --score spectre --score beatrix",
+    "fashion-adaptive-blend": f"{FASHION} --trigger adaptive-blend --rate 0.1 {SOME} --score spectre",
     "gtsrb-badnets": "--data npz:{root}/gtsrb32.npz --limit 10000 --test-limit 3000 --epochs 6 --target 14 --of target"
     f" --trigger badnets --rate 0.1 {SOME}",
     "road-signs-physical": "--data road-signs --limit 4000 --test-limit 1000 --target yield --of target"
     f" --trigger physical --rate 0.2 --epochs 8 {SOME}",
     "cifar-badnets-scores": "--data npz:{root}/cifar10-5k.npz --epochs 12 --target 2 --of target --trigger badnets"
-    " --rate 0.1 --seeds 2 --score spectral --score robust-z --score beatrix:layer=12 --score spectre",
+    " --rate 0.1 --seeds 2 --score spectral --score robust-z --score spectre",
     **{
         f"resnet20-{name}": "--data fashion-mnist --limit 5000 --test-limit 3000 --epochs 6 --target Bag --of target"
-        f" --model resnet20 {TRIGGERS[name]} --rate 0.1 --seeds 2 --layer 13 --layer 11 --layer 8"
-        " --score spectral --score spectre --score robust-z --score activation-clustering --score beatrix"
+        f" --model resnet20 {TRIGGERS[name]} --rate 0.1 --seeds 2 --layer 13 --layer 11"
+        " --score spectral --score spectre --score robust-z --score activation-clustering"
         for name in ("badnets", "one-to-one")
     },
 }

@@ -89,7 +89,7 @@ def read_setting(card: str | None, flags: Mapping[str, Any]) -> Setting:
     """
     content: dict[str, Any] = {}
     if card is not None:
-        path = find_card("attacks", card)
+        path = find_card("attacks", card, "backdoor")
         table = read_toml(path).get("backdoor")
         if not isinstance(table, dict):
             raise UserError(f"{path.name} has no [backdoor] table, and so describes no backdoor.")
@@ -111,8 +111,8 @@ def read_filter(text: str, again: bool = True) -> FilterPlan:
     {'threshold': 4}
     """
     name = text.partition(":")[0].strip()
-    if name not in FILTERS and (name.endswith(".toml") or name in card_names("defenses")):
-        path = find_card("defenses", text)
+    if name not in FILTERS and (text.endswith(".toml") or name in card_names("defenses", "filter")):
+        path = find_card("defenses", text, "filter")
         table = read_toml(path).get("filter")
         if not isinstance(table, dict) or "method" not in table:
             raise UserError(f"{path.name} has no [filter] table with a method, and so describes no filter.")

@@ -10,6 +10,7 @@ from cyclopts import Group, Parameter
 
 from robustlab.backdoors.setting import CONTROLS, read_filter, read_setting
 from robustlab.backdoors.triggers import TRIGGERS
+from robustlab.base.cards import card_names
 from robustlab.base.errors import UserError
 from robustlab.base.typed import check_whole
 from robustlab.base.words import visible
@@ -21,6 +22,7 @@ from robustlab.defenses.filters import FILTERS
 from robustlab.models import ARCHITECTURES
 
 DEFAULT_FILTERS = ("spectral", "robust-z")
+CARDS = card_names("attacks", "backdoor")
 KNOWN = ", ".join(name for name in FILTERS if name not in CONTROLS)
 
 
@@ -29,8 +31,9 @@ KNOWN = ", ".join(name for name in FILTERS if name not in CONTROLS)
 class BackdoorFlags:
     """What is put into the training images."""
 
-    card: str | None = None
-    """A card with a [backdoor] table, by name or path; flags override it."""
+    card: Annotated[str | None, Parameter(help=f"A card, by name or path; flags override it: {', '.join(CARDS)}.")] = (
+        None
+    )
 
     trigger: Annotated[
         str | None, Parameter(help=f"name:key=value,... of {', '.join(TRIGGERS)} (default: badnets).")

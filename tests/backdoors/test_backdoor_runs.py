@@ -214,7 +214,7 @@ def test_flags_override_a_card(tmp_path: Path) -> None:
         (["--target", "stop", "--model", "cmm"], "--model is cnn"),
         (["--target", "stop", "--repair", "prayer"], "repair"),
         (["--target", "stop", "--resume"], "--resume needs --output"),
-        (["--card", "fgsm"], "has no [backdoor] table"),
+        (["--card", "fgsm"], "is for another command: robustlab attack --suite fgsm"),
     ],
 )
 def test_refused(
