@@ -23,7 +23,8 @@ from robustlab.cli import main
 from robustlab.defenses.filters.base import Scores
 
 FEW = ["--limit", "480", "--test-limit", "100", "--recipe", "quick.toml", "--quiet"]
-FAST = ["backdoor", *FEW, "--target", "stop", "--rate", "0.1"]
+FAST = ["backdoor", *FEW, "--target", "stop", "--rate", "0.2", "--of", "target"]
+POISONS = 8  # a fifth of the target class, which has 31 images of its own
 QUICK = """
 name = "quick"
 summary = "One epoch on few images"
@@ -34,6 +35,7 @@ val_size = 40
 check_size = 4
 """
 FILTERS = ["--filter", "spectral", "--filter", "activation-clustering"]
+SCORED = [*FAST, "--score", "spectral", "--seeds", "2", "--output"]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Any:
     (folder / "quick.toml").write_text(QUICK)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        extra = ["--seeds", "2", "--repair", "fine-tuning", "--controls", "each", "--score", "spectre:layer=16"]
+        extra = ["--repair", "fine-tuning", "--controls", "each", "--score", "spectre:layer=16"]
         assert main([*FAST, *FILTERS, *extra, "--layer", "20", "--layer", "16", "--output", "run"]) == 0
         yield folder
 
@@ -69,9 +71,9 @@ def test_what_a_run_holds(place: Path) -> None:
         "results",
     ]
     poisons = [row["poisons"] for row in found["models"]["rows"]]
-    assert poisons == [48, 48]
+    assert poisons == [POISONS]
     rows = found["results"]["rows"]
-    assert [row["row"] for row in rows if row["seed"] == 1] == [
+    assert [row["row"] for row in rows] == [
         "undefended",
         "random, as many as spectral",
         "random, as many as activation-clustering",
@@ -82,13 +84,13 @@ def test_what_a_run_holds(place: Path) -> None:
         "activation-clustering",
         "fine-tuning",
     ]
-    first = {row["row"]: row for row in rows if row["seed"] == 0}
-    removed = {row["filter"]: row["removed"] for row in found["filters"]["rows"] if row["seed"] == 0}
+    first = {row["row"]: row for row in rows}
+    removed = {row["filter"]: row["removed"] for row in found["filters"]["rows"]}
     assert removed.pop("spectre:layer=16") > 0  # only scored
     for name, count in removed.items():
         assert first[name]["trained"] == first[f"random, as many as {name}"]["trained"] == 480 - count
         assert first[f"perfect, as few as {name}"]["trained"] <= 480 - count
-    assert first["perfect"]["trained"] == 480 - 48
+    assert first["perfect"]["trained"] == 480 - POISONS
     assert (
         found["models"]["rows"][0]["asr"] == first["undefended"]["asr"]
     )  # the stored model is the one that was judged
@@ -100,14 +102,14 @@ def test_what_a_run_holds(place: Path) -> None:
 
 def test_scores_and_ids_are_data(place: Path) -> None:
     rows = list(csv.DictReader((place / "run" / "scores" / "0-spectral.csv").read_text().splitlines()))
-    again = poison(load_data("road-signs", "train", 480), "badnets", 0.1, "stop", 0)
+    again = poison(load_data("road-signs", "train", 480), "badnets", 0.2, "stop", 0, of="target")
     assert [int(row["id"]) for row in rows if row["poison"] == "1"] == again.changed_ids
     gone = [row for row in rows if row["removed"] == "1"]
     spectral = next(row for row in sections(place / "run")["filters"]["rows"] if row["filter"] == "spectral")
     assert len(gone) == spectral["removed"] and sum(row["poison"] == "0" for row in gone) == spectral["clean_removed"]
     histogram = next(row for row in sections(place / "run")["scores"]["rows"] if row["filter"] == "spectral")
     stops = sum(int(row["label"]) == again.target for row in rows)
-    assert sum(histogram["poison"]) == 48 and sum(histogram["clean"]) == stops - 48
+    assert sum(histogram["poison"]) == POISONS and sum(histogram["clean"]) == stops - POISONS
 
 
 def test_a_poisoned_model_is_a_model(place: Path) -> None:
@@ -115,10 +117,15 @@ def test_a_poisoned_model_is_a_model(place: Path) -> None:
     assert model.classes is not None and model.classes[0] == "stop"
 
 
-def test_interrupted_and_resumed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = [*FAST, "--filter", "spectral", "--output"]
-    assert main([*words, "whole"]) == 0
-    write, left = BackdoorRun.write_part, [5]
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """Two seeds, scored only."""
+    assert main([*SCORED, "whole"]) == 0
+    return place / "whole"
+
+
+def test_interrupted_and_resumed(place: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, left = BackdoorRun.write_part, [4]  # trigger, two models, one filter
 
     def interrupted(self: BackdoorRun, name: str, value: Any) -> None:
         write(self, name, value)
@@ -128,36 +135,20 @@ def test_interrupted_and_resumed(place: Path, monkeypatch: pytest.MonkeyPatch) -
 
     with monkeypatch.context() as patch:
         patch.setattr(BackdoorRun, "write_part", interrupted)
-        assert main([*words, "part"]) == 130
+        assert main([*SCORED, "part"]) == 130
     assert not json.loads((place / "part" / "run.json").read_text())["finished"]
-    trained: list[int] = []
-    whole_training = BackdoorRun.write_model
-    monkeypatch.setattr(BackdoorRun, "write_model", lambda *args: (trained.append(1), whole_training(*args))[1])
-    assert main([*words, "part", "--resume"]) == 0
-    assert not trained  # what was finished is not done again
-    assert sections(place / "part") == sections(place / "whole")
+    monkeypatch.setattr(BackdoorRun, "write_model", None)  # what was finished is not done again
+    assert main([*SCORED, "part", "--resume"]) == 0
+    assert sections(place / "part") == sections(whole)
 
 
-def test_two_processes_find_what_one_finds(place: Path) -> None:
-    words = [*FAST, "--filter", "spectral", "--output", "two"]
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node=2",
-        "--master-port=0",
-        "-m",
-        "robustlab",
-    ]
-    done = subprocess.run(
-        [*command, *words], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+def test_two_processes_find_what_one_finds(place: Path, whole: Path) -> None:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [sys.executable, *torchrun, "-m", "robustlab", *SCORED, "two"]
+    env = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # as the one process
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
-    if not (place / "whole").exists():
-        assert main([*FAST, "--filter", "spectral", "--output", "whole"]) == 0
-    two, one = sections(place / "two"), sections(place / "whole")
-    assert [row["trained"] for row in two["results"]["rows"]] == [row["trained"] for row in one["results"]["rows"]]
-    assert two["trigger"] == one["trigger"] and two["models"]["rows"][0]["poisons"] == 48
+    assert sections(place / "two") == sections(whole)
 
 
 def test_controls_remove_as_many_of_each_class() -> None:
@@ -182,7 +173,7 @@ def test_a_filter_is_told_the_true_share_and_the_table_says_so(place: Path) -> N
     rows = {row["filter"]: row for row in sections(place / "run")["filters"]["rows"]}
     assert rows["spectral"]["knew"] == "the true share of poisons"
     share = sections(place / "run")["models"]["rows"][0]["share"]
-    counts = poison(load_data("road-signs", "train", 480), "badnets", 0.1, "stop", 0).labels.bincount()
+    counts = poison(load_data("road-signs", "train", 480), "badnets", 0.2, "stop", 0, of="target").labels.bincount()
     assert rows["spectral"]["removed"] == sum(round(1.5 * share * int(count)) for count in counts)
     assert read_filter("spectral:eps=0.01").made(eps=0.3).eps == 0.01
 
@@ -210,7 +201,7 @@ def test_flags_override_a_card(tmp_path: Path) -> None:
         (["--target", "stop", "--filter", "spectrum"], "did you mean"),
         (["--target", "stop", "--filter", "spectral", "--filter", "spectral"], "given twice"),
         (["--target", "stop", "--layer", "fc9"], "The model has no layer 'fc9'"),
-        (["--target", "stop", "--limit", "60", "--rate", "0.2"], "images"),
+        (["--target", "stop", "--filter", "spectre:eps=0.64"], "would be left for a covariance"),
         (["--target", "stop", "--model", "cmm"], "--model is cnn"),
         (["--target", "stop", "--repair", "prayer"], "repair"),
         (["--target", "stop", "--resume"], "--resume needs --output"),
@@ -221,7 +212,7 @@ def test_refused(
     words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["backdoor", "--limit", "300", "--test-limit", "20", *words]) == 2
+    assert main(["backdoor", "--limit", "480", "--test-limit", "20", *words]) == 2
     said = capsys.readouterr().err
     assert says.lower() in said.lower() and len(said.splitlines()) == 1
     assert not list(tmp_path.iterdir())
@@ -232,6 +223,15 @@ def test_a_trigger_in_colour_on_grey_images(data_root: Path) -> None:
     assert main([*words, "--trigger", "badnets:pattern=square,colour=[1,0,0]"]) == 2
 
 
+def test_too_few_images_of_a_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["backdoor", "--limit", "60", "--test-limit", "20", "--target", "stop"]) == 2
+    assert "of each class. Give more" in capsys.readouterr().err
+
+
 def test_poisons_of_a_missing_class_are_refused() -> None:
+    data = load_data("road-signs", "train", 60)
     with pytest.raises(UserError, match="has no image of the target class"):
-        poison(load_data("road-signs", "train", 300, classes=["yield"]), "badnets", 0.1, "stop")
+        poison(data.take(data.labels != 0), "badnets", 0.1, "stop")

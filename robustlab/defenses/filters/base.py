@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from robustlab.base.errors import UserError
+from robustlab.base.words import counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ class Seen:
             where = (self.labels == label).nonzero()[:, 0]
             if len(where) < least:
                 raise UserError(
-                    f"Class {label} has {len(where)} images, and the filter needs {least} of each class. Give more"
+                    f"Class {label} has {counted(len(where), 'image')}, and the filter needs {least} of each class. Give more"
                     " images, or leave the class out."
                 )
             yield label, where

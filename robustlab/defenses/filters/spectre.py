@@ -25,7 +25,7 @@ class Spectre(Filter):
     removed. k: left out, the one out of 1, 4, 9 ... 100 (at most a third of the class) whose scores have the largest
     mean. Otherwise than in the paper the covariance is found by `rounds` of leaving the highest 1.5 eps out and
     scoring again, in place of the filter of Diakonikolas et al. (2017). eps: an upper bound on the share of poisons.
-    UserError: a class of fewer than 12 images, eps outside (0, 2/3).
+    UserError: a class of fewer than 12 images, eps outside (0, 2/3) or so large that a class has fewer than 2 left.
 
     >>> x = torch.randn(200, 8, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0] + [1.0] * 7)
     >>> x[:10, 3] += 8
@@ -52,6 +52,11 @@ class Spectre(Filter):
         chosen: dict[int, int] = {}
         for label, where in seen.classes(12):
             count = math.ceil(1.5 * self.eps * len(where))
+            if len(where) - count < 2:
+                raise UserError(
+                    f"SPECTRE leaves 1.5 eps of a class out, and {len(where) - count} of {len(where)} images of class"
+                    f" {label} would be left for a covariance. Give a smaller eps than {self.eps:.3g}, or poison less."
+                )
             sizes = [self.k] if self.k else [k for k in SIZES if k <= len(where) // 3]
             axes = projected(seen.representations[where], max(sizes))
             if axes.abs().max() == 0:
