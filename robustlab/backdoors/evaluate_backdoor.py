@@ -150,7 +150,7 @@ def _checked(
     like = torch.randn(len(data), 16, generator=torch.Generator().manual_seed(0))
     for plan in filters:  # with numbers that mean nothing: too few images, a bad eps, a whole class gone
         judge = told(plan, data)
-        if plan.needs == ("representations",):
+        if plan.needs == ("representations",) and "channels" not in plan.parameters:  # those have to divide the layer
             judge(Seen(data.labels, like, data.ids))
     model = begin(setting.model, data, recipe, seed, Path()).model
     for plan in filters:
@@ -159,7 +159,8 @@ def _checked(
 
 
 def _recipe(recipe: Recipe) -> Recipe:
-    """The PGD check of every epoch on few images, where it chooses nothing."""
+    """For all images that are given; the PGD check of every epoch on few images, where it chooses nothing."""
+    recipe = replace(recipe, train_size=None, val_size=None)
     return recipe if recipe.defense else replace(recipe, check_size=min(16, recipe.check_size))
 
 

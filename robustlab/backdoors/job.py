@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,8 +58,12 @@ class BackdoorRun(StudiedRun):
         self.write_file(f"models/{slug(name)}.toml", card_text(card))
 
     def model(self, name: str) -> Classifier:
-        """A model that `write_model` stored."""
-        return load_model(str(self.folder / "models" / f"{slug(name)}.toml"))
+        """A model that `write_model` stored; of a run that will replace another one, its own."""
+        with tempfile.TemporaryDirectory() as temporary:
+            for end in ("toml", "safetensors"):
+                file = f"{slug(name)}.{end}"
+                (Path(temporary) / file).write_bytes(self.read_file(f"models/{file}"))
+            return load_model(str(Path(temporary) / f"{slug(name)}.toml"))
 
 
 @dataclass(frozen=True)

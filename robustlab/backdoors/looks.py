@@ -78,7 +78,9 @@ class Histograms(First):
             return {"error": "the filter did not end"}
         removed, scores = found
         data = job.poisoned(seed)
-        own = torch.ones(len(data), dtype=torch.bool) if data.target is None else data.labels == data.target
+        own = ~scores.isnan() if data.target is None else (data.labels == data.target) & ~scores.isnan()
+        if not bool(own.any()):
+            return {"error": "it did not look at the target class"}
         inside, poisons = comparable(data, scores)[own].double(), data.changed[own]
         gone = inside[removed[own]]
         limit = float(gone.min()) if len(gone) else None
@@ -93,7 +95,8 @@ class Histograms(First):
 
     def section(self, done: Mapping[str, Json]) -> Json:
         columns = [("filter", "Filter", ""), ("low", "From", ""), ("high", "To", ""), ("threshold", "Threshold", "")]
-        note = "How many images of the target class have which score (first seed), clean ones and poisons."
+        whose = "the target class" if self.job.setting.target is not None else "all classes, by rank inside each,"
+        note = f"How many images of {whose} have which score (first seed), clean ones and poisons."
         return table(columns, rows_of(done), note=note)
 
 
@@ -169,7 +172,7 @@ class Layers(Study[BackdoorJob]):
         seed = int(number)
         data, rows = job.poisoned(seed), []
         for plan in job.filters:
-            if plan.needs != ("representations",):
+            if plan.needs != ("representations",) or plan.layer is not None:
                 continue
             row: Json = {"seed": seed, "layer": layer, "d": job.representations(seed, layer).shape[1]}
             try:

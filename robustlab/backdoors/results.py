@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from robustlab.backdoors.job import CLEAN, BackdoorJob, as_many
 from robustlab.backdoors.poisoning import Poisoned
 from robustlab.backdoors.setting import FilterPlan
-from robustlab.backdoors.studies import SECONDS, SHARES
+from robustlab.backdoors.studies import SECONDS, SHARES, Models
+from robustlab.base.errors import RunError, UserError
 from robustlab.defenses.repairs import fine_pruning, fine_tuning
 from robustlab.evaluation.running import rows_of, table
 from robustlab.evaluation.studies.base import Study
@@ -43,7 +44,7 @@ class Results(Study[BackdoorJob]):
         """The controls, and the filter that says how many they remove; one for all that are told the same share."""
         beside: dict[object, FilterPlan] = {}
         for plan in again:
-            beside.setdefault("told" if plan.told else plan.name, plan)
+            beside.setdefault("told" if plan.alike else plan.name, plan)
         few = list(beside.values()) if self.job.each else list(beside.values())[:1]
         rows: dict[str, FilterPlan | None] = {RANDOM.format(plan.name): plan for plan in few}
         rows[PERFECT] = None
@@ -53,12 +54,21 @@ class Results(Study[BackdoorJob]):
         return 1.0 if part.endswith(UNDEFENDED) else SECONDS
 
     def work(self, part: str) -> Json:
+        try:
+            return self._work(part)
+        except (UserError, RunError) as error:  # such as a training that diverges: the other rows go on
+            self.job.listener.warn(f"{part}: {error}")
+            return {"error": str(error)}
+
+    def _work(self, part: str) -> Json:
         job, clock = self.job, time.perf_counter()
         number, _, name = part.partition(" ")
         seed, kind = int(number), self._rows()[name]
         data = job.poisoned(seed)
         if kind == "undefended":
             found: Json = {"trained": len(data), **job.measured(job.model(seed), seed)}
+            [row] = (job.run.part(f"{Models.name}--{seed}") or {"rows": [{"seconds": 0.0}]})["rows"]
+            clock -= row["seconds"]  # of its training
         elif kind == "repair":
             clean = job.val.take(torch.arange(min(CLEAN, len(job.val))))
             repaired = REPAIRS[name](
@@ -98,7 +108,7 @@ class Results(Study[BackdoorJob]):
         note = (
             "Each filter's and each control's model was trained again from scratch on what was left, with the same"
             " seed. Random removes as many images of each class as the filter, drawn by the seed. Perfect removes the"
-            " poisons alone, or the poisons and then as many clean images as the filter removed in all."
+            " poisons alone; or the poisons, and then clean images until each class has lost as many as to the filter."
         )
         if self.job.repairs:
             note += f" A repair changes the undefended model with {min(CLEAN, len(self.job.val))} clean images."

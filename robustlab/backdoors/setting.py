@@ -13,6 +13,7 @@ from robustlab.base.errors import UserError, did_you_mean
 from robustlab.defenses.filters import FILTERS, filter_class
 
 CONTROLS = ("random", "perfect")  # every run has them
+RESERVED = ("undefended", "fine-tuning", "fine-pruning")  # other rows of the table
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,11 @@ class FilterPlan:
         return "eps" in filter_class(self.method).__dataclass_fields__ and "eps" not in self.parameters
 
     @property
+    def alike(self) -> bool:
+        """Does it remove as many of each class as every other filter that is told the true share?"""
+        return self.told and "target" not in self.parameters and self.parameters.get("variant") != "original-code"
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """The fields of `Seen` that it reads."""
         needs: tuple[str, ...] = filter_class(self.method).needs
@@ -117,7 +123,7 @@ def read_filter(text: str, again: bool = True) -> FilterPlan:
         if not isinstance(table, dict) or "method" not in table:
             raise UserError(f"{path.name} has no [filter] table with a method, and so describes no filter.")
         table = dict(table)
-        name = path.stem
+        name = path.stem if path.stem not in (*FILTERS, *RESERVED) or path.stem == table["method"] else path.name
     else:
         table = _named(text, "--filter")
         name = text if len(table) > 1 else name
@@ -140,9 +146,13 @@ def _named(text: str, flag: str) -> dict[str, Any]:
 
 def with_numbers(setting: Setting, classes: tuple[str, ...]) -> Setting:
     """The setting with its classes by name, as far as the data has names. UserError: no such class."""
+    from robustlab.base.given import class_number
     from robustlab.data.selection import class_index
 
     def named(value: str | int | None) -> str | int | None:
-        return value if value is None or not classes else classes[class_index(str(value), classes)]
+        if value is None or not classes:
+            return value
+        number = class_index(value, classes) if isinstance(value, str) else class_number(value, classes)
+        return None if number is None else classes[number]
 
     return replace(setting, target=named(setting.target), source=named(setting.source))

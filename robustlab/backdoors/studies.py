@@ -20,7 +20,7 @@ from robustlab.base.errors import UserError
 from robustlab.base.files import slug
 from robustlab.base.pictures import png, sheet
 from robustlab.defenses.filters.base import Scores
-from robustlab.defenses.filters.measure import measure_filter
+from robustlab.defenses.filters.measure import measure_filter, mid_ranks
 from robustlab.evaluation.running import rows_of, table
 from robustlab.evaluation.studies.base import Study
 from robustlab.oracle import ask, undisturbed
@@ -64,6 +64,15 @@ class Models(Study[BackdoorJob]):
         shown = {key: found[key] for key in ("clean", "asr", "right", "epoch")}
         return {"rows": [row | {"share": rate} | shown | {"seconds": found["train_seconds"]}]}
 
+    @property
+    def _tested(self) -> str:
+        setting = self.job.setting
+        if setting.relation == "one-to-one":
+            return f"test images of {setting.source} alone."
+        if setting.relation == "all-to-all":
+            return "all test images."
+        return "test images of all classes but the target."
+
     def section(self, done: Mapping[str, Json]) -> Json:
         columns = [
             ("seed", "Seed", ""),
@@ -77,8 +86,7 @@ class Models(Study[BackdoorJob]):
         ]
         note = (
             f"Trained on the poisoned images, undefended. The epoch was chosen by the accuracy on {len(self.job.val)}"
-            " clean validation images. Attack success is measured on test images with the trigger, without those of"
-            " the target class."
+            " clean validation images. The trigger is put on " + self._tested
         )
         return table(columns, rows_of(done), n=len(self.job.test), note=note)
 
@@ -94,10 +102,11 @@ class Filters(Study[BackdoorJob]):
     def work(self, part: str) -> Json:
         job = self.job
         seed, plan = split(part, job.filters)
-        data, clock = job.poisoned(seed), time.perf_counter()
+        data = job.poisoned(seed)
         try:
-            judge = job.filter(seed, plan)
-            found = judge(job.seen(seed, plan))
+            judge, seen = job.filter(seed, plan), job.seen(seed, plan)
+            clock = time.perf_counter()
+            found = judge(seen)
         except UserError as error:  # the other filters go on
             job.listener.warn(f"{plan.name}, seed {seed}: {error}")
             return {"error": str(error)}
@@ -135,7 +144,8 @@ class Filters(Study[BackdoorJob]):
         note = (
             f"Filters that look at representations saw the layer {self.job.layers[0]}{others}. Every score and every"
             " removed id is in scores/. Pictures: the images of the target class with the highest scores (first seed);"
-            " a red bar is a poison, a grey one a clean image."
+            " a red bar is a poison, a grey one a clean image. Covers, which have the trigger and their true label,"
+            " count as clean."
         )
         images = [
             f"images/top-{slug(plan.name)}.png"
@@ -172,15 +182,16 @@ def comparable(data: Poisoned, scores: Tensor) -> Tensor:
     """The scores; without a target class their ranks inside each class, in (0, 1]."""
     if data.target is not None:
         return scores
-    ranks = torch.zeros(len(scores), dtype=torch.float64)
+    ranks = torch.full((len(scores),), torch.nan, dtype=torch.float64)
     for label in data.labels.unique().tolist():
-        where = (data.labels == label).nonzero()[:, 0]
-        ranks[where[scores[where].argsort(stable=True)]] = torch.arange(1, len(where) + 1).double() / len(where)
+        where = ((data.labels == label) & ~scores.isnan()).nonzero()[:, 0]
+        ranks[where] = mid_ranks(scores[where]) / len(where)
     return ranks
 
 
 def _knew(plan: FilterPlan, found: Scores) -> str:
-    return found.knows.replace("eps", "the true share of poisons") if plan.told else found.knows
+    what = "the true share of poisons" if plan.told else "an upper bound on the share of poisons"
+    return found.knows.replace("eps", what)
 
 
 def _losses(model: nn.Module, data: Poisoned) -> Tensor:
@@ -212,7 +223,7 @@ def _top_scored(data: Poisoned, found: Scores) -> Tensor:
     inside = comparable(data, found.scores).nan_to_num(-torch.inf)
     if data.target is not None:
         inside = inside.masked_fill(data.labels != data.target, -torch.inf)
-    best = inside.argsort(descending=True, stable=True)[:_TOP]
+    best = inside.argsort(descending=True, stable=True)[: min(_TOP, int(inside.isfinite().sum()))]
     images = data.images[best].expand(-1, 3, -1, -1)
     bars = torch.full((len(best), 3, max(2, images.shape[-1] // 12), images.shape[-1]), 0.75)
     bars[data.changed[best]] = torch.tensor([0.85, 0.1, 0.1])[:, None, None]

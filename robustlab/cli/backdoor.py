@@ -150,7 +150,8 @@ def backdoor(
     from robustlab.data import load_data
     from robustlab.evaluation.processes import World
     from robustlab.reporting import report
-    from robustlab.runs.backdoors import in_words, summary
+    from robustlab.reporting.backdoor_words import in_words
+    from robustlab.runs.backdoors import summary
     from robustlab.training.recipe import read_recipe
 
     how = read_recipe(recipe)

@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from statistics import fmean
 from typing import Any, TypedDict
-
-from robustlab.base.words import duration, interval, visible
 
 Json = dict[str, Any]
 KINDS = ("undefended", "control", "filter", "repair")  # of rows, in the order in which they are shown
 PUBLISHED = "spectral"  # the row of the filter as it was published
 RANDOM, PERFECT, AS_FEW = "random, as many as ", "perfect", "perfect, as few as "
-WORDS = ("clean", "attack success", "right", "AUROC", "TPR", "FPR", "removed", "left", "time")
 NEAR = 0.02  # a difference that counts as none
 TAKES = 0.1  # a backdoor's attack success is above the perfect filter's by more than this
 NO_BETTER = 0.1  # a filter must lower the attack success by more than this below the random filter's
@@ -148,6 +145,7 @@ def summary(info: Mapping[str, Any]) -> list[Row]:
 def best(rows: Iterable[Row]) -> Row | None:
     """The filter with the lowest mean attack success, of equal ones the one with the highest clean accuracy."""
     known = [row for row in rows if row["kind"] == "filter" and row["asr"]]
+    known = [row for row in known if row["seeds"] == max(each["seeds"] for each in known)]
     return min(known, key=lambda row: (_value(row, "asr"), -_value(row, "clean")), default=None)
 
 
@@ -189,11 +187,14 @@ def within(info: Mapping[str, Any], filter: str) -> Within:
 def no_better(rows: Iterable[Row], filter: str = PUBLISHED) -> bool | None:
     """Is the filter no better than the random one, its attack success not lower by more than `NO_BETTER`?
 
-    None where either was not run.
+    None where either was not run, or no random one removed about as many images (a tenth more or fewer).
     """
     rows = list(rows)
     own = next((row for row in rows if row["row"] == filter and row["kind"] == "filter"), None)
-    difference = _difference(own, control(rows, RANDOM, filter), "asr")
+    chance = control(rows, RANDOM, filter)
+    if own and chance and abs((own["removed"] or 0) - (chance["removed"] or 0)) > 0.1 * (own["removed"] or 0):
+        return None
+    difference = _difference(own, chance, "asr")
     return None if difference is None else difference >= -NO_BETTER - 1e-9
 
 
@@ -226,48 +227,6 @@ def by_layer(info: Mapping[str, Any]) -> tuple[list[str], list[Json]]:
     return filters, found
 
 
-def in_words(info: Mapping[str, Any]) -> list[str]:
-    """The table that the command prints, line by line: means over the seeds, least and most behind two of them.
-
-    >>> share = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 10}
-    >>> rows = [{"seed": 0, "row": "undefended", "kind": "undefended", "clean": share, "asr": share, "seconds": 3.0}]
-    >>> print("\\n".join(line[:40].rstrip() for line in in_words({"sections": [{"name": "results", "rows": rows}]})))
-                clean  attack success  right
-    undefended   90.0            90.0      –
-    1 seed, in %.
-    """
-    rows = summary(info)
-    if not rows:
-        return []
-    table = [["", *WORDS], *([visible(row["row"]), *_cells(row)] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    form = "  ".join(f"{{:{'>' if at else '<'}{width}}}" for at, width in enumerate(widths))
-    lines = [form.format(*row).rstrip() for row in table]
-    seeds = max(row["seeds"] for row in rows)
-    told = f"Means of {seeds} seeds in %; in brackets the least and the most of them." if seeds > 1 else "1 seed, in %."
-    if takes(rows) is False:
-        told += " The backdoor itself does not work: the numbers say nothing of the filters."
-    return [*lines, told]
-
-
-def _cells(row: Row) -> Iterator[str]:
-    for key in ("clean", "asr"):
-        found: Spread | None = row[key]
-        ends = f" ({interval(found)})" if found and found["n"] > 1 else ""
-        yield f"{100 * found['value']:.1f}{ends}" if found else "–"
-    yield _written(row["right"], ".1f", 100)
-    yield _written(row["auroc"], ".3f")
-    yield _written(row["tpr"], ".1f", 100)
-    yield _written(row["fpr"], ".1f", 100)
-    for count in (row["removed"], row["left"]):
-        yield "–" if count is None else f"{count:,.0f}"
-    yield duration(row["seconds"])
-
-
-def _written(found: Spread | None, form: str, times: int = 1) -> str:
-    return format(times * found["value"], form) if found else "–"
-
-
 def _names(results: Iterable[Json], filters: Iterable[Json]) -> list[tuple[str, str]]:
     """Every row's name and kind, sorted by kind and then as they came."""
     named = dict.fromkeys((str(row.get("row")), str(row.get("kind"))) for row in results)
@@ -296,6 +255,8 @@ def _value(row: Row, key: str) -> float:
 
 
 def _difference(row: Row | None, other: Row | None, key: str) -> float | None:
-    if not row or not other or not row[key] or not other[key]:  # type: ignore[literal-required]
+    first: Spread | None = row[key] if row else None  # type: ignore[literal-required]
+    second: Spread | None = other[key] if other else None  # type: ignore[literal-required]
+    if not row or not other or not first or not second or first["n"] != second["n"]:  # over the same seeds only
         return None
     return _value(row, key) - _value(other, key)

@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from robustlab import load_data, load_model
 from robustlab.backdoors import poison
 from robustlab.backdoors.job import BackdoorRun, as_many
-from robustlab.backdoors.setting import read_filter, read_setting
+from robustlab.backdoors.setting import Setting, read_filter, read_setting, with_numbers
 from robustlab.backdoors.studies import row_of
 from robustlab.base.errors import UserError
 from robustlab.cli import main
 from robustlab.defenses.filters.base import Scores
+from robustlab.models.cnn import cnn
 
 FEW = ["--limit", "480", "--test-limit", "100", "--recipe", "quick.toml", "--quiet"]
 FAST = ["backdoor", *FEW, "--target", "stop", "--rate", "0.2", "--of", "target"]
@@ -176,6 +178,43 @@ def test_a_filter_is_told_the_true_share_and_the_table_says_so(place: Path) -> N
     counts = poison(load_data("road-signs", "train", 480), "badnets", 0.2, "stop", 0, of="target").labels.bincount()
     assert rows["spectral"]["removed"] == sum(round(1.5 * share * int(count)) for count in counts)
     assert read_filter("spectral:eps=0.01").made(eps=0.3).eps == 0.01
+
+
+def test_scores_that_are_missing_or_equal_do_not_count_as_found() -> None:
+    data = poison(load_data("road-signs", "train", 300), "badnets", 0.2, relation="all-to-all")
+    nothing = torch.zeros(300, dtype=torch.bool)
+    assert row_of(data, Scores(torch.ones(300), {}, nothing, ""))["auroc"] == pytest.approx(0.5, abs=0.03)
+    missing = torch.where(data.changed, torch.nan, 1.0)
+    assert row_of(data, Scores(missing, {}, nothing, ""))["auroc"] is None
+
+
+def test_which_filters_share_a_control() -> None:
+    alike = ("spectral", "spectre", "beatrix")
+    own = ("spectral:variant=original-code", "spectral:target=3", "spectral:eps=0.1", "robust-z")
+    assert [read_filter(text).alike for text in (*alike, *own)] == [True] * 3 + [False] * 4
+
+
+def test_numbers_of_classes_are_numbers_and_words_names() -> None:
+    classes = ("1", "10", "2")
+    assert with_numbers(Setting(target=2), classes).target == "2"
+    assert with_numbers(Setting(target="10"), classes).target == "10"
+    assert with_numbers(Setting(target=0), classes).target == "1"
+
+
+def test_a_run_that_replaces_another_looks_at_its_own_model(tmp_path: Path) -> None:
+    about: dict[str, Any] = {"config": {"seed": 0}, "about": {}, "resume": False, "say": print}
+    for number in (0, 1):
+        network = cnn(2, (1, 8, 8))
+        with torch.no_grad():
+            network[-1].bias.fill_(number)
+        save_file(network.state_dict(), tmp_path / "model.safetensors")
+        card = 'architecture = "cnn"\nweights = "model.safetensors"\nclasses = 2\nshape = [1, 8, 8]\n'
+        (tmp_path / "model.toml").write_text(card)
+        with BackdoorRun.create(tmp_path / "run", **about, overwrite=bool(number)) as run:
+            run.write_model("seed-0", tmp_path)
+            assert run.model("seed-0").module[-1].bias.tolist() == [number, number]
+            if not number:
+                run.finish([], {})
 
 
 def test_flags_override_a_card(tmp_path: Path) -> None:

@@ -15,10 +15,11 @@ import pytest
 from robustlab.base.errors import UserError
 from robustlab.base.words import percent
 from robustlab.reporting import report
+from robustlab.reporting.backdoor_words import in_words
 from robustlab.reporting.page import page as page_of
 from robustlab.reporting.source import PageRun
 from robustlab.runs import read_run
-from robustlab.runs.backdoors import in_words, summary
+from robustlab.runs.backdoors import summary
 from robustlab.verification import verify
 
 Write = Callable[..., Path]
@@ -59,7 +60,7 @@ def test_what_is_said_first(folder: Path) -> None:
     lead = html.unescape(shown(folder).split('<ul class="lead">')[1].split("</ul>")[0]).replace("\u00a0", " ")
     assert "5 % of the images labelled Shirt (0.5 % of all 8,000 training images of fashion-mnist)" in lead
     assert "Undefended, 98.2 % (98.0–98.4) of 450 test images with the trigger are read as Shirt" in lead
-    assert "The best filter is robust-z" in lead and "97.1 % (96.9–97.3) after “random, as many as spectral”" in lead
+    assert "robust-z is the best" in lead and "97.1 % (96.9–97.3) after “random, as many as spectral”" in lead
     assert "0.4 points above the perfect filter's (within 2 points)" in lead
     assert "(spectral) is no better here than removing images at random" in lead
 

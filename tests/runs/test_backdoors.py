@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from robustlab.base.intervals import share
-from robustlab.runs.backdoors import RANDOM, best, by_layer, control, in_words, no_better, summary, takes, within
+from robustlab.reporting.backdoor_words import in_words
+from robustlab.runs.backdoors import RANDOM, best, by_layer, control, no_better, summary, takes, within
 
 Json = dict[str, Any]
 
@@ -101,3 +102,16 @@ def test_no_better_than_random(asr: int | None, said: bool | None) -> None:
     rows = [result(0, "random, as many as spectral", "control", 95)]
     rows += [result(0, "spectral", "filter", asr)] if asr is not None else []
     assert no_better(summary(info(rows))) is said
+
+
+def test_only_the_same_seeds_and_sizes_are_compared() -> None:
+    """A filter that failed for a seed, and a random one that removed far fewer, are no match."""
+    rows = [result(seed, "undefended", "undefended", 90) for seed in (0, 1)]
+    rows += [result(seed, "perfect", "control", 1 + 8 * seed, trained=90) for seed in (0, 1)]
+    rows += [result(0, "spectral", "filter", 1, trained=60), result(0, RANDOM + "a", "control", 80, trained=99)]
+    filters = [{"seed": 0, "filter": "spectral", "removed": 40}]
+    rows += [result(seed, "a", "filter", 50, trained=99) for seed in (0, 1)]
+    found = summary(info(rows, filters))
+    assert within(info(rows, filters), "spectral")["asr"] is None
+    assert (best(found) or {})["row"] == "a" and no_better(found) is None
+    assert any("spectral (1 of 2 seeds)" in line for line in in_words(info(rows, filters)))

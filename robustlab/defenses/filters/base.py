@@ -60,7 +60,7 @@ class Seen:
             where = (self.labels == label).nonzero()[:, 0]
             if len(where) < least:
                 raise UserError(
-                    f"Class {label} has {counted(len(where), 'image')}, and the filter needs {least} of each class. Give more"
+                    f"Class {label} has {counted(len(where))}, and the filter needs {least} of each class. Give more"
                     " images, or leave the class out."
                 )
             yield label, where
@@ -105,6 +105,7 @@ class Filter(ABC):
 
     def result(self, seen: Seen, scores: Tensor, removed: Tensor, **about: Any) -> Scores:
         """The scores with the thresholds that follow; UserError where a class would lose all its samples."""
+        scores, removed = scores.cpu(), removed.cpu()  # of filters that ask a classifier on a GPU
         thresholds = {}
         for label, where in seen.classes():
             gone = removed[where]

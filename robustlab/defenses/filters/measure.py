@@ -67,7 +67,17 @@ def _auroc(scores: Tensor, poisoned: Tensor) -> Area:
     good = len(poisoned) - bad
     if not bad or not good:
         return Area(value=None, poisoned=bad, clean=good)
-    _, where, counts = scores.double().unique(return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum(0) - (counts - 1) / 2).double()[where]
+    ranks = mid_ranks(scores)
     u = float(ranks[poisoned].sum()) - bad * (bad + 1) / 2
     return Area(value=u / (bad * good), poisoned=bad, clean=good)
+
+
+def mid_ranks(scores: Tensor) -> Tensor:
+    """(n,) float64: ranks from 1 on; equal scores share the mean of theirs.
+
+    >>> mid_ranks(torch.tensor([5.0, 2.0, 5.0])).tolist()
+    [2.5, 1.0, 2.5]
+    """
+    _, where, counts = scores.double().unique(return_inverse=True, return_counts=True)
+    ranks: Tensor = (counts.cumsum(0) - (counts - 1) / 2).double()[where]
+    return ranks

@@ -110,7 +110,8 @@ def _best(info: Mapping[str, Any], rows: Sequence[Row]) -> Iterator[str]:
     perfect, chance = next((row for row in rows if row["row"] == PERFECT), None), control(rows, RANDOM, name)
     beside = [f"{_of(perfect, 'asr')} after the perfect filter"] if perfect and perfect["asr"] else []
     beside += [f"{_of(chance, 'asr')} after “{chance['row']}”"] if chance and chance["asr"] else []
-    said = f"The best filter is {name}: after it the attack success is {_of(first, 'asr')}"
+    said = f"Of the filters after which a model was trained again, {name} is the best: the attack success is"
+    said += f" {_of(first, 'asr')}"
     yield said + (f", beside {' and '.join(beside)}." if beside else ".")
     far = within(info, name)
     if far["asr"] is not None:
@@ -131,6 +132,13 @@ def _published(rows: Sequence[Row]) -> Iterator[str]:
             f"The published spectral signature ({PUBLISHED}) is no better here than removing images at random: attack"
             f" success {_of(own, 'asr')} beside {_of(chance, 'asr')}."
         )
+
+
+def _tested(config: Mapping[str, Any]) -> str:
+    """Of which classes the test images with the trigger are."""
+    if config.get("source") is not None:
+        return f" of {config['source']}"
+    return " of other classes" if config.get("target") is not None else ""
 
 
 def _of(row: Row, key: str) -> str:
@@ -168,6 +176,7 @@ def _shown(run: PageRun) -> Json:
         "run": run,
         "sentences": sentences(info),
         "target": info["config"].get("target"),
+        "tested": _tested(info["config"]),
         "groups": [group for kind in KINDS if (group := [row for row in rows if row["kind"] == kind])],
         "results": results,
         "clean_n": _n(results, "clean"),
