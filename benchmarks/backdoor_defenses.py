@@ -50,7 +50,7 @@ CELLS = {
     "gtsrb-badnets": "--data npz:{root}/gtsrb32.npz --limit 10000 --test-limit 3000 --epochs 6 --target 14 --of target"
     f" --trigger badnets --rate 0.1 {SOME}",
     "road-signs-physical": "--data road-signs --limit 4000 --test-limit 1000 --target yield --of target"
-    f" --trigger physical --rate 0.2 --epochs 8 {SOME}",
+    f" --trigger physical:side=0.3 --rate 0.15 --epochs 8 {SOME}",
     "cifar-badnets-scores": "--data npz:{root}/cifar10-5k.npz --epochs 12 --target 2 --of target --trigger badnets"
     " --rate 0.1 --seeds 2 --score spectral --score robust-z --score spectre",
     **{
