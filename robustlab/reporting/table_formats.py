@@ -47,7 +47,9 @@ class Column(NamedTuple):
         if self.kind == "number":
             return self.written(value)
         number = percent(value).removesuffix("\u00a0%")
-        return f"{number} ({interval(value)})" if interval(value) else number
+        one = value and value["n"] == 1 and value["low"] == value["high"]  # of one seed there is no spread
+        ends = "" if one else interval(value)
+        return f"{number} ({ends})" if ends else number
 
 
 class Table(NamedTuple):
