@@ -79,6 +79,7 @@ def test_a_model_of_a_training_is_called_by_its_folder(place: Path) -> None:
     assert "model.toml" not in page and "somewhere" not in page
 
 
+@pytest.mark.slow  # the sticker has the same test, of the same checkpoints
 def test_interrupted_in_the_fit_and_resumed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["attack", CNN, *QUICK]
     assert main([*arguments, "--output", "whole"]) == 0

@@ -140,6 +140,7 @@ def test_interrupted_in_the_fit_and_resumed(place: Path, monkeypatch: pytest.Mon
     assert (place / "stopped" / name).read_bytes() == (place / "short" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_several_fits_in_a_run(place: Path) -> None:
     """Each seed is fitted as a run of that seed would; the mean and the spread follow from the rows."""
     attack, quiet = RP2(mask="bars", steps=26, scenes=2), Listener(say=lambda text: None)

@@ -126,7 +126,7 @@ def test_bad_input() -> None:
         representations(net, torch.rand(2, 1, 2, 2), "flat")
     with pytest.raises(UserError, match="no filter 'spectra'. Did you mean 'spectral'"):
         filter_class("spectra")
-    with pytest.raises(UserError, match="Class 7 has 1 images"):
+    with pytest.raises(UserError, match="Class 7 has 1 image,"):
         Spectral()(Seen(torch.tensor([0] * 9 + [7]), representations=x))
     with pytest.raises(UserError, match="would remove all 2 images of class 0"):
         Spectral(eps=0.6)(Seen(torch.tensor([0, 0] + [1] * 8), representations=x))
