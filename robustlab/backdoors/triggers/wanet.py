@@ -25,7 +25,7 @@ class WaNet(Trigger):
     their pixels, keyed by id, that keep their label (the paper's noise mode; 0.1 of its data are poisons, 0.2 covers).
     UserError: a bad parameter, or an image of one pixel.
 
-    The paper's attacker trains the model, and draws poisons and noise anew in each batch; here both are drawn once, as
+    The paper's attacker trains the model, and draws poisons and noise again in each batch; here both are drawn once, as
     somebody must who only supplies data. It may then succeed less often than in the paper.
 
     >>> WaNet(points=4).covers

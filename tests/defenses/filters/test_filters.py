@@ -114,7 +114,7 @@ def test_the_order_of_samples_does_not_matter_to_filters_that_see_losses_or_imag
 
 @pytest.mark.parametrize("found", [Spectral(), Spectre(), RobustZ(), ActivationClustering(), Beatrix()], ids=repr)
 def test_permuted_labels_give_half(found: Filter) -> None:
-    """Which sample is called a poison is drawn anew: no score knows it."""
+    """The poisons are drawn again at random: no score knows them."""
     seen, poisoned = hidden()
     scores, own = found(seen).scores, seen.labels == 0
     areas = []
