@@ -136,6 +136,12 @@ def undisturbed(model: object) -> Iterator[None]:
             p.requires_grad_(True)
 
 
+def answers(model: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """(n,) the classes that a model on this device names, on the CPU."""
+    with torch.no_grad(), undisturbed(model):
+        return torch.cat([ask(model, x.to(device)).argmax(1).cpu() for x in images.split(512)])
+
+
 class Oracle:
     """What an attack may ask of a target.
 

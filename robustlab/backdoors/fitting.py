@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from robustlab.base.intervals import Share, share
 from robustlab.data import Data
 from robustlab.models.classifier import Classifier
 from robustlab.models.loading import load_model
-from robustlab.oracle import ask, undisturbed
 from robustlab.training.loop import Trained, train
 from robustlab.training.recipe import Recipe
 from robustlab.training.session import Told
@@ -51,12 +49,6 @@ def fitted(
             drawn=False,
         )
         yield load_model(str(done.output)), done
-
-
-def answers(model: nn.Module, images: Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """(n,) the classes that a model on this device names, on the CPU."""
-    with torch.no_grad(), undisturbed(model):
-        return torch.cat([ask(model, x.to(device)).argmax(1).cpu() for x in images.split(512)])
 
 
 def agreement(answers: Tensor, wanted: Tensor) -> Share:

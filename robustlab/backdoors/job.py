@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from robustlab.backdoors.fitting import Watch, agreement, answers, fitted
+from robustlab.backdoors.fitting import Watch, agreement, fitted
 from robustlab.backdoors.poisoning import Poisoned, poison, triggered
 from robustlab.backdoors.setting import FilterPlan, Setting
 from robustlab.base.draws import keys, uniform
@@ -24,6 +24,7 @@ from robustlab.evaluation.listener import Listener
 from robustlab.models.card import card_text, read_model_card
 from robustlab.models.classifier import Classifier
 from robustlab.models.loading import load_model
+from robustlab.oracle import answers
 from robustlab.runs import StudiedRun
 from robustlab.runs.manifest import PAGE
 from robustlab.training.recipe import Recipe

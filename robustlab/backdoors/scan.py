@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustlab.backdoors.fitting import agreement, answers, fitted
+from robustlab.backdoors.fitting import agreement, fitted
 from robustlab.backdoors.poisoning import Poisoned, poison, triggered
 from robustlab.base.errors import UserError
 from robustlab.base.intervals import Share, share
@@ -22,6 +22,7 @@ from robustlab.defenses.filters.measure import measure_filter
 from robustlab.defenses.filters.robust import upper_z
 from robustlab.defenses.representations import representations
 from robustlab.models.classifier import check
+from robustlab.oracle import answers
 from robustlab.training.recipe import Recipe
 
 LEAST = 12  # images of a class, which the filters need

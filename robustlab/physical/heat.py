@@ -15,8 +15,7 @@ from robustlab.evaluation.running import table
 from robustlab.evaluation.studies.base import Study
 from robustlab.explain.heatmaps import grad_cam
 from robustlab.explain.layers import find_layer
-from robustlab.models.classifier import Classifier
-from robustlab.oracle import ask, undisturbed
+from robustlab.oracle import answers
 from robustlab.physical.measure import judged
 from robustlab.physical.sticker import seen
 from robustlab.physical.studies import STICKER, Json, StickerJob
@@ -46,13 +45,13 @@ class Heat(Study[StickerJob]):
         scenes = judged(sticker, min(job.n, SCENES), job.seed)
         shown = {BARE: sticker.face, STICKER: sticker.on(sticker.face), CONTROL: control.on(control.face)}
         images = {name: seen(face, scenes, job.size) for name, face in shown.items()}
-        right = _answers(model, images[BARE]) == CLASSES.index(sticker.source)
+        right = answers(model, images[BARE]) == CLASSES.index(sticker.source)
         if not bool(right.any()):
             return {"rows": []}
         try:
             layer = find_layer(model, images[BARE][right][:8])
             maps = {
-                name: grad_cam(model, x[right], _answers(model, x[right]), layer=layer).maps
+                name: grad_cam(model, x[right], answers(model, x[right]), layer=layer).maps
                 for name, x in images.items()
             }
         except (UserError, RunError) as error:  # a network without a map: the rest of the run goes on
@@ -122,11 +121,6 @@ def heat_inside(maps: Tensor, inside: Tensor) -> Tensor:
 def area(inside: Tensor) -> Tensor:
     """(B,) the share of each image that lies inside."""
     return inside.mean((1, 2))
-
-
-def _answers(model: Classifier, images: Tensor) -> Tensor:
-    with torch.no_grad(), undisturbed(model):
-        return torch.cat([ask(model, part).argmax(1) for part in images.split(256)])
 
 
 def _enlarged(images: Tensor) -> Tensor:
