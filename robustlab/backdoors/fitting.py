@@ -54,6 +54,7 @@ def fitted(
 def agreement(answers: Tensor, wanted: Tensor) -> Share:
     """The share of answers that are the wanted ones.
 
+    >>> import torch
     >>> agreement(torch.tensor([1, 2]), torch.tensor([1, 1]))["value"]
     0.5
     """
