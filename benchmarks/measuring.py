@@ -51,13 +51,17 @@ def conditions() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Net:
-    """A network to attack. eps: of the linf ball. n: how many samples by default. k: noise of N-FGSM, in eps."""
+    """A network to attack. data: a name, or a file below the data root. eps: of the linf ball. n: samples by default.
+
+    k: noise of N-FGSM, in eps. epochs: of the plain training; N-FGSM takes twice as many.
+    """
 
     data: str
     eps: float
     n: int
     defended: bool
     k: float = 2.0
+    epochs: int = 3
 
 
 NETS = {
@@ -68,8 +72,12 @@ NETS = {
     "mnist/cnn-robust": Net("mnist", 0.3, 1000, True, k=1.0),  # twice 0.3 would leave little to learn from
     "fashion-mnist/cnn": Net("fashion-mnist", 0.1, 1000, False),
     "fashion-mnist/cnn-robust": Net("fashion-mnist", 0.1, 1000, True),
+    "gtsrb/cnn": Net("gtsrb32.npz", 8 / 255, 1000, False),
+    "gtsrb/cnn-robust": Net("gtsrb32.npz", 8 / 255, 1000, True),
+    "x-rays/cnn": Net("pneumoniamnist.npz", 8 / 255, 600, False, epochs=5),
+    "x-rays/cnn-robust": Net("pneumoniamnist.npz", 8 / 255, 600, True, epochs=5),
 }
-PLAIN = Recipe(epochs=3, lr=0.1, train_size=20_000)
+PLAIN = Recipe(lr=0.1, train_size=20_000)
 NFGSM = {"method": "n-fgsm", "alpha": 1.0, "ramp": 3.0}
 
 
@@ -79,19 +87,23 @@ def network(name: str, n: int, cache: Path, data_root: Path | None) -> tuple[Cla
     The N-FGSM networks start from the plain ones, as those of the zoo do.
     """
     net = NETS[name]
-    data = load_data(net.data, "test", limit=n, data_root=data_root)
+    source = net.data
+    if source.endswith(".npz"):
+        root = data_root or Path(os.environ.get("ROBUSTLAB_DATA", "."))
+        source = f"npz:{(root / source).resolve()}"
+    data = load_data(source, "test", limit=n, data_root=data_root)
     if net.data == "road-signs":
         return load_model(name), data
     folder = cache / name.replace("/", "-")
-    recipe = PLAIN
+    recipe = replace(PLAIN, epochs=net.epochs)
     if net.defended:
         plain = name.removesuffix("-robust")
         network(plain, 1, cache, data_root)
         init = str(cache / plain.replace("/", "-") / "model.toml")
-        recipe = replace(PLAIN, epochs=6, init=init, defense={**NFGSM, "k": net.k})
+        recipe = replace(PLAIN, epochs=2 * net.epochs, init=init, defense={**NFGSM, "k": net.k})
     train(
         "cnn",
-        net.data,
+        source,
         recipe,
         output=folder,
         name=name,
