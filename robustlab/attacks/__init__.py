@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from robustlab.attacks.mi_fgsm import SINIFGSM as SINIFGSM
     from robustlab.attacks.mi_fgsm import TIFGSM as TIFGSM
     from robustlab.attacks.pgd import PGD as PGD
+    from robustlab.attacks.short_tries import ShortTries as ShortTries
     from robustlab.attacks.square import Square as Square
 
 ATTACKS: dict[str, str] = {
@@ -34,6 +35,7 @@ ATTACKS: dict[str, str] = {
     "si-ni-fgsm": "robustlab.attacks.mi_fgsm:SINIFGSM",
     "di-fgsm": "robustlab.attacks.mi_fgsm:DIFGSM",
     "ti-fgsm": "robustlab.attacks.mi_fgsm:TIFGSM",
+    "short-tries": "robustlab.attacks.short_tries:ShortTries",
     "apgd": "robustlab.attacks.apgd:APGD",
     "apgd-t": "robustlab.attacks.apgd:APGDT",
     "square": "robustlab.attacks.square:Square",

@@ -29,6 +29,17 @@ Model = Callable[[Tensor], Tensor]  # images in [0, 1] (N, C, H, W) -> logits (N
 Keep = Literal["adversarial", "smallest", "last"]  # which point of a sample the driver keeps
 
 
+@dataclass(frozen=True)
+class Allocation:
+    """How effort was shared: samples that were set aside before their last try, and the controls, drawn from those that
+    were ranked as low, which took every try. succeeded: of the controls; if any did, those set aside were tried on.
+    """
+
+    aside: int
+    controls: int
+    succeeded: int
+
+
 @dataclass(eq=False)
 class Outcome:
     """What an attack did to each of n samples.
@@ -37,6 +48,7 @@ class Outcome:
     rank: the try that succeeded, -1 for none. forwards, backwards: what the sample cost.
     invalid: the target returned NaN or infinite values for it; neither a success nor a failure.
     refused: successes on the search copy that the target itself did not confirm, summed over samples.
+    allocation: of an attack that does not try all samples in full.
     """
 
     images: Tensor
@@ -47,6 +59,7 @@ class Outcome:
     backwards: Tensor
     invalid: Tensor
     refused: int = 0
+    allocation: Allocation | None = None
 
 
 @dataclass(frozen=True)
