@@ -3,11 +3,11 @@
     python benchmarks/short_tries.py --data-root DIR                      everything (an hour on one core)
     python benchmarks/short_tries.py --nets road-signs/cnn-robust --hard 20 --output /tmp/try.json     does it run?
 
-On each network the samples that ten steps of PGD on the margin leave are ranked by their margin, and the `--hard` of them
-nearest to a success are attacked by each variant, every try in full. What is written: how many samples fell after each
-try, and gradient steps a sample. The attack that ships also meets all that are left (at most five times as many), and of
-it the largest margin of each sample at each try is written, so that every `share` can be replayed: how many fall, with
-how many steps.
+On each network the samples that ten steps of PGD on the margin leave are ranked by their margin. The `--hard` of them
+that are nearest to a success are attacked by each variant, every try in full. What is written: how many samples fell
+after each try, and gradient steps a sample. The attack that ships also meets all that are left (at most five times as
+many); of it the largest margin of each sample at each try is written, so that every `share` can be replayed: how many
+fall, with how many steps.
 """
 
 from __future__ import annotations
@@ -29,11 +29,10 @@ from robustlab.attacks.allocation import allot
 from robustlab.attacks.base import Outcome
 from robustlab.attacks.losses import LOSSES, chosen
 from robustlab.attacks.pgd import step
-from robustlab.attacks.row_attack import RowAttack, likeliest
-from robustlab.attacks.rows import Draw, Observation, Rows, State
+from robustlab.attacks.row_attack import RowAttack
+from robustlab.attacks.rows import Draw, Observation, Rows, State, Watch
 from robustlab.base.draws import uniform
 from robustlab.models.search_copy import make_search_copy
-from robustlab.threat.geometry import random_start
 
 
 @dataclass(frozen=True)
@@ -42,78 +41,55 @@ class Constant(ShortTries):
 
     def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         assert seen.gradient is not None
-        return {**state, "query": step(rows, state, seen.gradient, self.eps / 4, self.norm, self.eps)}
+        moved = step(rows, state, seen.gradient, self.eps / 4, self.norm, self.eps)
+        return {**super().tell(rows, state, seen, draw), "query": moved}
 
 
 @dataclass(frozen=True)
 class AnyStart(ShortTries):
-    """The first try, too, starts at a random point."""
+    """The first try, too, starts at a random point and drifts."""
 
-    def start(self, rows: Rows, draw: Draw) -> State:
-        query = random_start(rows.x, self.norm, self.eps, draw.keys(rows, "start"))
-        return {**super().start(rows, draw), "query": query}
-
-
-@dataclass(frozen=True)
-class Drift(ShortTries):
-    """The first steps climb a random direction of the logits (Tashiro et al. 2020, arXiv:2003.06878)."""
-
-    drift: int = 1
-
-    def start(self, rows: Rows, draw: Draw) -> State:
-        return {**super().start(rows, draw), "direction": uniform(draw.keys(rows, "direction"), (1000,)) * 2 - 1}
-
-    def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
-        along = (logits * state["direction"][:, : logits.shape[1]]).sum(1)
-        early = (rows.age < self.drift) & (rows.rank > 0)
-        return torch.where(early, along, super().objective(logits, rows, state))
+    def number(self, rows: Rows) -> Tensor:
+        return rows.rank + 1
 
 
 @dataclass(frozen=True)
-class Aimed(ShortTries):
-    """From the second try on towards one of the likeliest classes, another each time."""
-
-    aims = True
-    every: int = 1  # one try in so many
-
-    def ranks(self, y: Tensor, targets: Tensor | None, clean_logits: Tensor | None) -> Tensor:
-        classes = likeliest(y, clean_logits, 9)
-        return torch.stack([classes[:, r // self.every % classes.shape[1]] for r in range(self.restarts)], 1)
+class Leaning(ShortTries):
+    """The drift goes straight towards the class: its logit minus the label's."""
 
     def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
-        free = LOSSES["margin"](logits, rows.y, None)
-        aimed = chosen(logits, rows.target) - chosen(logits, rows.y)
-        return torch.where((rows.rank % self.every == self.every - 1) & (rows.rank > 0), aimed, free)
+        straight = chosen(logits, self._class(logits, rows, state)) - chosen(logits, rows.y)
+        drifts = (rows.age < self.drift) & (state["number"] > 0)
+        return torch.where(drifts, straight, LOSSES["margin"](logits, rows.y, None))
 
 
 @dataclass(frozen=True)
-class Mixed(ShortTries):
-    """Margin and DLR or cross-entropy by turns."""
-
-    other: str = "dlr"
+class Undirected(ShortTries):
+    """The drift leans towards no class (Tashiro et al. 2020, arXiv:2003.06878)."""
 
     def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
-        even = LOSSES["margin"](logits, rows.y, None)
-        return torch.where(rows.rank % 2 == 0, even, LOSSES[self.other](logits, rows.y, None))
+        along = (logits * (2 * uniform(state["key"], logits.shape[1:]) - 1)).sum(1)
+        drifts = (rows.age < self.drift) & (state["number"] > 0)
+        return torch.where(drifts, along, LOSSES["margin"](logits, rows.y, None))
 
 
 SHIPPED, ALL = "as it ships", "as it ships, on all that are left"
 VARIANTS: dict[str, RowAttack] = {
     SHIPPED: ShortTries(),
     ALL: ShortTries(),
-    "16 steps, 26 tries": ShortTries(steps=16, restarts=26),
-    "52 steps, 8 tries": ShortTries(steps=52, restarts=8),
-    "208 steps, 2 tries": ShortTries(steps=208, restarts=2),
-    "constant steps": Constant(),
+    "no drift": ShortTries(drift=0),
+    "drift of 1 step": ShortTries(drift=1),
+    "drift of 12 steps": ShortTries(drift=12),
+    "drift towards no class": Undirected(),
+    "drift straight towards a class": Leaning(),
+    "drift straight all the way": Leaning(drift=32),
     "first start random": AnyStart(),
-    "drift of 1 step": Drift(),
-    "drift of 7 steps": Drift(drift=7),
+    "20 steps, 21 tries": ShortTries(steps=20, restarts=21),
+    "52 steps, 8 tries": ShortTries(steps=52, restarts=8),
+    "138 steps, 3 tries": ShortTries(steps=138, restarts=3),
+    "constant steps": Constant(),
     "cross-entropy": ShortTries(loss="ce"),
     "DLR": ShortTries(loss="dlr"),
-    "margin, cross-entropy by turns": Mixed(other="ce"),
-    "margin, DLR by turns": Mixed(),
-    "aimed": Aimed(),
-    "margin, aimed by turns": Aimed(every=2),
 }
 CELLS = (
     *((name, "linf", NETS[name].eps) for name in NETS if NETS[name].defended),
@@ -168,17 +144,17 @@ def replayed(entry: dict[str, Any], share: float, steps: int) -> dict[str, Any]:
     n, total = tops.shape
     spent = torch.zeros(n)
 
-    def tries(at: Tensor, first: int, count: int, *, watch: Any, **how: Any) -> Any:
+    def tries(at: Tensor, first: int, count: int, watch: Watch) -> Outcome:
         fell = (ranks[at] >= first) & (ranks[at] < first + count)
         spent[at] += torch.where(fell, ranks[at] - first + 0.5, float(count)) * steps
-        rows = Rows(*(at[:0],) * 6, pos=torch.arange(len(at)))
-        rows.age, rows.rank = torch.zeros_like(at), torch.zeros_like(at)
-        best = tops[at, : first + count].amax(1)
-        watch(rows, Observation(best, best, None, fell))
         zero = torch.zeros_like(at)
+        best = tops[at, : first + count].amax(1)
+        rows = Rows(zero, zero, zero, at, zero, zero, pos=at)
+        watch(rows, Observation(best, best, None, fell))
         return Outcome(zero.float(), fell, torch.where(fell, ranks[at] - first, -1), zero, zero, zero, zero.bool())
 
-    found = allot(tries, torch.arange(n), total, share, steps)
+    found = allot(tries, torch.arange(n), total, share, steps, seed=0)
+    assert found.allocation is not None
     return {"share": share, "fell": int(found.success.sum()), "steps": float(spent.mean())} | vars(found.allocation)
 
 
@@ -198,7 +174,9 @@ def main(words: Iterable[str] | None = None) -> None:
         model, data = network(name, NETS[name].n, options.cache.resolve(), options.data_root)
         search = make_search_copy(model, data.images[:64]).module
         at = None
-        print(f"\n### {name}, {norm} {eps:.4g}\n\n| variant | fell | steps a sample | after each try |\n|---|--:|--:|---|")
+        print(
+            f"\n### {name}, {norm} {eps:.4g}\n\n| variant | fell | steps a sample | after each try |\n|---|--:|--:|---|"
+        )
         for variant in options.variants:
             attack = replace(VARIANTS[variant], norm=norm, eps=eps)
             count = 5 * options.hard if variant == ALL else options.hard
@@ -210,12 +188,17 @@ def main(words: Iterable[str] | None = None) -> None:
                 at = hard(model, search, data, norm, eps) if at is None else at
                 some = at[:count].sort().values
                 sample = data.images[some], data.labels[some], data.ids[some]
-                entry = {"key": key, "spec": spec, "n": len(some)} | traced(attack, model, search, *sample, options.seed)
+                entry = {"key": key, "spec": spec, "n": len(some)} | traced(
+                    attack, model, search, *sample, options.seed
+                )
                 if variant != ALL:
                     del entry["tops"], entry["ranks"]
                 results = Results(options.output)
                 results.put(entry | {"conditions": conditions()})
-            print(f"| {variant} | {entry['fell'][-1]} / {entry['n']} | {entry['steps']:.0f} | {entry['fell']} |", flush=True)
+            print(
+                f"| {variant} | {entry['fell'][-1]} / {entry['n']} | {entry['steps']:.0f} | {entry['fell']} |",
+                flush=True,
+            )
             if variant == ALL:
                 for share in SHARES:
                     r = replayed(entry, share, attack.steps)

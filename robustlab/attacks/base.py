@@ -31,13 +31,16 @@ Keep = Literal["adversarial", "smallest", "last"]  # which point of a sample the
 
 @dataclass(frozen=True)
 class Allocation:
-    """How effort was shared: samples that were set aside before their last try, and the controls, drawn from those that
-    were ranked as low, which took every try. succeeded: of the controls; if any did, those set aside were tried on.
+    """How an attack shared its tries. aside: samples that did not take every try, being far from a success.
+
+    controls: samples that were ranked as these, and took every try. controls_succeeded: of them; where there were any,
+    `again` samples that had been set aside were tried in full, too.
     """
 
     aside: int
     controls: int
-    succeeded: int
+    controls_succeeded: int
+    again: int
 
 
 @dataclass(eq=False)
@@ -60,6 +63,15 @@ class Outcome:
     invalid: Tensor
     refused: int = 0
     allocation: Allocation | None = None
+
+    def put(self, at: Tensor, found: Outcome, first: int = 0) -> None:
+        """Add what further tries, from number `first` on, did to the samples at `at`, which had not succeeded."""
+        self.images[at], self.success[at], self.target[at] = found.images, found.success, found.target
+        self.rank[at] = torch.where(found.success, found.rank + first, -1)
+        self.invalid[at] |= found.invalid
+        self.forwards[at] += found.forwards
+        self.backwards[at] += found.backwards
+        self.refused += found.refused
 
 
 @dataclass(frozen=True)
@@ -112,6 +124,11 @@ class Attack(ABC):
     def looks(self) -> int:
         """How often a sample is shown to the model while it is attacked, at most."""
         return self.queries * self.eot
+
+    @property
+    def likely_looks(self) -> float:
+        """The same where the attack is as long as it usually is, for an estimate of the time."""
+        return self.looks
 
     def succeeds(self, predicted: Tensor, y: Tensor, target: Tensor) -> Tensor:
         """bool, as `predicted`: is the answer what this attack is after? y, target: labels and targets."""

@@ -29,7 +29,7 @@ def parameters(method: str) -> dict[str, Parameter]:
     """By name, those of the threat left out; the order is that of the dataclass.
 
     >>> list(parameters("square"))[-3:], parameters("apgd-t")["loss"].default
-    (['p', 'rescale', 'give_up'], 'dlr')
+    (['p', 'rescale', 'probe'], 'dlr')
     """
     module, _, name = registered(method).partition(":")
     found = _fields(module, name)

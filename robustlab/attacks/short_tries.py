@@ -9,24 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustlab.attacks.allocation import allot
+from robustlab.attacks.allocation import allot, on_part
 from robustlab.attacks.base import Outcome
 from robustlab.attacks.pgd import ball
 from robustlab.attacks.row_attack import RowAttack
-from robustlab.attacks.rows import Draw, Observation, Rows, State
+from robustlab.attacks.rows import Draw, Observation, Rows, State, Watch
+from robustlab.base.draws import uniform
 from robustlab.base.errors import UserError
 from robustlab.oracle import Oracle
 from robustlab.threat.geometry import column, project, random_start, steepest
 
+AWAY = (-0.8, 0.1)  # the label's weight in a drift is drawn from here
+TOWARDS = 0.8  # the weight of the try's class; those of the others are drawn from -1 to 1
+
 
 @dataclass(frozen=True)
 class ShortTries(RowAttack):
-    """Many short runs of PGD on the margin, each from a fresh start, with a step that falls from eps along a cosine.
+    """Many short runs of PGD on the margin, each with a start of its own, and with steps that fall along a cosine.
 
-    As in A3 (Liu et al. 2022, arXiv:2203.05154) tries are short, and the effort goes where there is hope: after each
-    try only the `share` of the samples with the largest margins so far goes on; see `robustlab.attacks.allocation`.
-    The first try starts at the clean image. steps: gradient queries a try. restarts: tries. share: 1 tries all samples
-    in full. The constants were searched by benchmarks/short_tries.py. In l1 the attack is weak: take APGD there.
+    After A3 (Liu et al. 2022, arXiv:2203.05154): a try starts at a random point, drifts for some steps of length eps
+    along random weights of the logits that lean towards one of the likeliest wrong classes, another each time, and then
+    raises the margin, with steps from eps down to 0. The first try starts at the clean image and does not drift.
+    After each try only the `share` of the samples with the largest margins goes on; see `robustlab.attacks.allocation`.
+
+    steps: gradient queries a try, `drift` of them for the drift. restarts: tries. share: 1 tries all samples in full.
+    The constants were found by benchmarks/short_tries.py. In l1 the attack is weak: take APGD there.
 
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     >>> ShortTries(eps="8/255", steps=8)(model, torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])).shape
@@ -36,42 +43,91 @@ class ShortTries(RowAttack):
     steps: int = 32
     restarts: int = 13
     loss: str = "margin"
+    drift: int = 7
+    classes: int = 9
     share: float = 0.7
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._at_least_one("classes")
+        if not 0 <= self.drift:
+            raise UserError(f"short-tries needs drift, steps, of at least 0; got {self.drift}.")
         if not 0 < self.share <= 1:
-            raise UserError(f"short-tries needs share, of the samples that go on, above 0 and at most 1; got {self.share}.")
+            raise UserError(
+                f"short-tries needs share, of the samples that go on, above 0 and at most 1; got {self.share}."
+            )
+
+    @property
+    def likely_looks(self) -> float:
+        return self.steps * sum(self.share**k for k in range(self.restarts)) * self.eot
+
+    def number(self, rows: Rows) -> Tensor:
+        """(B,): which of the tries it is."""
+        return rows.rank
 
     def start(self, rows: Rows, draw: Draw) -> State:
-        start = random_start(rows.x, self.norm, self.eps, draw.keys(rows, "start"))
-        query = torch.where(column(rows.rank == 0, start), rows.x, start)
-        return {"query": query, **ball(rows, self.norm, self.eps)}
+        number = self.number(rows)
+        keyed = replace(rows, rank=number)
+        start = random_start(rows.x, self.norm, self.eps, draw.keys(keyed, "start"))
+        return {
+            "query": torch.where(column(number == 0, start), rows.x, start),
+            "number": number,
+            "key": draw.keys(keyed, "drift"),
+            "class": rows.target.clone(),  # that of the drift; -1: not chosen yet
+            **ball(rows, self.norm, self.eps),
+        }
+
+    def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
+        climbed = super().objective(logits, rows, state)
+        drifts = self._drifts(rows, state)
+        if not bool(drifts.any()):
+            return climbed
+        key, chosen = state["key"], self._class(logits, rows, state)[:, None]
+        low, high = AWAY
+        weights = 2 * uniform(key, logits.shape[1:]) - 1
+        weights.scatter_(1, rows.y[:, None], low + (high - low) * uniform(key ^ 1, (1,)))
+        weights.scatter_(1, chosen, TOWARDS)
+        return torch.where(drifts, (logits * weights).sum(1), climbed)
 
     def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         assert seen.gradient is not None
-        size = self.eps * (1 + torch.cos(math.pi * rows.age / self.steps)) / 2
-        moved = steepest(seen.gradient, state["query"], self.norm, 1.0) * column(size, rows.x) + state["query"]
-        inside = (
-            torch.clamp(moved, state["low"], state["high"])
-            if self.norm == "linf"
-            else project(moved, rows.x, self.norm, self.eps)
-        )
-        return {**state, "query": inside}
+        first = torch.where(state["number"] > 0, min(self.drift, self.steps - 1), 0)
+        along = math.pi * (rows.age - first).clamp(min=0) / (self.steps - first)
+        size = column(self.eps * (1 + torch.cos(along)) / 2, rows.x)
+        moved = steepest(seen.gradient, state["query"], self.norm, 1.0) * size + state["query"]
+        if self.norm == "linf":
+            moved = torch.clamp(moved, state["low"], state["high"])
+        else:
+            moved = project(moved, rows.x, self.norm, self.eps)
+        return {**state, "query": moved, "class": self._class(seen.logits, rows, state)}
+
+    def _drifts(self, rows: Rows, state: State) -> Tensor:
+        return (rows.age < min(self.drift, self.steps - 1)) & (state["number"] > 0)
+
+    def _class(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
+        """(B,): the class of the drift: by these logits the first, second ... likeliest wrong one, by turns."""
+        order = logits.scatter(1, rows.y[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
+        place = (state["number"] - 1).clamp(min=0) % min(self.classes, max(1, logits.shape[1] - 1))
+        return torch.where(state["class"] < 0, order.gather(1, place[:, None])[:, 0], state["class"])
 
     def attempt(
         self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
     ) -> Outcome:
         """All tries of all samples, or where that can be told apart, of those with hope only."""
         whole = crafting or not self.stop_at_success or oracle.query_budget is not None
-        if whole or self.share == 1:
+        if whole or self.share == 1 or self.restarts == 1:
             return super().attempt(oracle, x, y, ids, targets, crafting, **how)
+        other = how.pop("watch", None)
 
-        def tries(at: Tensor, first: int, count: int, **also: Any) -> Outcome:
+        def tries(at: Tensor, first: int, count: int, watch: Watch) -> Outcome:
+            def both(rows: Rows, seen: Observation) -> None:
+                for each in (watch, other) if other is not None else (watch,):
+                    each(rows, seen)
+
             some = _Some(**{**vars(self), "share": 1.0, "restarts": count, "first": first})
-            return some.attempt(oracle, x[at], y[at], ids[at], None if targets is None else targets[at], False, **also)
+            return on_part(some, at, oracle, x, y, ids, targets, first, watch=both, **how)
 
-        return allot(tries, ids, self.restarts, self.share, self.steps, **how)
+        return allot(tries, ids, self.restarts, self.share, self.steps, how["seed"])
 
 
 @dataclass(frozen=True)
@@ -80,5 +136,5 @@ class _Some(ShortTries):
 
     first: int = 0
 
-    def start(self, rows: Rows, draw: Draw) -> State:
-        return super().start(replace(rows, rank=rows.rank + self.first), draw)
+    def number(self, rows: Rows) -> Tensor:
+        return rows.rank + self.first

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from robustlab.attacks.allocation import on_part
+from robustlab.attacks.base import Outcome
 from robustlab.attacks.row_attack import SearchAttack
 from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.draws import uniform
 from robustlab.base.errors import UserError
+from robustlab.oracle import Oracle
 from robustlab.threat.geometry import column, project
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # the iterations after which the share p of pixels halves
 TRIES = 8  # draws of signs for a proposal; the first that changes something is taken
-# give_up
-EARLY = 25  # the rise of the margin is measured from the end of the first 25th of the steps
-FIRST = 5  # nothing is given up in the first fifth of the steps
-HOPE = 10.0  # a sample goes on if it would succeed with a rise that is so many times as fast
 
 
 def sides(steps: int, p: float, rescale: bool, height: int, width: int, odd: bool) -> tuple[int, ...]:
@@ -72,8 +72,8 @@ class Square(SearchAttack):
     Score-based random search: squares of +-eps (linf), or of moved mass (l2, l1), kept where the margin falls. Every
     sample has its own squares. steps: queries after the first. p: share of the pixels in the first squares.
     rescale: scale the schedule of 10,000 steps to `steps` (AutoAttack does not). Queries that would change nothing are
-    not sent. give_up: end a sample whose margin, which rises about evenly in the logarithm of the queries, would stay
-    below 0 even if it rose ten times as fast from now on; asked from a fifth of the steps on.
+    not sent. probe: end all samples after so many queries, unless one of them has succeeded by then; 0: never. Behind
+    attacks with gradients there is seldom anything left to find, unless the gradients mislead; then it is found early.
 
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
     >>> Square(eps=0.1, steps=20)(model, torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])).shape
@@ -84,14 +84,18 @@ class Square(SearchAttack):
     loss: str = "margin"
     p: float = 0.8
     rescale: bool = False
-    give_up: bool = False
+    probe: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.p <= 1:
             raise UserError(f"Square needs p, a share of the pixels, above 0 and at most 1; got {self.p}.")
-        if self.give_up and self.loss != "margin":
-            raise UserError(f"Square gives up by the margin: give_up needs loss margin, got {self.loss!r}.")
+        if not 0 <= self.probe <= self.steps:
+            raise UserError(f"Square needs probe, queries, from 0 to its steps ({self.steps}); got {self.probe}.")
+
+    @property
+    def likely_looks(self) -> float:
+        return self.probe or self.looks
 
     def start(self, rows: Rows, draw: Draw) -> State:
         n, c, h, w = rows.x.shape
@@ -105,15 +109,12 @@ class Square(SearchAttack):
             delta = torch.zeros_like(rows.x)
             delta[:, :, : tile.shape[0], : tile.shape[1]] = tile * signs
             query = self._full(rows, delta)
-        lowest = torch.full((n,), -torch.inf, device=rows.x.device)
-        return {"query": query, "best": query.clone(), "top": lowest, "mark": lowest.clone()}
+        return {"query": query, "best": query.clone(), "top": torch.full((n,), -torch.inf, device=rows.x.device)}
 
     def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         better = seen.loss > state["top"]
         best = torch.where(column(better, rows.x), state["query"], state["best"])
-        top = torch.where(better, seen.loss, state["top"])
-        mark = torch.where(rows.age * EARLY <= self.steps, top, state["mark"])
-        state = {"best": best, "top": top, "mark": mark}
+        state = {"best": best, "top": torch.where(better, seen.loss, state["top"])}
         return {"query": self.propose(rows, state, draw), **state}
 
     def idle(self, state: State, loss: Tensor) -> Tensor:
@@ -124,11 +125,19 @@ class Square(SearchAttack):
         return change(rows, state["best"], draw.keys(rows, "square"))
 
     def done(self, rows: Rows, state: State) -> Tensor | None:
-        if not self.give_up:
-            return None
-        share = (rows.age / self.steps).clamp(min=1 / FIRST, max=1)
-        ahead = HOPE * (state["top"] - state["mark"]) * share.log().neg() / (share * EARLY).log()
-        return (rows.age * FIRST >= self.steps) & (state["top"] + ahead < 0)
+        return rows.age >= self.probe if self.probe else None
+
+    def attempt(
+        self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
+    ) -> Outcome:
+        """With a probe: its queries on all samples, then all queries on all that are left if it found something."""
+        if self.probe and (crafting or not self.stop_at_success):
+            return replace(self, probe=0).attempt(oracle, x, y, ids, targets, crafting, **how)
+        found = super().attempt(oracle, x, y, ids, targets, crafting, **how)
+        if self.probe and bool(found.success.any()):
+            at = (~(found.success | found.invalid)).nonzero()[:, 0]
+            found.put(at, on_part(replace(self, probe=0), at, oracle, x, y, ids, targets, **how))
+        return found
 
     def crafted(self, state: State) -> Tensor:
         return state["best"]

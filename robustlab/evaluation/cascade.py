@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -194,7 +194,9 @@ def _attack(task: Task, member: Member, eps: float, number: int, chunk: Loaded) 
         task.run.write_adversarial(task.name, member.name, eps, number, save_safetensors(tensors))
     unverified = int((outcome.success & ~verified).sum())
     left = int((verdict.leaves_8bit & verified).sum())
-    info = {"refused": outcome.refused, "unverified": unverified, "leaves_8bit": left}
+    info: dict[str, Any] = {"refused": outcome.refused, "unverified": unverified, "leaves_8bit": left}
+    if outcome.allocation is not None:
+        info |= asdict(outcome.allocation)
     errors = int(outcome.invalid.sum())
     return lines, info | ({"errors": errors} if errors else {})
 

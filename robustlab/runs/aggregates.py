@@ -190,7 +190,17 @@ def _attack(
         "forwards": fmean(line.forwards for line in tried) if tried else None,
         "backwards": fmean(line.backwards for line in tried) if tried else None,
         "seconds": info.get("seconds"),
+        **_allocation(info),
     }
+
+
+def _allocation(info: Mapping[str, Any]) -> Json:
+    """Of an attack that did not try all samples in full: how many not, and what those show that stand for them."""
+    if not info.get("controls"):
+        return {}
+    counts = {key: info[key] for key in ("aside", "controls", "again")}
+    missed = share(info["controls_succeeded"], info["controls"])
+    return {"allocation": {**counts, "succeeded": info["controls_succeeded"], "missed": missed}}
 
 
 def _after_rounding(mine: ModelLines) -> Json | None:

@@ -144,6 +144,16 @@ class Data(Struct):
     source: Json | None = None
 
 
+class Allocation(Struct):
+    """Of an attack that did not try all samples in full; missed: share of the controls that fell."""
+
+    aside: Count
+    controls: Count
+    again: Count
+    succeeded: Count
+    missed: Share
+
+
 class AttackNumbers(Struct):
     """An attack of the suite, in the aggregates of a model."""
 
@@ -163,6 +173,7 @@ class AttackNumbers(Struct):
     seconds: Size | None
     median_of_all: Size | None = None
     found: Count = 0
+    allocation: Allocation | None = None
 
 
 class Worst(Struct):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from robustlab.attacks import Square
 from robustlab.attacks.rows import Draw, Observation, Rows
 from robustlab.attacks.square import bump, sides
+from robustlab.base.draws import pixel_ids
 from robustlab.base.errors import UserError
 from robustlab.threat.geometry import distance
 
@@ -85,28 +86,39 @@ def test_bumps_have_norm_one_and_two_signs(p: int) -> None:
         assert side == 1 or (shape.min() < 0 < shape.max())
 
 
-@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.06), ("l2", 0.5)])
-def test_hopeless_samples_are_given_up_and_no_others(norm: str, eps: float) -> None:
+def test_a_probe_that_finds_nothing_ends_all_and_one_that_finds_something_goes_on_in_full() -> None:
     net = small_net()
     x, y = answered(net)
-    whole, short = (Square(norm=norm, eps=eps, steps=400, give_up=g).run(net, x, y) for g in (False, True))
-    success, lost = whole.success, ~whole.success
-    assert 0.2 < success.float().mean() < 0.8
-    assert torch.equal(short.success, success) and torch.equal(short.images[success], whole.images[success])
-    assert (whole.forwards[lost] == 401).all()
-    assert (short.forwards[lost] >= 81).all() and short.forwards[lost].float().mean() < 320
-    size = distance(short.images[lost] - x[lost], norm)  # the last point is kept
-    assert (size > 0.5 * eps).all() and (size <= eps * (1 + 1e-5)).all()
+    whole = Square(eps=0.06, steps=400).run(net, x, y)
+    early = whole.success & (whole.forwards <= 41)  # the first point is one query
+    assert early.any() and (whole.success & ~early).any()
+    probed = Square(eps=0.06, steps=400, probe=40).run(net, x, y)
+    assert torch.equal(probed.success, whole.success) and torch.equal(probed.images, whole.images)
+    assert torch.equal(probed.forwards[early], whole.forwards[early])
+    assert torch.equal(probed.forwards[~early], whole.forwards[~early] + 41)
+
+    rest = ~early
+    ids = pixel_ids(x)[rest]
+    short = Square(eps=0.06, steps=400, probe=40).run(net, x[rest], y[rest], ids=ids)
+    assert not short.success.any() and (short.forwards == 41).all()
+    size = (short.images - x[rest]).abs().flatten(1).amax(1)  # the last point is kept
+    assert (size > 0.03).all() and (size <= 0.06 + 1e-6).all()
 
 
-def test_giving_up_needs_the_margin() -> None:
-    with pytest.raises(UserError, match="give_up needs loss margin"):
-        Square(give_up=True, loss="ce")
+def test_a_probe_is_ignored_where_nothing_is_judged() -> None:
+    net = small_net()
+    x, y = answered(net)
+    one, other = (Square(eps=0.06, steps=60, probe=p).run(net, x, y, surrogate=net) for p in (0, 20))
+    assert torch.equal(one.images, other.images)
+
+
+def test_a_probe_is_no_longer_than_the_attack() -> None:
+    with pytest.raises(UserError, match=r"probe, queries, from 0 to its steps \(50\); got 51"):
+        Square(steps=50, probe=51)
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.6), ("l1", 4.0)])
-@pytest.mark.parametrize("give_up", [False, True])
-def test_leaping_changes_nothing_but_the_number_of_forward_passes(norm: str, eps: float, give_up: bool) -> None:
+def test_leaping_changes_nothing_but_the_number_of_forward_passes(norm: str, eps: float) -> None:
     calls = []
 
     class Counting(nn.Module):
@@ -117,7 +129,7 @@ def test_leaping_changes_nothing_but_the_number_of_forward_passes(norm: str, eps
 
     net = small_net()
     x, y = answered(net, 6)
-    attack = Square(norm=norm, eps=eps, steps=150, give_up=give_up)  # type: ignore[arg-type]
+    attack = Square(norm=norm, eps=eps, steps=150)  # type: ignore[arg-type]
     runs = []
     for batch_size in (7, 200):
         calls.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,17 +82,17 @@ def test_autoattack_is_the_published_one_in_each_norm(norm: str, eps: str | floa
     assert isinstance(ce, APGD) and ce.loss == "ce"
     assert isinstance(targeted, APGDT) and (targeted.loss, targeted.classes) == ("dlr", 9)
     assert isinstance(boundary, FABT) and boundary.classes == 9
-    assert isinstance(square, Square) and (square.p, square.rescale, square.give_up) == (0.8, False, False)
+    assert isinstance(square, Square) and (square.p, square.rescale, square.probe) == (0.8, False, 0)
     assert all((m.attack.norm, m.attack.eps) == (norm, suite.threat.eps) for m in suite.members)
 
 
-def test_strong_ends_with_the_gradient_members_of_autoattack_at_full_length_and_square() -> None:
-    strong, standard = load_suite("linf-strong"), load_suite("autoattack-standard")
-    own = {m.name: m.attack for m in strong.members}
-    for m in standard.members[:2]:
-        assert own[m.name] == m.attack
-    assert own["square"] == replace(standard.members[-1].attack, give_up=True)  # type: ignore[call-arg]
-    assert [m.name for m in strong.members][-2:] == ["apgd-t", "square"]
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+def test_strong_suites_end_with_square_that_goes_on_where_it_finds_something(norm: str) -> None:
+    strong = load_suite(f"{norm}-strong", eps=0.1)
+    assert strong.threat.norm == norm
+    *_, square = (m.attack for m in strong.members)
+    assert square == Square(norm=norm, eps=0.1, probe=200)  # type: ignore[arg-type]
+    assert strong.members[0].method == ("short-tries" if norm == "linf" else "fab-t")
 
 
 CARD = '[threat]\nnorm = "linf"\n[[attack]]\nmethod = "pgd"\n'

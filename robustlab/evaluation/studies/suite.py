@@ -55,7 +55,7 @@ def _units(task: Task, left: float) -> Iterator[tuple[str, float, str, float]]:
     """
     suite = task.suite
     yield CLEAN, 0.0, CLEAN, FORWARD * task.evaluations
-    costs = {m.name: m.attack.looks * (1 if m.attack.needs == "gradient" else FORWARD) for m in suite.members}
+    costs = {m.name: m.attack.likely_looks * (1 if m.attack.needs == "gradient" else FORWARD) for m in suite.members}
     for at, member in enumerate(suite.members):
         everyone = at == 0 or task.unbounded(member) or task.options.full
         yield member.name, suite.threat.eps, member.name, costs[member.name] * (1.0 if everyone else left)

@@ -13,6 +13,7 @@ from robustlab.attacks.base import Attack
 from robustlab.attacks.fgsm import FGSM
 from robustlab.attacks.mi_fgsm import MIFGSM
 from robustlab.attacks.pgd import PGD
+from robustlab.attacks.short_tries import ShortTries
 from robustlab.attacks.square import Square
 from robustlab.attacks.suite import Member
 from robustlab.base.draws import keys, normal
@@ -157,7 +158,7 @@ def huge_eps(subject: Subject) -> Finding:
             left.append(len(still_right))
     n, chance = len(subject), 1 / subject.classes
     first = subject.leading.name
-    first = f"PGD on the loss of {first}" if isinstance(subject.leading_attack, APGD) else first
+    first = f"PGD on the loss of {first}" if isinstance(subject.leading_attack, APGD | ShortTries) else first
     measured = f"At {subject.suite.threat.norm} eps = {eps:.4g}, which reaches every image, {first} leaves"
     measured += f" {left[0]} of {counted(n)}"
     measured += f", the others of the suite then {left[-1]}; " if len(left) > 1 else "; "
@@ -171,10 +172,10 @@ def huge_eps(subject: Subject) -> Finding:
 def _unbounded(subject: Subject, member: Member, eps: float) -> Attack:
     """A member's attack with the whole box as its budget, untargeted, from the clean image where it has the choice.
 
-    APGD has none, and is replaced by PGD on the same loss.
+    APGD has none, nor have short tries after the first: they are replaced by PGD on the same loss.
     """
     attack = subject.suite.at(member, eps)
-    if isinstance(attack, APGD):
+    if isinstance(attack, APGD | ShortTries):
         return PGD(attack.norm, eps, steps=attack.steps, loss=attack.loss, random_start=False, eot=attack.eot)
     # such noise would do the work by itself
     more: dict[str, Any] = {"random_start": False} if _has_choice_of_start(attack) else {}

@@ -15,6 +15,7 @@ from robustlab.attacks.base import Attack, Outcome
 from robustlab.attacks.pgd import PGD
 from robustlab.attacks.row_attack import RowAttack
 from robustlab.attacks.rows import Observation, Rows
+from robustlab.attacks.short_tries import ShortTries
 from robustlab.attacks.suite import Member, Suite
 from robustlab.base.memory import Batches
 from robustlab.base.words import kind_and_line
@@ -23,6 +24,8 @@ from robustlab.evaluation.faults import ends_the_run
 from robustlab.evaluation.judging import Verdict, judge, logits_of, looks_of
 from robustlab.evaluation.studies.audit.rows import Ran
 from robustlab.oracle import NoGradientError, Oracle, most
+
+CLIMBING = (PGD, APGD, ShortTries)  # attacks that raise a loss step by step
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Subject:
     @cached_property
     def climbing(self) -> list[Member]:
         """The suite's attacks that raise a loss step by step; where it has none, PGD as the audit chooses it."""
-        members = [m for m in self.suite.members if isinstance(m.attack, PGD | APGD) and m.attack.steps > 1]
+        members = [m for m in self.suite.members if isinstance(m.attack, CLIMBING) and m.attack.steps > 1]
         return members or [Member("the audit's PGD (20 steps)", "pgd", {}, self.plain(PGD, steps=20))]
 
     @property
@@ -157,7 +160,7 @@ class Subject:
 
     def _attacked(self, name: str, attack: Attack) -> Attacked:
         """One attack on all samples. What a model raises is kept as the reason why nothing was broken."""
-        leads = isinstance(attack, PGD | APGD) and name == self.leading.name
+        leads = isinstance(attack, CLIMBING) and name == self.leading.name
         try:
             outcome = self.run(attack, watch=self._watch if leads else None)
             verdict = self.batches.fit(
