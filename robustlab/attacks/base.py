@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.call import as_given, check_call
+from robustlab.attacks.searching import Search
 from robustlab.base.draws import pixel_ids
 from robustlab.base.errors import RunError, UserError, did_you_mean
 from robustlab.base.given import images_of, labels_of, of_other_type
@@ -146,7 +147,14 @@ class Attack(ABC):
     # --- how it is called -----------------------------------------------------------------------------------------
 
     def __call__(self, classifier: Model | Oracle, images: Tensor, labels: Tensor, **options: Any) -> Tensor:
-        """Attacked images, same shape and dtype as `images`; see `run` for the options."""
+        """Attacked images, same shape and dtype as `images`; see `run` for the options.
+
+        >>> from robustlab.attacks import PGD
+        >>> model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Flatten())
+        >>> x, y = torch.rand(4, 3, 4, 4), torch.tensor([0, 1, 2, 0])
+        >>> PGD(steps=100)(model, x, y, search="auto").shape  # on a faster copy: about 0.6 of the time
+        torch.Size([4, 3, 4, 4])
+        """
         outcome = self.run(classifier, images, labels, **options)
         if bool(outcome.invalid.any()):
             raise RunError(INVALID)
@@ -162,7 +170,7 @@ class Attack(ABC):
         ids: Tensor | None = None,
         seed: int = 0,
         batch_size: int = 128,
-        search: Model | None = None,
+        search: Search = None,
         surrogate: Model | None = None,
         clean_logits: Tensor | None = None,
         watch: Callable[..., None] | None = None,
@@ -171,7 +179,8 @@ class Attack(ABC):
 
         images: (n, C, H, W) float in [0, 1]. labels, targets: (n,) class numbers, targets also one for all. Arrays and
         lists are taken, too; what comes back are tensors. ids: (n,) int64, the keys of the random
-        draws; default: a hash of the pixels. search: a faster copy of the classifier to search on. surrogate: craft the
+        draws; default: a hash of the pixels. search: a faster copy of the classifier to search on; "auto" makes one for
+        this call, if it agrees with the classifier as it is now, which judges what was found. surrogate: craft the
         images on this model alone, with every step, and show the classifier only the last point (a transfer attack).
         watch: called with the `Rows` and the `Observation` of each step (attacks of rows alone).
         Of a randomised model the majority of several evaluations counts: give Oracle(model, evaluations=10).
@@ -197,7 +206,7 @@ class Attack(ABC):
                 crafting=surrogate is not None,
                 seed=seed,
                 batch_size=batch_size,
-                search=None if surrogate is not None else search,
+                search=search if surrogate is None or search == "auto" else None,
                 clean_logits=clean_logits,
                 watch=watch,
             )

@@ -91,6 +91,7 @@ class _Drive:
         attack, oracle, x, y = self.attack, self.oracle, self.x, self.y
         self.draw = Draw(self.seed)
         self.searcher = oracle if self.search is None else Oracle(self.search)
+        self.searcher.expected = oracle.expected
         self.several = oracle.evaluations > 1
         # does the search see something else than what the target is judged by?
         indirect = self.searcher is not oracle or not attack.faithful or self.several
