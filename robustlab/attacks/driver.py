@@ -313,7 +313,9 @@ class _Drive:
 
     def confirmed(self, rows: Rows, query: Tensor, claimed: Tensor, last: Tensor, live: Tensor) -> Tensor:
         """(B,) bool: `claimed`, with the target's own verdict on each claim that is news and on every last point."""
-        news = rows.rank < self.settled[rows.pos] if self.stops else torch.ones_like(claimed)
+        # of an attack that takes every step, a claim after the first success changes nothing
+        first_only = self.stops or (self.kept == "adversarial" and not self.several)
+        news = rows.rank < self.settled[rows.pos] if first_only else torch.ones_like(claimed)
         if self.kept == "smallest":
             news = news & (distance(query - rows.x, self.attack.norm) < self.best[rows.pos])
         i = ((claimed | last) & live & news).nonzero()[:, 0]
