@@ -18,7 +18,9 @@ PAYS = 256  # passes of one image, from which on the time of making a copy comes
 Search = Callable[[Tensor], Tensor] | Literal["auto"] | None
 
 
-def searched(search: Search, oracle: Oracle, x: Tensor, batch_size: int, looks: int) -> Callable[[Tensor], Tensor] | None:
+def searched(
+    search: Search, oracle: Oracle, x: Tensor, batch_size: int, looks: int
+) -> Callable[[Tensor], Tensor] | None:
     """What to search on: `search` itself, or for "auto" a search copy; None for the attacked model.
 
     looks: how often an image of x (n, C, H, W) is shown to the model at most. No copy is kept for a later call, so that
