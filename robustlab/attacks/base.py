@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.call import as_given, check_call
-from robustlab.attacks.searching import Search
+from robustlab.attacks.searching import Search, searched
 from robustlab.base.draws import pixel_ids
 from robustlab.base.errors import RunError, UserError, did_you_mean
 from robustlab.base.given import images_of, labels_of, of_other_type
@@ -88,6 +88,7 @@ class Attack(ABC):
     keep: ClassVar[Keep] = "adversarial"
     aims: ClassVar[bool] = False  # ranks set targets of their own, though any wrong class is a success
     norms: ClassVar[tuple[str, ...]] = BUDGET_NORMS
+    searches: ClassVar[bool] = True  # on a copy of the model, where there is one
 
     norm: Norm = "linf"
     eps: float = 8 / 255
@@ -196,6 +197,7 @@ class Attack(ABC):
         check_call(self, (oracle, asked), images, labels, targets, seed, batch_size)
         # in one order of memory, so that rounding does not depend on how the images lie
         x, y = images.detach().float().contiguous(), labels.to(images.device)
+        wanted = search if surrogate is None or search == "auto" else None
         try:
             outcome = self.attempt(
                 asked,
@@ -206,7 +208,7 @@ class Attack(ABC):
                 crafting=surrogate is not None,
                 seed=seed,
                 batch_size=batch_size,
-                search=search if surrogate is None or search == "auto" else None,
+                search=searched(wanted, asked, x, batch_size, self.looks if self.searches else 0),
                 clean_logits=clean_logits,
                 watch=watch,
             )

@@ -85,6 +85,7 @@ class FoolboxAttack(Attack):
     """An attack of foolbox's on the distance. eps: a success is a point within it; the search is the same without."""
 
     keep = "smallest"
+    searches = False
 
     eps: float = math.inf
 

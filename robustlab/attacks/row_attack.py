@@ -14,7 +14,6 @@ from robustlab.attacks.base import Attack, Outcome
 from robustlab.attacks.driver import drive
 from robustlab.attacks.losses import LOSSES
 from robustlab.attacks.rows import Draw, Observation, Rows, State
-from robustlab.attacks.searching import searched
 from robustlab.base.errors import UserError, did_you_mean
 from robustlab.oracle import Oracle
 
@@ -86,7 +85,6 @@ class RowAttack(Attack):
     def attempt(
         self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
     ) -> Outcome:
-        how["search"] = searched(how["search"], oracle, x, how["batch_size"], self.looks)
         return drive(
             self,
             oracle,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustlab.attacks import FGSM, FMN, PGD, attack_class, searching
+from robustlab.attacks import FGSM, FMN, PGD, DeepFool, attack_class, searching
 from robustlab.attacks.searching import searched
 from robustlab.base.errors import UserError
 from robustlab.oracle import Oracle
@@ -152,6 +152,13 @@ def test_short_work_is_not_worth_a_copy(
     net: nn.Sequential, sample: tuple[Tensor, Tensor], copies: list[nn.Module | None]
 ) -> None:
     FGSM()(net, *sample, search="auto")
+    assert not copies
+
+
+def test_what_does_not_search_on_a_copy_makes_none(
+    net: nn.Sequential, sample: tuple[Tensor, Tensor], copies: list[nn.Module | None]
+) -> None:
+    DeepFool(eps=0.05)(net, *sample, search="auto")
     assert not copies
 
 
