@@ -10,6 +10,7 @@ from typing import Any, cast, get_args
 from robustlab import __version__
 from robustlab.base.files.changes import changes
 from robustlab.base.intervals import share
+from robustlab.evaluation.studies.audit.active import verdict
 from robustlab.evaluation.studies.audit.check import Check
 from robustlab.evaluation.studies.audit.choosing import which
 from robustlab.evaluation.studies.audit.comparisons import COVERED
@@ -137,6 +138,9 @@ def _least(check: str, numbers: Json) -> Status:
         return "warn" if counts("broken")[0] else "pass"
     if check == "inside":
         return "fail" if numbers["outside"] or numbers["invalid"] else "warn" if numbers["unconfirmed"] else "pass"
+    if check == "active":
+        (found, n), (chance, _) = counts("found"), counts("random")
+        return verdict(found, chance, n, bool(numbers["cut"]))
     if check in ("rounding", "confidence"):
         return "warn" if mostly(*counts(_KEYS[check]), *([TOLERATED] if check == "rounding" else [])) else "pass"
     return judged(*counts(_KEYS[check])) if check in _KEYS else "pass"

@@ -9,7 +9,7 @@ from robustlab.attacks.suite import Suite
 from robustlab.base.words import kind_and_line
 from robustlab.evaluation.cascade import Task
 from robustlab.evaluation.estimate import FORWARD
-from robustlab.evaluation.studies.audit import comparisons, gradients, outputs, points
+from robustlab.evaluation.studies.audit import active, comparisons, gradients, outputs, points
 from robustlab.evaluation.studies.audit.check import Check
 from robustlab.evaluation.studies.audit.choosing import rows_of, subject_of, which
 from robustlab.evaluation.studies.audit.finding import TOLERATED, Finding, not_run
@@ -22,9 +22,15 @@ from robustlab.threat.model import BUDGET_NORMS
 
 Json = dict[str, Any]
 
-# in the order of the page: the model, the search, its rivals, its points
-CHECKS: tuple[Check, ...] = (*outputs.CHECKS, *gradients.CHECKS, *comparisons.CHECKS, *points.CHECKS)
-_OWN = {each.name for each in comparisons.CHECKS} | {"converged"}  # with attacks of the audit's own
+# in the order of the page: the model, the search, its rivals, its points, and a test of the whole
+CHECKS: tuple[Check, ...] = (
+    *outputs.CHECKS,
+    *gradients.CHECKS,
+    *comparisons.CHECKS,
+    *points.CHECKS,
+    *active.CHECKS,
+)
+_OWN = {each.name for each in comparisons.CHECKS} | {"converged", "active"}  # with attacks, or draws, of its own
 _ATTACKS = {each.name for each in points.CHECKS} | _OWN | {"confidence"}
 
 
@@ -39,8 +45,10 @@ class Audit(Study[Job]):
     def seconds(self, part: str) -> float:
         task = self._task(part)
         # of a transfer attack only what looks at the model is audited
-        steps = row_steps(task.suite) if task.surrogate is None else 2.0
-        return self.job.timings[part].step * steps * min(task.options.audit, len(task.data))
+        n = min(task.options.audit, len(task.data))
+        some = min(n, active.SAMPLES) * (FORWARD * active.PASSES + active.STEPS)
+        steps = n * row_steps(task.suite) + some if task.surrogate is None else 2.0 * n
+        return self.job.timings[part].step * steps
 
     def work(self, part: str) -> Json:
         task = self._task(part)

@@ -191,46 +191,50 @@ RANDOM = {"audit": 12, "eot": 1}
 BROKEN = {
     "quantised input": Broken(
         lambda world: Around(world.plain(), quantised),
-        {"gradient": "fail", "black-box": "fail", "huge-eps": "fail"},
+        {"active": "fail", "gradient": "fail", "black-box": "fail", "huge-eps": "fail"},
     ),
     "saturated logits": Broken(
         lambda world: Around(world.plain(), behind=lambda z: 1000 * z),
-        {"outputs": "fail", "gradient": "fail", "black-box": "fail", "huge-eps": "fail"},
+        {"active": "fail", "outputs": "fail", "gradient": "fail", "black-box": "fail", "huge-eps": "fail"},
         lambda: only("pgd:steps=20"),
     ),
     "saturated logits, but there is an attack on the margin": Broken(
         lambda world: Around(world.plain(), behind=lambda z: 1000 * z),
-        {"outputs": "warn", "gradient": "warn", "confidence": "warn", "huge-eps": "warn"},
+        {"active": "pass", "outputs": "warn", "gradient": "warn", "confidence": "warn", "huge-eps": "warn"},
     ),
     "a gradient that is NaN, though the logits are finite": Broken(
-        lambda world: Around(world.plain(), lambda x: x + (x - x).abs().sqrt()), {"gradient": "fail"}
+        lambda world: Around(world.plain(), lambda x: x + (x - x).abs().sqrt()), {"active": "fail", "gradient": "fail"}
     ),
     "quantised input, covered by the suite's own square": Broken(
         lambda world: Around(world.plain(), quantised),
-        {"gradient": "fail", "black-box": "fail"},
+        {"active": "pass", "gradient": "fail", "black-box": "fail"},
         lambda: only("pgd:steps=5", "square:steps=1000"),
     ),
     "quantised input, the suite's own square comes first": Broken(  # and leaves to the gradients what none can break
         lambda world: Around(world.plain(), quantised),
-        {"gradient": "fail", "black-box": "warn"},
+        {"active": "pass", "gradient": "fail", "black-box": "warn"},
         lambda: only("square:steps=1000", "pgd:steps=5"),
     ),
     "temperature 1/1000": Broken(
         lambda world: Around(world.plain(), behind=lambda z: ((z * 1000).softmax(1) + 1e-30).log()),
-        {"outputs": "fail", "gradient": "fail", "black-box": "fail", "huge-eps": "fail"},
+        {"active": "fail", "outputs": "fail", "gradient": "fail", "black-box": "fail", "huge-eps": "fail"},
     ),
     "noise inside": Broken(
         lambda world: Around(world.plain(), lambda x: x + 0.1 * torch.randn_like(x)),
-        {"randomised": "fail"},
+        {"active": "not run", "randomised": "fail"},
         options=RANDOM,
     ),
     "noise inside, averaged over": Broken(
         lambda world: Around(world.plain(), lambda x: x + 0.1 * torch.randn_like(x)),
-        {"randomised": "warn"},
+        {"active": "not run", "randomised": "warn"},
         options=RANDOM | {"eot": 3},
     ),
-    "dropout left on": Broken(lambda world: with_dropout(world.plain()), {"randomised": "fail"}, options=RANDOM),
-    "BatchNorm left on": Broken(lambda world: BatchStatistics(world.plain()), {"randomised": "fail"}),
+    "dropout left on": Broken(
+        lambda world: with_dropout(world.plain()), {"active": "not run", "randomised": "fail"}, options=RANDOM
+    ),
+    "BatchNorm left on": Broken(
+        lambda world: BatchStatistics(world.plain()), {"active": "not run", "randomised": "fail"}
+    ),
     "a softmax at the end": Broken(
         lambda world: Around(world.plain(), behind=lambda z: z.softmax(1)), {"outputs": "fail"}
     ),
@@ -242,13 +246,15 @@ BROKEN = {
         options={"audit": 8},
     ),
     "a shattered gradient": Broken(
-        lambda world: Around(world.plain(), lambda x: x + 0.02 * torch.sin(1e4 * x)), {"black-box": "fail"}
+        lambda world: Around(world.plain(), lambda x: x + 0.02 * torch.sin(1e4 * x)),
+        {"active": "fail", "black-box": "fail"},
     ),
     "a detector in front": Broken(
-        lambda world: Detector(world.plain()), {"gradient": "fail", "noise": "fail", "huge-eps": "fail"}
+        lambda world: Detector(world.plain()),
+        {"active": "not run", "gradient": "fail", "noise": "fail", "huge-eps": "fail"},
     ),
     "masked, beside its plain twin": Broken(
-        lambda world: Around(world.plain(), quantised), {"transfer": "fail"}, others=True
+        lambda world: Around(world.plain(), quantised), {"active": "fail", "transfer": "fail"}, others=True
     ),
     "classes in another order": Broken(
         lambda world: Around(world.plain(), behind=lambda z: z.roll(1, 1)), {"clean": "fail"}
@@ -260,10 +266,12 @@ BROKEN = {
     ),
     "an attack of one short step": Broken(
         lambda world: world.plain(),
-        {"converged": "fail", "one-step": "fail", "restarts": "fail"},
+        {"active": "fail", "converged": "fail", "one-step": "fail", "restarts": "fail"},
         lambda: only(f"pgd:steps=5,step_size={EPS / 8}"),
     ),
-    "an attack that leaves its budget": Broken(lambda world: world.plain(), {"inside": "fail"}, leaky),
+    "an attack that leaves its budget": Broken(
+        lambda world: world.plain(), {"active": "fail", "inside": "fail"}, leaky
+    ),
 }
 
 
