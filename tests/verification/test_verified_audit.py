@@ -150,6 +150,32 @@ def test_what_only_an_attack_can_tell_is_found_by_attacking(folder: Path, found:
     assert "status is fail, recomputed" in str(found(audit=True))
 
 
+class Rounded(nn.Module):
+    """It has no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net((20 * x).round() / 20)  # type: ignore[no-any-return]
+
+
+def test_the_active_test_is_repeated_and_held_to_its_own_numbers(tmp_path: Path) -> None:
+    x = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    pair = x, Rounded()(x).argmax(1)
+    suite = load_suite(attacks=["fgsm", "pgd:steps=3"], norm="linf", eps=0.05)
+    evaluate({"net": Rounded()}, pair, suite, output=tmp_path / "run", listener=QUIET, audit=16, curve=[])
+    path = tmp_path / "run" / "run.json"
+    info = json.loads(path.read_bytes())
+    assert checks(info)["active"]["status"] == "fail"
+    assert verify(tmp_path / "run", models={"net": Rounded()}, data=pair, audit=True).disagreements == 0
+    checks(info)["active"]["status"] = "pass"
+    path.write_text(json.dumps(info))
+    said = " ".join(str(verify(tmp_path / "run", models={"net": Rounded()}, data=pair)).split())
+    assert "active: its status is pass, and its numbers make it fail" in said, said
+
+
 NAMED = {
     "ranks": r"rank",
     "forward and backward passes": r"(forwards|backwards)",
