@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustlab.attacks.base import Attack, Outcome
 from robustlab.base.draws import keys
+from robustlab.base.errors import UserError
 from robustlab.base.intervals import share, wilson
 from robustlab.base.words import counted, interval, listed, percent
 from robustlab.evaluation.judging import logits_of
@@ -58,7 +59,7 @@ def active(subject: Subject) -> Finding:
     model, images = model.take(at), images.take(at)
     tried = _tried(subject, model, images)
     chance = _at_random(subject, model, images, tried.looks)
-    k, r, cut = int(tried.found.sum()), int(chance.sum()), tried.cut and not bool(tried.found.all())
+    k, r, cut = int(tried.found.sum()), int(chance.sum()), tried.cut
     shown = share(k, n)
     measured = (
         f"{planted}. The suite ({listed(tried.names)}) found one in {k} of these, {percent(shown)}"
@@ -112,7 +113,7 @@ def _succeeds(subject: Subject, model: Planted, points: Tensor, images: Images) 
 
 
 class _Tried(NamedTuple):
-    """found: (n,) bool. looks: (n,) forward passes. names: of the attacks that were run."""
+    """found: (n,) bool. looks: (n,) forward passes. names: of the attacks that were run. cut: some not to their end."""
 
     found: Tensor
     looks: Tensor
@@ -122,26 +123,36 @@ class _Tried(NamedTuple):
 
 def _tried(subject: Subject, model: Planted, images: Images) -> _Tried:
     """The suite as a cascade: each attack on what is left."""
-    found, looks, names, room = torch.zeros_like(images.y, dtype=torch.bool), torch.zeros_like(images.y), [], LOOKS
+    found, looks, names, cut = torch.zeros_like(images.y, dtype=torch.bool), torch.zeros_like(images.y), [], False
     for member in subject.suite.members:
         left = (~found).nonzero()[:, 0]
-        attack = _aimed(member.attack)
-        steps = attack.steps if attack.looks <= room else attack.steps * room // attack.looks
-        if not len(left) or not steps:
+        if not len(left):
             break
-        if steps < attack.steps:
-            attack = replace(attack, steps=steps)
-        room -= attack.looks
+        attack = _aimed(member.attack)
+        shown = _shortened(attack, LOOKS - int(looks.max()))
+        if shown is None:
+            cut = True
+            continue
         names.append(member.name)
         try:
-            outcome = _outcome(subject, model, attack, images.take(left))
+            outcome = _outcome(subject, model, shown, images.take(left))
         except NoGradientError:  # it finds nothing
             continue
-        inside = distance(outcome.images - images.x[left], attack.norm) <= allowed(attack.eps)
+        inside = distance(outcome.images - images.x[left], shown.norm) <= allowed(shown.eps)
         found[left] = outcome.success & inside & ~outcome.invalid
         looks[left] += outcome.forwards
-    wanted = sum(_aimed(member.attack).looks for member in subject.suite.members)
-    return _Tried(found, looks, names, cut=wanted > LOOKS)
+        cut |= shown is not attack and bool((~found[left] & (outcome.forwards >= shown.looks)).any())
+    return _Tried(found, looks, names, cut and not bool(found.all()))
+
+
+def _shortened(attack: Attack, room: int) -> Attack | None:
+    """The attack with as many steps as `room` looks allow; None where it has no such steps."""
+    if attack.looks <= room:
+        return attack
+    try:
+        return replace(attack, steps=attack.steps * max(room, 0) // attack.looks)
+    except (UserError, ValueError):  # no step is left, fewer than its other parameters need, or it always takes one
+        return None
 
 
 def _outcome(subject: Subject, model: Planted, attack: Attack, images: Images) -> Outcome:

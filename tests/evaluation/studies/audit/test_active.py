@@ -220,5 +220,9 @@ def test_what_is_cut_is_said_and_never_a_failure(
     found = active(subject(Rounded(world.plain()), only("pgd:steps=10", "square:steps=5000")))
     assert found.status == "warn" and found.numbers["cut"] and found.numbers["found"]["value"] < 0.9
     assert "cut to 30 looks" in found.measured and "pgd and square" in found.measured
+    none = active(subject(Rounded(world.plain()), only("pgd:steps=30", "fgsm", "square:steps=5000")))
+    assert none.status == "warn" and "The suite (pgd) found" in none.measured
+    short = active(subject(Rounded(world.plain()), only("pgd:steps=10")))
+    assert short.status == "fail" and not short.numbers["cut"]
     sound = active(subject(world.plain(), only("pgd:steps=10", "square:steps=5000")))
     assert sound.status == "pass" and not sound.numbers["cut"] and "cut" not in sound.measured
