@@ -127,7 +127,8 @@ class ShortTries(RowAttack):
             some = _Some(**{**vars(self), "share": 1.0, "restarts": count, "first": first})
             return on_part(some, at, oracle, x, y, ids, targets, first, watch=both, **how)
 
-        return allot(tries, ids, self.restarts, self.share, self.steps, how["seed"])
+        with torch.inference_mode(False):
+            return allot(tries, ids, self.restarts, self.share, self.steps, how["seed"])
 
 
 @dataclass(frozen=True)
