@@ -36,7 +36,8 @@ def active(subject: Subject) -> Finding:
     """In how many of some audited images does the suite find an adversarial example that was planted? See `planted`.
 
     `verdict` says when it fails: where gradients are masked, before the last linear layer or behind it, and where the
-    attack is too weak to get to the edge of its budget. An attack without gradients in the suite may make up for it.
+    attack is too weak to get to the edge of its budget. An attack without gradients in the suite may make up for it: a
+    planted example is easier to find than one of the model itself, so that a pass is no proof.
 
     Not run where the model's answers vary with chance or with the other images of the batch, so that no point is an
     example for sure; where the budgets of two images overlap; and where random points find most examples, as with a
