@@ -90,7 +90,7 @@ def torchattacks_pgd(model: nn.Module, setting: Setting) -> Contender:
 def foolbox_pgd(model: nn.Module, setting: Setting) -> Contender:
     import foolbox
 
-    target = foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu")
+    target = foolbox.PyTorchModel(model, bounds=(0, 1), device=next(model.parameters()).device)
     attack = foolbox.attacks.LinfPGD(abs_stepsize=setting.step_size, steps=setting.steps, random_start=True)
     repeated = attack.repeat(setting.restarts) if setting.restarts > 1 else attack
 

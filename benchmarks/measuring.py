@@ -21,6 +21,7 @@ from robustlab.data import Data
 from robustlab.models.classifier import Classifier
 from robustlab.training import Recipe
 
+CPU = torch.device("cpu")
 PEERS = {
     "torchattacks": "torchattacks",
     "adv-lib": "adv-lib",
@@ -29,7 +30,7 @@ PEERS = {
 }
 
 
-def conditions() -> dict[str, Any]:
+def conditions(device: torch.device = CPU) -> dict[str, Any]:
     """Hardware, versions and load; a busy machine is said aloud."""
     found = versions()
     for module, package in PEERS.items():
@@ -42,7 +43,7 @@ def conditions() -> dict[str, Any]:
         print(f"WARNING: the machine is busy (load {load[0]:.1f}): the seconds below mean little.", file=sys.stderr)
     return {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": describe_device(torch.device("cpu")),
+        "device": describe_device(device),
         "cores": os.cpu_count(),
         "load_at_start": load,
         "versions": found,
