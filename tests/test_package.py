@@ -135,6 +135,26 @@ def test_importing_is_cheap(module: str) -> None:
     assert out.split() == []
 
 
+def test_the_first_step_waits_for_nothing_that_it_does_not_need() -> None:
+    """What `robustlab attack` has imported when its first attack begins; each of these would take a second or more."""
+    late = {"scipy", "captum", "foolbox", "matplotlib", "torchvision", "jinja2", "torch._dynamo", "sympy", "pandas"}
+    code = f"""
+import os, sys, tempfile
+from robustlab.attacks import driver
+from robustlab.cli import main
+
+def run(drive):
+    print(*sorted({late} & sys.modules.keys()), "begun")
+    sys.stdout.flush()
+    os._exit(0)
+
+driver._Drive.run = run
+main(["attack", "road-signs/cnn", "--limit", "2", "--output", tempfile.mkdtemp() + "/run", "--quiet"])
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert out.stdout.split() == ["begun"], out.stderr
+
+
 def test_runs_and_pages_are_read_without_torch() -> None:
     """Nothing that they import, at once or late, imports torch."""
     known, after = modules(), arrows()

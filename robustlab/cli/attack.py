@@ -229,7 +229,6 @@ def attack(
     from robustlab.evaluation.processes import World
     from robustlab.models import load_model
     from robustlab.models.suitable import suitable
-    from robustlab.reporting import report
     from robustlab.runs import results as results_of
 
     load_suite(**attacks.suite_arguments)  # whether it is right, before all else
@@ -264,6 +263,8 @@ def attack(
         )
     if not world.first:
         return 0
+    from robustlab.reporting import report
+
     return results.show(results_of(run), report([run.folder], run.folder / "report.html"))
 
 

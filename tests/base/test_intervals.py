@@ -7,6 +7,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from robustlab.base.intervals import mcnemar, mean_share, paired_difference, share, wilson
 
@@ -22,6 +23,15 @@ def test_wilson_ends_solve_the_score_equation(kn: tuple[int, int]) -> None:
             assert abs(end - k / n) == pytest.approx(z * math.sqrt(end * (1 - end) / n), rel=1e-6, abs=1e-9)
     low, high = wilson(k, n)
     assert 0 <= low <= k / n <= high <= 1
+
+
+@given(st.integers(1, 20_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_both_are_those_of_scipy(kn: tuple[int, int]) -> None:
+    """Here they are computed without it, because importing scipy.stats takes a second."""
+    k, n = kn
+    there = binomtest(k, n).proportion_ci(method="wilson")
+    assert wilson(k, n) == pytest.approx((float(there.low), float(there.high)), rel=1e-12, abs=1e-15)
+    assert mcnemar(k, n - k) == pytest.approx(float(binomtest(k, n).pvalue), rel=1e-9, abs=1e-300)
 
 
 def test_share_of_nothing_has_no_value_and_says_nothing() -> None:

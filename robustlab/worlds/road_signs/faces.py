@@ -142,14 +142,15 @@ CLASSES: tuple[str, ...] = tuple(FACES)
 
 @functools.cache
 def _drawn(pixels: int) -> Tensor:
-    to_linear = torch.tensor([(v / 255) ** GAMMA for v in range(256)])
+    to_linear = np.array([(v / 255) ** GAMMA for v in range(256)], np.float32)
     planes = []
     for draw in FACES.values():
         canvas = Canvas(_DRAWN)
         draw(canvas)
-        rgba = torch.from_numpy(np.asarray(canvas.image).copy()).permute(2, 0, 1)
-        alpha = rgba[3:].float() / 255
-        linear = to_linear[rgba[:3].int()] * alpha  # averages are taken in linear light, weighted by alpha
+        rgba = np.asarray(canvas.image).transpose(2, 0, 1)
+        alpha = torch.from_numpy(rgba[3:].copy()).float() / 255
+        # averages are taken in linear light, weighted by alpha
+        linear = torch.from_numpy(np.take(to_linear, rgba[:3])) * alpha
         planes.append(avg_pool2d(torch.cat([linear, alpha])[None], _DRAWN // pixels))
     linear, alpha = torch.cat(planes).split([3, 1], 1)
     colour = (linear / alpha.clamp_min(1e-4)).clamp(0, 1) ** (1 / GAMMA)
