@@ -75,21 +75,21 @@ class Undirected(ShortTries):
 
 SHIPPED, ALL = "as it ships", "as it ships, on all that are left"
 VARIANTS: dict[str, RowAttack] = {
-    SHIPPED: ShortTries(),
-    ALL: ShortTries(),
-    "no drift": ShortTries(drift=0),
-    "drift of 1 step": ShortTries(drift=1),
-    "drift of 12 steps": ShortTries(drift=12),
-    "drift towards no class": Undirected(),
-    "drift straight towards a class": Leaning(),
-    "drift straight all the way": Leaning(drift=32),
-    "first start random": AnyStart(),
+    SHIPPED: ShortTries(restarts=13),
+    ALL: ShortTries(restarts=13),
+    "no drift": ShortTries(restarts=13, drift=0),
+    "drift of 1 step": ShortTries(restarts=13, drift=1),
+    "drift of 12 steps": ShortTries(restarts=13, drift=12),
+    "drift towards no class": Undirected(restarts=13),
+    "drift straight towards a class": Leaning(restarts=13),
+    "drift straight all the way": Leaning(restarts=13, drift=31),
+    "first start random": AnyStart(restarts=13),
     "20 steps, 21 tries": ShortTries(steps=20, restarts=21),
     "52 steps, 8 tries": ShortTries(steps=52, restarts=8),
     "138 steps, 3 tries": ShortTries(steps=138, restarts=3),
-    "constant steps": Constant(),
-    "cross-entropy": ShortTries(loss="ce"),
-    "DLR": ShortTries(loss="dlr"),
+    "constant steps": Constant(restarts=13),
+    "cross-entropy": ShortTries(restarts=13, loss="ce"),
+    "DLR": ShortTries(restarts=13, loss="dlr"),
 }
 CELLS = (
     *((name, "linf", NETS[name].eps) for name in NETS if NETS[name].defended),
@@ -153,7 +153,7 @@ def replayed(entry: dict[str, Any], share: float, steps: int) -> dict[str, Any]:
         watch(rows, Observation(best, best, None, fell))
         return Outcome(zero.float(), fell, torch.where(fell, ranks[at] - first, -1), zero, zero, zero, zero.bool())
 
-    found = allot(tries, torch.arange(n), total, share, steps, seed=0)
+    found, _ = allot(tries, torch.arange(n), total, share, steps, seed=0)
     assert found.allocation is not None
     return {"share": share, "fell": int(found.success.sum()), "steps": float(spent.mean())} | vars(found.allocation)
 

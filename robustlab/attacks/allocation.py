@@ -34,8 +34,8 @@ class Tries(Protocol):
     def __call__(self, at: Tensor, first: int, count: int, watch: Watch) -> Outcome: ...
 
 
-def allot(tries: Tries, ids: Tensor, total: int, share: float, steps: int, seed: int) -> Outcome:
-    """The outcome of `total` tries of each sample, or of as many as the share lets it take.
+def allot(tries: Tries, ids: Tensor, total: int, share: float, steps: int, seed: int) -> tuple[Outcome, Tensor]:
+    """The outcome of `total` tries of each sample, or of as many as the share lets it take, and (n,) its largest loss.
 
     ids: (n,) int64 keys of the draws. share: of the samples left, those that go on after a try. steps: of a try; its
     last point is not ranked, since the driver does not always tell its loss.
@@ -72,7 +72,7 @@ def allot(tries: Tries, ids: Tensor, total: int, share: float, steps: int, seed:
     count = int(aside.sum())
     untried, again = (0, count) if succeeded else (count, 0)
     outcome.allocation = Allocation(untried, int(control.sum()), succeeded, again)
-    return outcome
+    return outcome, top
 
 
 def _going(at: Tensor, control: Tensor, top: Tensor, ids: Tensor, share: float, seed: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.allocation import allot, on_part
+from robustlab.attacks.apgd import APGD, APGDT
 from robustlab.attacks.base import Outcome
 from robustlab.attacks.pgd import ball
 from robustlab.attacks.row_attack import RowAttack
@@ -31,6 +32,7 @@ class ShortTries(RowAttack):
     along random weights of the logits that lean towards one of the likeliest wrong classes, another each time, and then
     raises the margin, with steps from eps down to 0. The first try starts at the clean image and does not drift.
     After each try only the `share` of the samples with the largest margins goes on; see `robustlab.attacks.allocation`.
+    Of what is left in the end the nearest, a share of `finish`, take APGD-T in full: a few fall to long tries only.
 
     steps: gradient queries a try, `drift` of them for the drift. restarts: tries. share: 1 tries all samples in full.
     The constants were found by benchmarks/short_tries.py. In l1 the attack is weak: take APGD there.
@@ -41,11 +43,12 @@ class ShortTries(RowAttack):
     """
 
     steps: int = 32
-    restarts: int = 13
+    restarts: int = 9
     loss: str = "margin"
     drift: int = 7
     classes: int = 9
-    share: float = 0.7
+    share: float = 0.85
+    finish: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,9 +60,20 @@ class ShortTries(RowAttack):
                 f"short-tries needs share, of the samples that go on, above 0 and at most 1; got {self.share}."
             )
 
+        if not 0 <= self.finish <= 1:
+            raise UserError(f"short-tries needs finish, a share of what is left, from 0 to 1; got {self.finish}.")
+
     @property
     def likely_looks(self) -> float:
-        return self.steps * sum(self.share**k for k in range(self.restarts)) * self.eot
+        tries = self.steps * sum(self.share**k for k in range(self.restarts))
+        return (tries + self.finish * self._long.looks) * self.eot
+
+    @property
+    def _long(self) -> APGD:
+        """What the nearest take in the end."""
+        if self.targeted:
+            return APGD(self.norm, self.eps, targeted=True, loss="dlr", eot=self.eot)
+        return APGDT(self.norm, self.eps, classes=self.classes, eot=self.eot)
 
     def number(self, rows: Rows) -> Tensor:
         """(B,): which of the tries it is."""
@@ -113,9 +127,8 @@ class ShortTries(RowAttack):
     def attempt(
         self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
     ) -> Outcome:
-        """All tries of all samples, or where that can be told apart, of those with hope only."""
-        whole = crafting or not self.stop_at_success or oracle.query_budget is not None
-        if whole or self.share == 1 or self.restarts == 1:
+        """All tries of all samples, or where samples may be told apart, those with hope."""
+        if crafting or not self.stop_at_success or oracle.query_budget is not None:
             return super().attempt(oracle, x, y, ids, targets, crafting, **how)
         other = how.pop("watch", None)
 
@@ -124,11 +137,16 @@ class ShortTries(RowAttack):
                 for each in (watch, other) if other is not None else (watch,):
                     each(rows, seen)
 
-            some = _Some(**{**vars(self), "share": 1.0, "restarts": count, "first": first})
+            some = _Some(**{**vars(self), "restarts": count, "first": first})
             return on_part(some, at, oracle, x, y, ids, targets, first, watch=both, **how)
 
         with torch.inference_mode(False):
-            return allot(tries, ids, self.restarts, self.share, self.steps, how["seed"])
+            found, top = allot(tries, ids, self.restarts, self.share, self.steps, how["seed"])
+            left = (~(found.success | found.invalid)).nonzero()[:, 0]
+            near = left[top[left].argsort(descending=True, stable=True)[: int(self.finish * len(left))]]
+            if len(near):
+                found.put(near, on_part(self._long, near, oracle, x, y, ids, targets, **how), self.restarts)
+        return found
 
 
 @dataclass(frozen=True)
@@ -137,5 +155,29 @@ class _Some(ShortTries):
 
     first: int = 0
 
+    def attempt(self, *given: Any, **how: Any) -> Outcome:
+        return RowAttack.attempt(self, *given, **how)
+
     def number(self, rows: Rows) -> Tensor:
         return rows.rank + self.first
+
+
+@dataclass(frozen=True, eq=False)
+class OneTry(ShortTries):
+    """A single try, from given points. points: (n, C, H, W), one for each sample of the call, moved into the ball.
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
+    >>> x = torch.rand(4, 3, 2, 2)
+    >>> OneTry(eps="8/255", steps=8, points=x + 0.1)(model, x, torch.tensor([0, 1, 2, 0])).shape
+    torch.Size([4, 3, 2, 2])
+    """
+
+    restarts: int = 1
+    finish: float = 0.0
+    points: Tensor | None = None
+
+    def start(self, rows: Rows, draw: Draw) -> State:
+        state = super().start(rows, draw)
+        if self.points is None:
+            return state
+        return {**state, "query": project(self.points[rows.pos], rows.x, self.norm, self.eps)}

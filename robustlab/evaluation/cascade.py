@@ -13,6 +13,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from robustlab.attacks.base import INVALID, Outcome
+from robustlab.attacks.short_tries import ShortTries
 from robustlab.attacks.suite import Member, Suite
 from robustlab.base.errors import RunError, spelled
 from robustlab.base.memory import Batches
@@ -21,6 +22,7 @@ from robustlab.base.words import kind_and_line
 from robustlab.data import Data, Loaded
 from robustlab.evaluation.faults import blamed_on_model, ends_the_run
 from robustlab.evaluation.judging import Verdict, judge, looks_of, own_answers
+from robustlab.evaluation.neighbour import Neighbour
 from robustlab.evaluation.options import Options
 from robustlab.evaluation.targets import class_names, targets_of
 from robustlab.evaluation.units import clean_draws, clean_lines, error_line, judge_draws, judged, search_draws, sweep_of
@@ -84,37 +86,65 @@ def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
         label = {line.id: line.label for line in lines}
         chunk = replace(chunk, labels=torch.tensor([label[id] for id in chunk.ids.tolist()]))
 
-    left, on_curve = set(right), set(right)
-    before_curve_ends = True
+    left = set(right)
     for member in suite.members:
         everyone = task.options.full or task.unbounded(member)
-        lost = _attack_unit(task, member, eps, number, chunk, right if everyone else left)
-        left -= lost
-        if before_curve_ends:
-            on_curve -= lost
-        before_curve_ends &= member is not suite.curve_member
+        left -= _attack_unit(task, member, eps, number, chunk, right if everyone else left)
         yield member.name
-
-    # the sweep: a success at one eps counts at every larger one, and at eps what the suite had before the curve ends
-    left = set(right)
-    for e in task.curve if task.sweep else ():
-        if e == eps:
-            left &= on_curve
-            continue
-        left -= _attack_unit(task, suite.curve_member, e, number, chunk, left)
-        yield f"{suite.curve_member.name} at {e:.4g}"
+    yield from _sweep(task, number, chunk, right, left)
 
 
-def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Loaded, ids: set[int]) -> set[int]:
-    """Do one unit if it is not done; returns the ids that are not left after it: successes, and errors."""
+def _sweep(task: Task, number: int, chunk: Loaded, right: set[int], left: set[int]) -> Iterator[str]:
+    """The curve's attack at the other budgets. What falls at one falls at every larger one and is not tried there.
+
+    Above eps it goes on with what the suite left. Below, short tries come down from eps with what fell, until it falls
+    no more; what withstood the suite withstands there, too. Other attacks, which may be weak, try everything from the
+    smallest budget on, so that what falls below eps and withstands at eps is noticed.
+
+    Short tries start where the budget before ended. A resumed run does not know where: if a unit of the sweep is
+    missing, or had an error, all of it is done again.
+    """
+    member, eps = task.suite.curve_member, task.suite.threat.eps
+    short = isinstance(member.attack, ShortTries)
+    again = short and not all(_done(task, member.name, e, number) for e in task.sweep)
+    going, near = right - left if short else right, Neighbour()
+    for e in sorted((e for e in task.sweep if e < eps), reverse=short):
+        lost = _attack_unit(task, member, e, number, chunk, going, near, again)
+        going = lost if short else going - lost
+        yield f"{member.name} at {e:.4g}"
+    going, near = left if short else left & going, Neighbour()
+    for e in sorted(e for e in task.sweep if e > eps):
+        going = going - _attack_unit(task, member, e, number, chunk, going, near, again)
+        yield f"{member.name} at {e:.4g}"
+
+
+def _done(task: Task, attack: str, eps: float, number: int) -> bool:
+    """Is the unit there, without errors? What ended in an error is tried again."""
+    name = (task.name, attack, eps, number)
+    return task.run.has_unit(*name) and not any(line.error for line in task.run.unit_lines(*name))
+
+
+def _attack_unit(
+    task: Task,
+    member: Member,
+    eps: float,
+    number: int,
+    chunk: Loaded,
+    ids: set[int],
+    near: Neighbour | None = None,
+    again: bool = False,
+) -> set[int]:
+    """Do one unit if it is not done, or again; returns the ids that are not left after it: successes, and errors.
+
+    near: where the samples ended at the budget before; only in a sweep.
+    """
     name = (task.name, member.name, eps, number)
-    done = task.run.unit_lines(*name) if task.run.has_unit(*name) else None
-    if done is None or any(line.error for line in done):  # what ended in an error is tried again
+    if again or not _done(task, member.name, eps, number):
         index = torch.tensor([i for i, id in enumerate(chunk.ids.tolist()) if id in ids], dtype=torch.long)
         attempted = chunk.take(index)
         start = time.perf_counter()
         try:
-            lines, info = _attack(task, member, eps, number, attempted)
+            lines, info = _attack(task, member, eps, number, attempted, near)
         except Exception as error:  # a model raises what it likes
             text = blamed_on_model(error, f"{member.name} on {task.name}, chunk {number}")
             task.say(f"{task.name}, {member.name}, chunk {number}: {text}")
@@ -122,8 +152,7 @@ def _attack_unit(task: Task, member: Member, eps: float, number: int, chunk: Loa
             info = {"errors": len(lines)}
         info["seconds"] = time.perf_counter() - start
         task.run.write_unit(*name, lines, info)
-        done = task.run.unit_lines(*name)
-    return {line.id for line in done if line.succeeded or line.error is not None}
+    return {line.id for line in task.run.unit_lines(*name) if line.succeeded or line.error is not None}
 
 
 def _clean_unit(task: Task, number: int, chunk: Loaded) -> None:
@@ -152,7 +181,9 @@ def _clean_unit(task: Task, number: int, chunk: Loaded) -> None:
     task.run.write_unit(task.name, CLEAN, 0.0, number, lines, {"seconds": time.perf_counter() - start})
 
 
-def _attack(task: Task, member: Member, eps: float, number: int, chunk: Loaded) -> tuple[list[Line], dict[str, Any]]:
+def _attack(
+    task: Task, member: Member, eps: float, number: int, chunk: Loaded, near: Neighbour | None
+) -> tuple[list[Line], dict[str, Any]]:
     """One attack on the attempted samples of a chunk: its lines, and the numbers of the unit."""
     if not len(chunk):
         return [], {}
@@ -160,6 +191,8 @@ def _attack(task: Task, member: Member, eps: float, number: int, chunk: Loaded) 
     x, y, ids = (each.to(task.device) for each in (chunk.images, chunk.labels, chunk.ids))
     names = class_names(task.data, task.outputs)
     attack = task.suite.at(member, math.inf if task.unbounded(member) else eps)
+    if near is not None:
+        attack = near.starting(attack, x, chunk.ids.tolist())
 
     def attempt(size: int) -> tuple[Outcome, Verdict]:
         unit = task.device, task.options.seed, task.name, member.name, eps, number
@@ -180,6 +213,8 @@ def _attack(task: Task, member: Member, eps: float, number: int, chunk: Loaded) 
             return outcome, judge(task.model, outcome.images, x, y, outcome.target, threat, size, task.evaluations)
 
     outcome, verdict = task.batches.fit(attempt)
+    if near is not None:
+        near.ended(attack, outcome.images, chunk.ids.tolist())
     if task.unbounded(member):  # outside the budget: a distance, but no success
         outcome.success &= verdict.sizes[threat.norm] <= allowed(eps)
         outcome.rank[~outcome.success] = -1

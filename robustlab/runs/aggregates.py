@@ -290,27 +290,34 @@ def _curve_of_distances(mine: ModelLines, curve: Mapping[str, Any], norm: str, t
 
 
 def _curve(mine: ModelLines, curve: Mapping[str, Any]) -> list[Json]:
-    """Accuracy over eps; a success at one eps counts as one at every larger eps.
+    """Accuracy over eps: at the suite's budget what the suite left, at others what is known from the curve's attack.
 
-    At the headline eps the point uses the successes of the curve's attack and of those before it in the suite. A point
-    for which a standing sample was not tried is left out: it was not run.
+    A success at one budget counts at every larger one, what withstood one counts as robust at every smaller one. A
+    point is left out where that does not say of every sample what it does there: it was not run.
     """
     if not curve:
         return []
     attack = curve["attack"]
     points = [{"eps": 0.0, "source": CLEAN, "share": share(len(mine.right), mine.n)}]
-    standing = mine.right
+    fell: dict[int, float] = dict.fromkeys(mine.right, math.inf)  # the smallest budget at which it did
+    stood: dict[int, float] = dict.fromkeys(mine.right, 0.0)  # the largest at which it did not
     for eps in sorted({float(e) for e in curve["eps"] if float(e) > 0} | {mine.eps}):
-        if eps == mine.eps and attack in mine.suite:
-            after = standing & mine.left[mine.suite.index(attack)]
-            tried = standing
-        else:
-            lines = mine.lines(attack, eps)
-            tried = standing & lines.keys()
-            after = {i for i in tried if not lines[i].succeeded and lines[i].error is None}
-        if tried == standing:
-            standing = after
-            points.append({"eps": eps, "source": attack, "share": share(len(standing), mine.n)})
+        lines = mine.lines(attack, eps)
+        for i in mine.right:
+            line = lines.get(i)
+            if eps == mine.eps and mine.suite:
+                down = None if any(mine.missing) else i not in mine.robust
+            else:
+                down = None if line is None else line.succeeded or line.error is not None
+            if down:
+                fell[i] = min(fell[i], eps)
+            elif down is not None:
+                stood[i] = eps
+    for eps in sorted({float(e) for e in curve["eps"] if float(e) > 0} | {mine.eps}):
+        if all(fell[i] <= eps or stood[i] >= eps for i in mine.right):
+            points.append(
+                {"eps": eps, "source": attack, "share": share(sum(fell[i] > eps for i in mine.right), mine.n)}
+            )
     return points
 
 

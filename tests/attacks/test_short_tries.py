@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from robustlab.attacks import ShortTries
+from robustlab.attacks import APGDT, ShortTries
 from robustlab.attacks.allocation import FLOOR, LEAST, allot
 from robustlab.attacks.base import Outcome
 from robustlab.attacks.rows import Draw, Observation, Rows, Watch
+from robustlab.base.draws import pixel_ids
 from robustlab.base.errors import UserError
 from robustlab.oracle import Oracle
 
@@ -99,7 +101,7 @@ def test_sharing_finds_what_every_try_finds_and_costs_less(norm: str, eps: float
         for s in (1.0, 0.5)
     )
     assert 20 < int(full.success.sum()) < 150
-    assert full.allocation is None and shared.allocation is not None
+    assert full.allocation is not None and full.allocation.controls == 0 and shared.allocation is not None
     for key in ("success", "rank"):
         assert torch.equal(getattr(shared, key), getattr(full, key))
     assert torch.equal(shared.images[full.success], full.images[full.success])
@@ -167,7 +169,9 @@ def shared(falls: Tensor, tops: Tensor, share: float, tries: int = 8, seed: int 
         rank = torch.where(success, falls[at] - first, -1)
         return Outcome(none.float(), success, rank, none, none, none, none.bool())
 
-    return allot(attempt, torch.arange(len(falls)), tries, share, steps=1, seed=seed), taken
+    found, top = allot(attempt, torch.arange(len(falls)), tries, share, steps=1, seed=seed)
+    assert torch.equal(top, tops)
+    return found, taken
 
 
 def test_a_share_goes_on_and_a_few_of_the_rest_take_every_try() -> None:
@@ -216,3 +220,17 @@ def test_no_sample_and_equal_margins_are_no_trouble() -> None:
 def test_a_share_is_a_share() -> None:
     with pytest.raises(UserError, match="share, of the samples that go on, above 0 and at most 1; got 1.5"):
         ShortTries(share=1.5)
+
+
+def test_the_nearest_of_what_is_left_take_apgd_t_in_full() -> None:
+    net, x, y = wavy(80)
+    attack = ShortTries(eps=0.03, steps=4, restarts=2, share=1.0)
+    short, longer = attack.run(net, x, y), replace(attack, finish=0.5).run(net, x, y)
+    left = ~short.success
+    more = longer.backwards > short.backwards
+    assert int(more.sum()) == int(left.sum()) // 2 and not (more & ~left).any()
+    found = longer.success & left
+    assert found.any() and (longer.rank[found] >= 2).all()
+    whole = APGDT(eps=0.03).run(net, x[more], y[more], ids=pixel_ids(x)[more])
+    assert torch.equal(whole.success, longer.success[more])
+    assert torch.equal(whole.backwards, (longer.backwards - short.backwards)[more])

@@ -91,7 +91,7 @@ def test_strong_suites_end_with_square_that_goes_on_where_it_finds_something(nor
     strong = load_suite(f"{norm}-strong", eps=0.1)
     assert strong.threat.norm == norm
     *_, square = (m.attack for m in strong.members)
-    assert square == Square(norm=norm, eps=0.1, probe=200)  # type: ignore[arg-type]
+    assert square == Square(norm=norm, eps=0.1, probe=100)  # type: ignore[arg-type]
     assert strong.members[0].method == ("short-tries" if norm == "linf" else "fab-t")
 
 

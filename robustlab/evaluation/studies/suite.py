@@ -9,6 +9,7 @@ from torch import Tensor
 from robustlab.base.progress import Piece
 from robustlab.evaluation.cascade import Task, evaluate_chunk
 from robustlab.evaluation.estimate import FORWARD
+from robustlab.evaluation.neighbour import at_each_budget
 from robustlab.evaluation.studies.base import Job, Study
 from robustlab.runs.aggregates import CLEAN
 
@@ -59,7 +60,10 @@ def _units(task: Task, left: float) -> Iterator[tuple[str, float, str, float]]:
     for at, member in enumerate(suite.members):
         everyone = at == 0 or task.unbounded(member) or task.options.full
         yield member.name, suite.threat.eps, member.name, costs[member.name] * (1.0 if everyone else left)
-    name = suite.curve_member.name
+    swept = suite.curve_member
+    each = at_each_budget(swept.attack)
+    cost = costs[swept.name] * each.likely_looks / swept.attack.likely_looks
+    short = each is not swept.attack  # below eps they see what fell, others see everything
     for eps in task.sweep:
-        share = left if eps > suite.threat.eps else 1.0
-        yield name, eps, f"{name} at {eps:.4g}", costs[name] * share
+        seen = left if eps > suite.threat.eps else 1 - left if short else 1.0
+        yield swept.name, eps, f"{swept.name} at {eps:.4g}", cost * seen
