@@ -129,12 +129,12 @@ def art_pgd(model: nn.Module, setting: Setting) -> Contender:
 def ours(
     model: nn.Module, setting: Setting, images: Tensor, *, retire: bool, search: str | None = None
 ) -> Contender | str:
-    """robustlab's PGD. search: the precision of the search copy, None for the given module alone.
+    """robustlab's PGD. search: the precision of the search copy, "auto" as in the library, None for the module alone.
 
     Returns the reason where there is no such copy.
     """
-    copy = None
-    if search is not None:
+    copy = "auto" if search == "auto" else None
+    if search not in (None, "auto"):
         made = make_search_copy(model, images[:64], precision=search)
         if made.module is None:
             return made.reason
@@ -158,6 +158,7 @@ def ours(
 
 BARE, FULL, RETIRING = "bare loop", "robustlab, full length", "robustlab, retirement"
 COPY, COPY_BF16 = "robustlab, full length, search copy", "robustlab, full length, bfloat16 search copy"
+AUTO = 'robustlab, full length, search="auto"'  # with the making of the copy
 PEERS: dict[str, Callable[[nn.Module, Setting], Contender]] = {
     "torchattacks": torchattacks_pgd,
     "foolbox": foolbox_pgd,
@@ -177,6 +178,7 @@ def contenders(model: nn.Module, setting: Setting, images: Tensor) -> tuple[dict
     for name, retire, search in (
         (FULL, False, None),
         (COPY, False, "float32"),
+        (AUTO, False, "auto"),
         *([(COPY_BF16, False, "bfloat16")] if bfloat16_is_native() else []),
         (RETIRING, True, None),
         (RETIRING + ", search copy", True, "float32"),
