@@ -149,21 +149,25 @@ class ShortTries(RowAttack):
         return found
 
 
-@dataclass(frozen=True)
-class _Some(ShortTries):
-    """Some of the tries: those from number `first` on."""
-
-    first: int = 0
+class _InFull(ShortTries):
+    """Every try, at every sample."""
 
     def attempt(self, *given: Any, **how: Any) -> Outcome:
         return RowAttack.attempt(self, *given, **how)
+
+
+@dataclass(frozen=True)
+class _Some(_InFull):
+    """Some of the tries: those from number `first` on."""
+
+    first: int = 0
 
     def number(self, rows: Rows) -> Tensor:
         return rows.rank + self.first
 
 
 @dataclass(frozen=True, eq=False)
-class OneTry(ShortTries):
+class OneTry(_InFull):
     """A single try, from given points. points: (n, C, H, W), one for each sample of the call, moved into the ball.
 
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))

@@ -109,7 +109,7 @@ def test_attack_writes_a_run_and_a_page(place: Path, capsys: pytest.CaptureFixtu
     first = found["results"][0]
     assert first["clean_accuracy"] == {**first["clean_accuracy"], "value": 0.9, "n": 60}
     assert first["robust_accuracy"]["low"] <= first["robust_accuracy"]["value"] <= first["robust_accuracy"]["high"]
-    assert [a["name"] for a in first["attacks"]] == ["fgsm", "pgd-ce", "pgd-margin"]
+    assert [a["name"] for a in first["attacks"]] == ["fgsm", "short-tries"]
     assert "Page: run/report.html" in err and "A guess: up to about" in err
     page = (place / "run" / "report.html").read_text()
     assert "model.py:other" in page and "http://" not in page.replace("http://www.w3.org", "")
@@ -126,7 +126,7 @@ def test_the_lines_are_consistent(place: Path) -> None:
     assert len(clean) == 60 and sum(r["clean"] == r["label"] for r in clean.values()) == 54
     info = json.loads((place / "run" / "run.json").read_text())
     fallen: set[int] = set()
-    for attack in ("fgsm", "pgd-ce", "pgd-margin"):
+    for attack in ("fgsm", "short-tries"):
         tried = [r for r in rows if r["attack"] == attack and r["eps"] == 4 / 255]
         assert {r["id"] for r in tried} == {i for i, r in clean.items() if r["clean"] == r["label"]} - fallen
         fallen |= {r["id"] for r in tried if r["success"]}
@@ -162,7 +162,7 @@ def test_batch_size_decides_nothing(place: Path, batch: str) -> None:
 def test_full_runs_every_attack_on_every_right_sample(place: Path) -> None:
     assert main([*ARGS, "--output", "run", "--full", "--no-curve"]) == 0
     rows = lines(place / "run")
-    assert [sum(r["attack"] == a for r in rows) for a in ("clean", "fgsm", "pgd-ce", "pgd-margin")] == [60, 54, 54, 54]
+    assert [sum(r["attack"] == a for r in rows) for a in ("clean", "fgsm", "short-tries")] == [60, 54, 54]
 
 
 def test_killed_and_resumed_gives_the_same_bytes(place: Path) -> None:

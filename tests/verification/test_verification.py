@@ -76,7 +76,8 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_place(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main([*ATTACK, "model.py:other", "--output", "run", "--save-adversarial"]) == 0
+        attacks = ["--attack", "fgsm", "--attack", "pgd", "--attack", "pgd:loss=margin,restarts=2"]
+        assert main([*ATTACK, "model.py:other", *attacks, "--output", "run", "--save-adversarial"]) == 0
     return folder
 
 
@@ -133,6 +134,7 @@ def test_a_zoo_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ["--targeted", "--target", "1", "--eps", "16/255"],
         ["--norm", "l2", "--eps", "0.3", "--full", "--ids", "30", "7", "9", "12", "41", "1"],
         ["--norm", "l1", "--eps", "2", "--suite", "pgd", "--mean", "0.5", "--std", "0.25"],
+        ["--suite", "linf-standard", "--eps", "1/255"],
     ],
     ids=" ".join,
 )
@@ -142,7 +144,8 @@ def test_every_threat(flags: list[str], place: Path, capsys: pytest.CaptureFixtu
     assert main([*args, *suite, *flags, "--output", "one", "--save-adversarial", "--curve", "0.05", "--keep", "0"]) == 0
     assert main(["verify", "one", "--run-code"]) == 0, capsys.readouterr().out
     out = capsys.readouterr().out
-    attacked = [line.split() for line in out.splitlines() if line.startswith("model.py:net: pgd at ")]
+    name = "short-tries" if "linf-standard" in flags else "pgd"
+    attacked = [line.split() for line in out.splitlines() if line.startswith(f"model.py:net: {name} at ")]
     assert len(attacked) == 2 and all(int(words[-3]) > 0 for words in attacked)
 
 
@@ -362,7 +365,7 @@ def another_count_and_shape(place: Path) -> str:
 
 def another_suite_and_seed(place: Path) -> str:
     edit_info(place, lambda info: info.update(suite="autoattack", seed=7))
-    return "seed is 7, recomputed 0\n  suite is autoattack, recomputed linf-standard"
+    return "seed is 7, recomputed 0\n  suite is autoattack, recomputed attacks"
 
 
 def another_hash_of_a_model(place: Path) -> str:
