@@ -10,6 +10,7 @@ the published number of steps, targets and restarts.
 - *adv-lib* (l2, l1): APGD-CE, APGD-T, FAB-T as its authors took them over from those of AutoAttack; l1 with the larger
   balls first. It has no Square.
 - *robustlab*: `autoattack-standard` in l2, `autoattack-l1`.
+- *l2-strong*, *l1-strong*: the shorter suites.
 
 Success is judged, and passes and CPU seconds are counted, as in `autoattack.py`; a second call goes on.
 """
@@ -36,8 +37,14 @@ CELLS = (  # network, norm, eps
     ("mnist/cnn", "l2", 1.5),
     ("road-signs/cnn", "l1", 4.0),
     ("road-signs/cnn", "l2", 0.6),
+    ("mnist/cnn-robust", "l2", 2.0),
 )
-CONTENDERS = {"l2": ("robustlab", "torchattacks", "adv-lib"), "l1": ("robustlab", "adv-lib")}
+STRONG = {"l2": "l2-strong", "l1": "l1-strong"}
+CONTENDERS = {
+    "l2": ("robustlab", "torchattacks", "adv-lib", STRONG["l2"]),
+    "l1": ("robustlab", "adv-lib", STRONG["l1"]),
+}
+EVERY = tuple(dict.fromkeys(each for some in CONTENDERS.values() for each in some))
 
 
 def adv_lib(model: Counted, eps: float, norm: str, classes: int, shorten: int) -> list[Member]:
@@ -73,13 +80,15 @@ def members_of(
         return theirs(model, eps, classes, shorten, norm.upper())
     if contender == "adv-lib":
         return adv_lib(model, eps, norm, classes, shorten)
+    if contender == STRONG[norm]:
+        return ours(contender, model, search, eps, shorten, norm)
     return ours("autoattack-l1" if norm == "l1" else "autoattack-standard", model, search, eps, shorten, norm)
 
 
 def main(words: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", nargs="+", type=int, choices=range(len(CELLS)), default=list(range(len(CELLS))))
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS["l2"], default=list(CONTENDERS["l2"]))
+    parser.add_argument("--contenders", nargs="+", choices=EVERY, default=list(EVERY))
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--shorten", type=int, default=1, help="1 / so many of all steps, to try the script out")
     parser.add_argument("--threads", type=int, default=2)
