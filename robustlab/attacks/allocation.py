@@ -12,13 +12,14 @@ to rounding). The cascade calls an attack chunk by chunk, so resume and the numb
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from robustlab.attacks.base import Allocation, Attack, Outcome
+from robustlab.attacks.base import Allocation, Outcome
 from robustlab.attacks.rows import Observation, Rows, Watch
 from robustlab.base.draws import keys
 from robustlab.oracle import Oracle
@@ -87,7 +88,7 @@ def _going(at: Tensor, control: Tensor, top: Tensor, ids: Tensor, share: float, 
 
 
 def on_part(
-    attack: Attack,
+    attempt: Callable[..., Outcome],
     at: Tensor,
     oracle: Oracle,
     x: Tensor,
@@ -100,7 +101,10 @@ def on_part(
     watch: Watch | None = None,
     **how: Any,
 ) -> Outcome:
-    """An attack on the samples at `at`; whoever watches is told their places among all, and ranks from `first` on."""
+    """An attack's `attempt` on the samples at `at`.
+
+    Whoever watches is told their places among all samples, and ranks from `first` on.
+    """
 
     def told(rows: Rows, seen: Observation) -> None:
         assert watch is not None
@@ -109,4 +113,4 @@ def on_part(
 
     aims, logits = (None if each is None else each[at] for each in (targets, clean_logits))
     how |= {"clean_logits": logits, "watch": None if watch is None else told}
-    return attack.attempt(oracle, x[at], y[at], ids[at], aims, False, **how)
+    return attempt(oracle, x[at], y[at], ids[at], aims, False, **how)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -75,9 +76,11 @@ class ShortTries(RowAttack):
             return APGD(self.norm, self.eps, targeted=True, loss="dlr", eot=self.eot)
         return APGDT(self.norm, self.eps, classes=self.classes, eot=self.eot)
 
+    _first: ClassVar[int] = 0  # the number of the first try, where an instance takes some of them only
+
     def number(self, rows: Rows) -> Tensor:
         """(B,): which of the tries it is."""
-        return rows.rank
+        return rows.rank + self._first
 
     def start(self, rows: Rows, draw: Draw) -> State:
         number = self.number(rows)
@@ -128,7 +131,8 @@ class ShortTries(RowAttack):
         self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
     ) -> Outcome:
         """All tries of all samples, or where samples may be told apart, those with hope."""
-        if crafting or not self.stop_at_success or oracle.query_budget is not None:
+        apart = self.stop_at_success and oracle.query_budget is None and (self.share < 1 or self.finish > 0)
+        if crafting or not apart:
             return super().attempt(oracle, x, y, ids, targets, crafting, **how)
         other = how.pop("watch", None)
 
@@ -137,37 +141,21 @@ class ShortTries(RowAttack):
                 for each in (watch, other) if other is not None else (watch,):
                     each(rows, seen)
 
-            some = _Some(**{**vars(self), "restarts": count, "first": first})
-            return on_part(some, at, oracle, x, y, ids, targets, first, watch=both, **how)
+            some = replace(self, restarts=count)
+            object.__setattr__(some, "_first", first)
+            return on_part(partial(RowAttack.attempt, some), at, oracle, x, y, ids, targets, first, watch=both, **how)
 
         with torch.inference_mode(False):
             found, top = allot(tries, ids, self.restarts, self.share, self.steps, how["seed"])
             left = (~(found.success | found.invalid)).nonzero()[:, 0]
             near = left[top[left].argsort(descending=True, stable=True)[: int(self.finish * len(left))]]
             if len(near):
-                found.put(near, on_part(self._long, near, oracle, x, y, ids, targets, **how), self.restarts)
+                found.put(near, on_part(self._long.attempt, near, oracle, x, y, ids, targets, **how), self.restarts)
         return found
 
 
-class _InFull(ShortTries):
-    """Every try, at every sample."""
-
-    def attempt(self, *given: Any, **how: Any) -> Outcome:
-        return RowAttack.attempt(self, *given, **how)
-
-
-@dataclass(frozen=True)
-class _Some(_InFull):
-    """Some of the tries: those from number `first` on."""
-
-    first: int = 0
-
-    def number(self, rows: Rows) -> Tensor:
-        return rows.rank + self.first
-
-
 @dataclass(frozen=True, eq=False)
-class OneTry(_InFull):
+class OneTry(ShortTries):
     """A single try, from given points. points: (n, C, H, W), one for each sample of the call, moved into the ball.
 
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 3))
@@ -177,7 +165,7 @@ class OneTry(_InFull):
     """
 
     restarts: int = 1
-    finish: float = 0.0
+    share: float = 1.0
     points: Tensor | None = None
 
     def start(self, rows: Rows, draw: Draw) -> State:

@@ -136,7 +136,7 @@ class Square(SearchAttack):
         found = super().attempt(oracle, x, y, ids, targets, crafting, **how)
         if self.probe and bool(found.success.any()):
             at = (~(found.success | found.invalid)).nonzero()[:, 0]
-            found.put(at, on_part(replace(self, probe=0), at, oracle, x, y, ids, targets, **how))
+            found.put(at, on_part(replace(self, probe=0).attempt, at, oracle, x, y, ids, targets, **how))
         return found
 
     def crafted(self, state: State) -> Tensor:

@@ -50,7 +50,7 @@ class Suite:
 
     >>> suite = load_suite("linf-standard")
     >>> [member.name for member in suite.members]
-    ['fgsm', 'pgd-ce', 'pgd-margin']
+    ['fgsm', 'short-tries']
     """
 
     name: str

@@ -17,7 +17,7 @@ def at_each_budget(attack: Attack) -> Attack:
     """What the curve runs of an attack: of short tries one, of others all."""
     if not isinstance(attack, ShortTries):
         return attack
-    return OneTry(**{**vars(attack), "restarts": 1, "finish": 0.0, "steps": min(STEPS, attack.steps)})
+    return OneTry(**{**vars(attack), "restarts": 1, "share": 1.0, "finish": 0.0, "steps": min(STEPS, attack.steps)})
 
 
 @dataclass
