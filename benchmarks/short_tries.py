@@ -123,7 +123,8 @@ def traced(attack: RowAttack, model: Any, search: Any, x: Tensor, y: Tensor, ids
     def watch(rows: Rows, seen: Observation) -> None:
         live = (rows.pos >= 0) & (rows.age < attack.steps)
         at = rows.pos[live] * attack.restarts + rows.rank[live]
-        tops.view(-1).scatter_reduce_(0, at, seen.loss[live], "amax")
+        margins = LOSSES["margin"](seen.logits, rows.y, None)
+        tops.view(-1).scatter_reduce_(0, at, margins[live], "amax")
 
     began = time.process_time()
     found = replace(attack, share=1).run(model, x, y, ids=ids, search=search, seed=seed, watch=watch)
@@ -153,7 +154,7 @@ def replayed(entry: dict[str, Any], share: float, steps: int) -> dict[str, Any]:
         watch(rows, Observation(best, best, None, fell))
         return Outcome(zero.float(), fell, torch.where(fell, ranks[at] - first, -1), zero, zero, zero, zero.bool())
 
-    found, _ = allot(tries, torch.arange(n), total, share, steps, seed=0)
+    found = allot(tries, lambda at: Outcome(*[at] * 7), torch.arange(n), total, share, 0.0, steps, seed=0)
     assert found.allocation is not None
     return {"share": share, "fell": int(found.success.sum()), "steps": float(spent.mean())} | vars(found.allocation)
 

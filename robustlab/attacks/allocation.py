@@ -35,9 +35,19 @@ class Tries(Protocol):
     def __call__(self, at: Tensor, first: int, count: int, watch: Watch) -> Outcome: ...
 
 
-def allot(tries: Tries, ids: Tensor, total: int, share: float, steps: int, seed: int) -> tuple[Outcome, Tensor]:
-    """The outcome of `total` tries of each sample, or of as many as the share lets it take, and (n,) its largest loss.
+def allot(
+    tries: Tries,
+    long: Callable[[Tensor], Outcome],
+    ids: Tensor,
+    total: int,
+    share: float,
+    finish: float,
+    steps: int,
+    seed: int,
+) -> Outcome:
+    """The outcome of `total` tries of each sample, or of as many as the share lets it take.
 
+    long: what the nearest of those that are left take in the end, a share of `finish` of them.
     ids: (n,) int64 keys of the draws. share: of the samples left, those that go on after a try. steps: of a try; its
     last point is not ranked, since the driver does not always tell its loss.
     """
@@ -48,7 +58,8 @@ def allot(tries: Tries, ids: Tensor, total: int, share: float, steps: int, seed:
 
     def watch(rows: Rows, seen: Observation) -> None:
         moving = (rows.pos >= 0) & (rows.age < steps)
-        top.scatter_reduce_(0, rows.pos[moving], seen.loss[moving].float(), "amax")
+        loss = torch.where(moving, seen.loss.float(), -torch.inf)
+        top.scatter_reduce_(0, rows.pos.clamp(min=0), loss, "amax")
 
     def go(at: Tensor, first: int, count: int) -> Outcome:
         taken[at] = first + count
@@ -70,10 +81,14 @@ def allot(tries: Tries, ids: Tensor, total: int, share: float, steps: int, seed:
     for first in taken[aside].unique().tolist() if succeeded else ():
         at = (aside & (taken == first)).nonzero()[:, 0]
         outcome.put(at, go(at, first, total - first), first)
-    count = int(aside.sum())
-    untried, again = (0, count) if succeeded else (count, 0)
-    outcome.allocation = Allocation(untried, int(control.sum()), succeeded, again)
-    return outcome, top
+    again = int(aside.sum()) if succeeded else 0
+    left = (~(outcome.success | outcome.invalid)).nonzero()[:, 0]
+    near = left[top[left].argsort(descending=True, stable=True)[: int(finish * len(left))]]
+    if len(near):
+        outcome.put(near, long(near), total)
+        aside[near] = False
+    outcome.allocation = Allocation(0 if succeeded else int(aside.sum()), int(control.sum()), succeeded, again)
+    return outcome
 
 
 def _going(at: Tensor, control: Tensor, top: Tensor, ids: Tensor, share: float, seed: int) -> Tensor:

@@ -65,9 +65,13 @@ class ShortTries(RowAttack):
             raise UserError(f"short-tries needs finish, a share of what is left, from 0 to 1; got {self.finish}.")
 
     @property
+    def looks(self) -> int:
+        return super().looks + (self._long.looks if self.finish else 0)
+
+    @property
     def likely_looks(self) -> float:
         tries = self.steps * sum(self.share**k for k in range(self.restarts))
-        return (tries + self.finish * self._long.looks) * self.eot
+        return tries * self.eot + self.finish * self._long.looks
 
     @property
     def _long(self) -> APGD:
@@ -95,16 +99,13 @@ class ShortTries(RowAttack):
         }
 
     def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
-        climbed = super().objective(logits, rows, state)
-        drifts = self._drifts(rows, state)
-        if not bool(drifts.any()):
-            return climbed
         key, chosen = state["key"], self._class(logits, rows, state)[:, None]
         low, high = AWAY
         weights = 2 * uniform(key, logits.shape[1:]) - 1
         weights.scatter_(1, rows.y[:, None], low + (high - low) * uniform(key ^ 1, (1,)))
         weights.scatter_(1, chosen, TOWARDS)
-        return torch.where(drifts, (logits * weights).sum(1), climbed)
+        drifts = (rows.age < min(self.drift, self.steps - 1)) & (state["number"] > 0)
+        return torch.where(drifts, (logits * weights).sum(1), super().objective(logits, rows, state))
 
     def tell(self, rows: Rows, state: State, seen: Observation, draw: Draw) -> State:
         assert seen.gradient is not None
@@ -117,9 +118,6 @@ class ShortTries(RowAttack):
         else:
             moved = project(moved, rows.x, self.norm, self.eps)
         return {**state, "query": moved, "class": self._class(seen.logits, rows, state)}
-
-    def _drifts(self, rows: Rows, state: State) -> Tensor:
-        return (rows.age < min(self.drift, self.steps - 1)) & (state["number"] > 0)
 
     def _class(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
         """(B,): the class of the drift: by these logits the first, second ... likeliest wrong one, by turns."""
@@ -138,6 +136,7 @@ class ShortTries(RowAttack):
 
         def tries(at: Tensor, first: int, count: int, watch: Watch) -> Outcome:
             def both(rows: Rows, seen: Observation) -> None:
+                seen = seen._replace(loss=super(ShortTries, self).objective(seen.logits, rows, {}))  # also of a drift
                 for each in (watch, other) if other is not None else (watch,):
                     each(rows, seen)
 
@@ -145,13 +144,11 @@ class ShortTries(RowAttack):
             object.__setattr__(some, "_first", first)
             return on_part(partial(RowAttack.attempt, some), at, oracle, x, y, ids, targets, first, watch=both, **how)
 
+        def long(at: Tensor) -> Outcome:
+            return on_part(self._long.attempt, at, oracle, x, y, ids, targets, **how)
+
         with torch.inference_mode(False):
-            found, top = allot(tries, ids, self.restarts, self.share, self.steps, how["seed"])
-            left = (~(found.success | found.invalid)).nonzero()[:, 0]
-            near = left[top[left].argsort(descending=True, stable=True)[: int(self.finish * len(left))]]
-            if len(near):
-                found.put(near, on_part(self._long.attempt, near, oracle, x, y, ids, targets, **how), self.restarts)
-        return found
+            return allot(tries, long, ids, self.restarts, self.share, self.finish, self.steps, how["seed"])
 
 
 @dataclass(frozen=True, eq=False)

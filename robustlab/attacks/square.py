@@ -131,7 +131,7 @@ class Square(SearchAttack):
         self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
     ) -> Outcome:
         """With a probe: its queries on all samples, then all queries on all that are left if it found something."""
-        if self.probe and (crafting or not self.stop_at_success):
+        if self.probe and (crafting or not self.stop_at_success or oracle.query_budget is not None):
             return replace(self, probe=0).attempt(oracle, x, y, ids, targets, crafting, **how)
         found = super().attempt(oracle, x, y, ids, targets, crafting, **how)
         if self.probe and bool(found.success.any()):

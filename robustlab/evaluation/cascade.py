@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -106,22 +106,46 @@ def _sweep(task: Task, number: int, chunk: Loaded, right: set[int], left: set[in
     """
     member, eps = task.suite.curve_member, task.suite.threat.eps
     short = isinstance(member.attack, ShortTries)
-    again = short and not all(_done(task, member.name, e, number) for e in task.sweep)
+    below = sorted((e for e in task.sweep if e < eps), reverse=short)
+    above = sorted(e for e in task.sweep if e > eps)
+    again = short and not (
+        _whole(task, member.name, number, below, right - left, True)
+        and _whole(task, member.name, number, above, left, False)
+    )
     going, near = right - left if short else right, Neighbour()
-    for e in sorted((e for e in task.sweep if e < eps), reverse=short):
+    for e in below:
         lost = _attack_unit(task, member, e, number, chunk, going, near, again)
         going = lost if short else going - lost
         yield f"{member.name} at {e:.4g}"
     going, near = left if short else left & going, Neighbour()
-    for e in sorted(e for e in task.sweep if e > eps):
+    for e in above:
         going = going - _attack_unit(task, member, e, number, chunk, going, near, again)
         yield f"{member.name} at {e:.4g}"
 
 
-def _done(task: Task, attack: str, eps: float, number: int) -> bool:
-    """Is the unit there, without errors? What ended in an error is tried again."""
+def _whole(task: Task, attack: str, number: int, budgets: Sequence[float], going: set[int], falls: bool) -> bool:
+    """Are the units of these budgets there, each of what was left before it; falls: of what fell before it?"""
+    for eps in budgets:
+        if not _done(task, attack, eps, number, going):
+            return False
+        lost = _lost(task, attack, eps, number)
+        going = lost if falls else going - lost
+    return True
+
+
+def _done(task: Task, attack: str, eps: float, number: int, ids: set[int]) -> bool:
+    """Is the unit of these samples there, without errors? What ended in an error is tried again."""
     name = (task.name, attack, eps, number)
-    return task.run.has_unit(*name) and not any(line.error for line in task.run.unit_lines(*name))
+    if not task.run.has_unit(*name):
+        return False
+    lines = task.run.unit_lines(*name)
+    return {line.id for line in lines} == ids and not any(line.error for line in lines)
+
+
+def _lost(task: Task, attack: str, eps: float, number: int) -> set[int]:
+    """What is not left after a unit: successes, and errors."""
+    lines = task.run.unit_lines(task.name, attack, eps, number)
+    return {line.id for line in lines if line.succeeded or line.error is not None}
 
 
 def _attack_unit(
@@ -139,7 +163,7 @@ def _attack_unit(
     near: where the samples ended at the budget before; only in a sweep.
     """
     name = (task.name, member.name, eps, number)
-    if again or not _done(task, member.name, eps, number):
+    if again or not _done(task, member.name, eps, number, ids):
         index = torch.tensor([i for i, id in enumerate(chunk.ids.tolist()) if id in ids], dtype=torch.long)
         attempted = chunk.take(index)
         start = time.perf_counter()
@@ -152,7 +176,7 @@ def _attack_unit(
             info = {"errors": len(lines)}
         info["seconds"] = time.perf_counter() - start
         task.run.write_unit(*name, lines, info)
-    return {line.id for line in task.run.unit_lines(*name) if line.succeeded or line.error is not None}
+    return _lost(task, member.name, eps, number)
 
 
 def _clean_unit(task: Task, number: int, chunk: Loaded) -> None:

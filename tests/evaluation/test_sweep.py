@@ -114,3 +114,34 @@ def test_points_are_scaled_to_the_next_budget() -> None:
     assert torch.allclose(smaller.points, x[:1] + torch.tensor([0.1, -0.05]))
     unknown = near.starting(ShortTries(eps=0.1), x[:1], [3])
     assert isinstance(unknown, OneTry) and unknown.points is not None and torch.equal(unknown.points, x[:1])
+
+
+def test_what_was_made_of_other_samples_is_made_again(
+    net: nn.Sequential, data: tuple[Tensor, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first attack ends in an error, the run is killed later, and goes on with a model that is well."""
+
+    class Ill(nn.Module):
+        ill = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.ill and x.requires_grad:
+                raise ArithmeticError("not today")
+            out: Tensor = net(x)
+            return out
+
+    model = Ill().eval()
+    whole = run(model, data, tmp_path / "whole")
+    model.ill = True
+    write = Run.write_unit
+
+    def dying(self: Run, name: str, attack: str, eps: float, chunk: int, *rest: Any) -> None:
+        if model.ill and chunk == 1 and attack == "short-tries":
+            raise KeyboardInterrupt
+        write(self, name, attack, eps, chunk, *rest)
+
+    monkeypatch.setattr(Run, "write_unit", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, data, tmp_path / "cut")
+    model.ill = False
+    assert run(model, data, tmp_path / "cut", resume=True).lines == whole.lines

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from markupsafe import Markup
 
@@ -46,6 +47,7 @@ def render(runs: Sequence[PageRun]) -> Markup:
                 ),
                 "rows": [(run.budget(eps), [of_model.get(eps) for of_model in shares]) for eps in budgets],
                 "attack": run.info["config"]["curve"]["attack"],
+                "short": _short(run.info["config"]),
                 "classes": classes,
                 "headline": _headline(run),
             }
@@ -57,8 +59,14 @@ def _drawable(run: PageRun) -> bool:
     return any(len(model["curve"]) > 1 and model["n"] for model in run.models)
 
 
+def _short(config: Mapping[str, Any]) -> bool:
+    """Is the curve's attack short tries, of which it takes one at each budget?"""
+    named = {each["name"]: each["method"] for each in config["attacks"]}
+    return named.get(config["curve"]["attack"]) == "short-tries"
+
+
 def _headline(run: PageRun) -> str:
-    """What counts at the headline budget: the curve's attack, and those that come before it in the suite."""
+    """Whose distances the curve is made of: the curve's attack, and those that come before it in the suite."""
     said: dict[str, list[str]] = {}
     for name, config in run.settings:
         if "curve" not in config:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.base import Attack, Outcome
+from robustlab.attacks.short_tries import ShortTries
 from robustlab.base.draws import keys
 from robustlab.base.errors import UserError
 from robustlab.base.intervals import share, wilson
@@ -171,7 +172,12 @@ def _outcome(subject: Subject, model: Planted, attack: Attack, images: Images) -
 
 
 def _aimed(attack: Attack) -> Attack:
-    """Of an attack that aims at several classes only the likeliest: it is the one whose output moves."""
+    """Of an attack that aims at several classes only the likeliest: it is the one whose output moves.
+
+    Short tries without the long ones at their end.
+    """
+    if isinstance(attack, ShortTries):
+        return replace(attack, finish=0.0)
     one = attack.aims and any(field.name == "classes" and field.init for field in fields(attack))
     return replace(attack, classes=1) if one else attack  # type: ignore[call-arg]
 

@@ -54,7 +54,10 @@ def _covered(subject: Subject, finding: Finding, found: Tensor) -> Finding:
         return finding
     where, covered = found.nonzero()[:, 0], torch.zeros_like(found)
     for member in rivals:
-        covered[where] |= subject.run(member.attack, where).success
+        attack = member.attack
+        if isinstance(attack, Square) and any(line.succeeded for line in subject.ran.lines[member.name]):
+            attack = replace(attack, probe=0)  # in the run it went on in full
+        covered[where] |= subject.run(attack, where).success
     rest = int((found & ~covered).sum())
     names = listed([member.name for member in rivals])
     return replace(
@@ -94,7 +97,10 @@ def restarts(subject: Subject) -> Finding:
     """Do more random starts break what the suite did not?"""
     attack = subject.leading_attack
     more: dict[str, Any] = {"random_start": True} if _has_choice_of_start(attack) else {}
-    found = subject.found(replace(attack, restarts=RESTARTS, **more), seed=subject.seed + 1)
+    if isinstance(attack, ShortTries):  # the first of them starts at the clean image
+        more = {"share": 1.0, "finish": 0.0}
+    tries = RESTARTS + isinstance(attack, ShortTries)
+    found = subject.found(replace(attack, restarts=tries, **more), seed=subject.seed + 1)
     return _more(subject, found, f"{subject.leading.name} from {RESTARTS} more random starts")
 
 

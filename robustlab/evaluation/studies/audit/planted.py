@@ -101,7 +101,7 @@ def plant(
     planted points is for the caller to ask.
     """
     x, _, ids, targets = images
-    layer = last_linear(model, x[: min(len(x), size, 8)])
+    layer = last_linear(model, x[: max(2, min(size, 8))])
     origin, outputs = features_of(model, layer, x, size)
 
     def seen(purpose: str, number: int, radius: float) -> tuple[Tensor, Tensor]:
@@ -143,7 +143,7 @@ def ridge(inner: Tensor, edge: Tensor) -> Tensor:
 
 def last_linear(model: nn.Module, x: Tensor) -> nn.Module | None:
     """The last linear layer that is called for images x, if their answers follow from its outputs alone."""
-    called: list[nn.Module] = []
+    called: list[tuple[nn.Module, Any]] = []
     found: list[tuple[Tensor, Tensor]] = []
 
     def same(module: nn.Module, given: Any, out: Tensor) -> Tensor:
@@ -155,17 +155,18 @@ def last_linear(model: nn.Module, x: Tensor) -> nn.Module | None:
         with ExitStack() as hooks:
             for module in model.modules():
                 if isinstance(module, nn.Linear):
-                    hooks.enter_context(module.register_forward_hook(lambda m, given, out: called.append(m)))
+                    hooks.enter_context(module.register_forward_hook(lambda m, given, out: called.append((m, given))))
             classes = rows(ask(model, x), x).shape[1]
-        if not called or called.count(called[-1]) > 1:
-            return None
-        with called[-1].register_forward_hook(same):
+        if len(x) < 2 or not called or not called[-1][1] or sum(m is called[-1][0] for m, _ in called) > 1:
+            return None  # one image shows nothing; given by name, its input is not seen
+        last = called[-1][0]
+        with last.register_forward_hook(same):
             answers = rows(ask(model, x), x).float()
     features, out = found[0]
     if features.ndim != 2 or out.shape != (len(x), classes):
         return None
     alone = (answers - answers[:1]).abs().amax() <= 1e-5 * (1 + answers.abs().amax())
-    return called[-1] if bool(alone) else None
+    return last if bool(alone) else None
 
 
 def features_of(model: nn.Module, layer: nn.Module | None, x: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,8 @@ class Ran:
         found = []
         for member in self.suite.members:
             tries = getattr(member.attack, "restarts", 1)
-            if tries > 1 and not member.attack.aims:
+            every = getattr(member.attack, "share", 1) == 1  # else not every sample took the last one
+            if tries > 1 and every and not member.attack.aims:
                 tried = [line for line in self.lines[member.name] if line.error is None]
                 ranks = [line.rank or 0 for line in tried if line.succeeded]
                 before = sum(rank < tries - 1 for rank in ranks)
