@@ -276,6 +276,7 @@ def main(words: Iterable[str] | None = None) -> None:
             if entry is None:
                 of = {"model": model, "search": search, "x": data.images[:n], "y": data.labels[:n], "eps": net.eps}
                 entry = measure(contender, name, key, spec, members, **of)
+                results = Results(options.output)  # read again: several calls may share the file
                 results.put(entry)
             entries[contender] = entry
         show(name, entries)
