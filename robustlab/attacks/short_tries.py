@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -60,7 +61,6 @@ class ShortTries(RowAttack):
             raise UserError(
                 f"short-tries needs share, of the samples that go on, above 0 and at most 1; got {self.share}."
             )
-
         if not 0 <= self.finish <= 1:
             raise UserError(f"short-tries needs finish, a share of what is left, from 0 to 1; got {self.finish}.")
 
@@ -125,20 +125,24 @@ class ShortTries(RowAttack):
         place = (state["number"] - 1).clamp(min=0) % min(self.classes, max(1, logits.shape[1] - 1))
         return torch.where(state["class"] < 0, order.gather(1, place[:, None])[:, 0], state["class"])
 
+    def _told(self, watching: Sequence[Watch], rows: Rows, seen: Observation) -> None:
+        """Who watches is told the loss that the tries climb, also where they drift."""
+        seen = seen._replace(loss=super().objective(seen.logits, rows, {}))
+        for watch in watching:
+            watch(rows, seen)
+
     def attempt(
         self, oracle: Oracle, x: Tensor, y: Tensor, ids: Tensor, targets: Tensor | None, crafting: bool, **how: Any
     ) -> Outcome:
         """All tries of all samples, or where samples may be told apart, those with hope."""
         apart = self.stop_at_success and oracle.query_budget is None and (self.share < 1 or self.finish > 0)
+        watching = how.pop("watch", None)
         if crafting or not apart:
-            return super().attempt(oracle, x, y, ids, targets, crafting, **how)
-        other = how.pop("watch", None)
+            told = None if watching is None else partial(self._told, (watching,))
+            return super().attempt(oracle, x, y, ids, targets, crafting, watch=told, **how)
 
         def tries(at: Tensor, first: int, count: int, watch: Watch) -> Outcome:
-            def both(rows: Rows, seen: Observation) -> None:
-                seen = seen._replace(loss=super(ShortTries, self).objective(seen.logits, rows, {}))  # also of a drift
-                for each in (watch, other) if other is not None else (watch,):
-                    each(rows, seen)
+            both = partial(self._told, (watch,) if watching is None else (watch, watching))
 
             some = replace(self, restarts=count)
             object.__setattr__(some, "_first", first)

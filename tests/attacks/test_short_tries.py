@@ -257,7 +257,8 @@ def test_the_nearest_of_what_is_left_take_apgd_t_in_full() -> None:
     assert torch.equal(whole.backwards, (longer.backwards - short.backwards)[more])
 
 
-def test_samples_are_ranked_by_their_margins_also_where_they_drift() -> None:
+@pytest.mark.parametrize("share", [0.9, 1.0])
+def test_samples_are_ranked_by_their_margins_also_where_they_drift(share: float) -> None:
     """Logits with an offset: the weights of a drift make sums that say nothing about how near a success is."""
     net = small_net()
     x, y = answered(net, 60)
@@ -271,7 +272,7 @@ def test_samples_are_ranked_by_their_margins_also_where_they_drift() -> None:
         out: Tensor = net(x) + 50
         return out
 
-    found = ShortTries(eps=1e-6, steps=6, restarts=3, share=0.9).run(offset, x, y, watch=watch)
+    found = ShortTries(eps=1e-6, steps=6, restarts=3, share=share).run(offset, x, y, watch=watch)
     with torch.no_grad():
         logits = net(x)
     margins = logits.scatter(1, y[:, None], -torch.inf).amax(1) - logits.gather(1, y[:, None])[:, 0]
