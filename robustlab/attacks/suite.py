@@ -89,8 +89,13 @@ class Suite:
 
     @property
     def curve_member(self) -> Member:
-        """The attack that is run at each budget for a security curve: the first with several steps, else the first."""
-        return next((m for m in self.members if m.attack.steps > 1), self.members[0])
+        """The attack that is run at each budget for a security curve.
+
+        Short tries, which then take one; else the first with several steps, those on the distance last; else the first.
+        """
+        several = [m for m in self.members if m.attack.steps > 1]
+        several.sort(key=lambda m: (m.method != "short-tries", m.attack.keep == "smallest"))
+        return several[0] if several else self.members[0]
 
 
 def parse_attack(text: str) -> dict[str, Any]:

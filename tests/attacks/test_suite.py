@@ -93,6 +93,7 @@ def test_strong_suites_end_with_square_that_goes_on_where_it_finds_something(nor
     *_, square = (m.attack for m in strong.members)
     assert square == Square(norm=norm, eps=0.1, probe=100)  # type: ignore[arg-type]
     assert strong.members[0].method == ("short-tries" if norm == "linf" else "fab-t")
+    assert strong.curve_member.method == ("apgd" if norm == "l1" else "short-tries")
 
 
 CARD = '[threat]\nnorm = "linf"\n[[attack]]\nmethod = "pgd"\n'
