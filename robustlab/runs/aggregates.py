@@ -299,24 +299,23 @@ def _curve(mine: ModelLines, curve: Mapping[str, Any]) -> list[Json]:
         return []
     attack = curve["attack"]
     points = [{"eps": 0.0, "source": CLEAN, "share": share(len(mine.right), mine.n)}]
-    fell: dict[int, float] = dict.fromkeys(mine.right, math.inf)  # the smallest budget at which it did
-    stood: dict[int, float] = dict.fromkeys(mine.right, 0.0)  # the largest at which it did not
-    for eps in sorted({float(e) for e in curve["eps"] if float(e) > 0} | {mine.eps}):
-        lines = mine.lines(attack, eps)
+    budgets = sorted({float(e) for e in curve["eps"] if float(e) > 0} | {mine.eps})
+    fell = dict.fromkeys(mine.right, math.inf)  # the smallest budget at which it did
+    stood = dict.fromkeys(mine.right, 0.0)  # the largest at which it did not
+    for eps in budgets:
+        attacks = mine.suite if eps == mine.eps and mine.suite else [attack]
+        tables = [mine.lines(each, eps) for each in attacks]
         for i in mine.right:
-            line = lines.get(i)
-            if eps == mine.eps and mine.suite:
-                down = None if any(mine.missing) else i not in mine.robust
-            else:
-                down = None if line is None else line.succeeded or line.error is not None
-            if down:
+            lines = [table[i] for table in tables if i in table]
+            if any(line.succeeded or line.error is not None for line in lines):
                 fell[i] = min(fell[i], eps)
-            elif down is not None:
+            elif len(lines) == len(tables):
                 stood[i] = eps
-    for eps in sorted({float(e) for e in curve["eps"] if float(e) > 0} | {mine.eps}):
+    for eps in budgets:
         if all(fell[i] <= eps or stood[i] >= eps for i in mine.right):
+            source = "suite" if eps == mine.eps and mine.suite else attack
             points.append(
-                {"eps": eps, "source": attack, "share": share(sum(fell[i] > eps for i in mine.right), mine.n)}
+                {"eps": eps, "source": source, "share": share(sum(fell[i] > eps for i in mine.right), mine.n)}
             )
     return points
 

@@ -99,17 +99,22 @@ def test_curve_carries_what_fell_and_uses_the_suite_at_the_headline() -> None:
     lines += tried("a", range(4, 10), {4}, eps=0.4)
     curve = of(lines)["curve"]
     assert [point["eps"] for point in curve] == [0.0, 0.1, 0.2, 0.4]
-    assert [point["share"]["value"] for point in curve] == [0.9, 0.8, 0.6, 0.5]
+    assert [point["share"]["value"] for point in curve] == [0.9, 0.8, 0.5, 0.4]
 
 
-def test_curve_at_the_headline_counts_earlier_attacks_and_no_later_ones() -> None:
+def test_curve_at_the_headline_counts_the_whole_suite() -> None:
     lines = clean() + tried("a", range(10), {1}) + tried("b", [0, *range(2, 10)], {2})
     assert of(lines, curve={"attack": "b", "eps": [0.2]})["curve"][-1]["share"]["value"] == 0.8
-    assert of(lines, curve={"attack": "a", "eps": [0.2]})["curve"][-1]["share"]["value"] == 0.9
+    assert of(lines, curve={"attack": "a", "eps": [0.2]})["curve"][-1]["share"]["value"] == 0.8
+
+
+def test_what_withstood_a_budget_counts_as_robust_below_it() -> None:
+    lines = clean() + tried("a", range(10), {1, 2}) + tried("b", [0, *range(3, 10)], ()) + tried("a", [1, 2], {2}, 0.1)
+    assert [(p["eps"], p["share"]["value"]) for p in of(lines)["curve"]] == [(0.0, 1.0), (0.1, 0.9), (0.2, 0.8)]
 
 
 def test_a_point_that_was_not_run_is_left_out() -> None:
-    lines = clean() + tried("a", range(10), {1}) + tried("b", range(10), ()) + tried("a", range(5), (), eps=0.4)
+    lines = clean() + tried("a", range(10), {1}) + tried("b", range(10), ()) + tried("a", range(2, 6), (), eps=0.4)
     assert [point["eps"] for point in of(lines)["curve"]] == [0.0, 0.2]
 
 
