@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustlab.attacks.pgd import ball
+from robustlab.attacks.pgd import ball, inside
 from robustlab.attacks.row_attack import RowAttack, likeliest
 from robustlab.attacks.rows import Draw, Observation, Rows, State
 from robustlab.base.errors import UserError
@@ -117,8 +117,8 @@ class APGD(RowAttack):
         gradient = torch.where(column(stuck, rows.x), state["slope"], seen.gradient)
         last_move = torch.where(column(first, x), torch.zeros_like(x), x - state["previous"])
         weight = column(torch.where(first, 0.0, MOMENTUM), x)
-        moved = self._inside(rows, state, x + steepest(gradient, x, self.norm, 1.0) * column(size, x))
-        moved = self._inside(rows, state, x + (1 - weight) * (moved - x) + weight * last_move)
+        moved = inside(rows, state, x + steepest(gradient, x, self.norm, 1.0) * column(size, x), self.norm, self.eps)
+        moved = inside(rows, state, x + (1 - weight) * (moved - x) + weight * last_move, self.norm, self.eps)
         return {
             **state,
             "query": moved,
@@ -131,11 +131,6 @@ class APGD(RowAttack):
 
     def crafted(self, state: State) -> Tensor:
         return state["best"]
-
-    def _inside(self, rows: Rows, state: State, points: Tensor) -> Tensor:
-        if self.norm == "linf":
-            return torch.clamp(points, state["low"], state["high"])
-        return project(points, rows.x, self.norm, self.eps)
 
     def _sparse(self, rows: Rows, state: State, gradient: Tensor, plan: Schedule) -> State:
         """The l1 step: equal moves of the values with the largest gradients, as many as the best point has use for."""

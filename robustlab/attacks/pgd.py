@@ -21,12 +21,16 @@ def ball(rows: Rows, norm: str, eps: float) -> State:
     return {"low": (rows.x - eps).clamp_(min=0), "high": (rows.x + eps).clamp_(max=1)}
 
 
+def inside(rows: Rows, state: State, points: Tensor, norm: str, eps: float) -> Tensor:
+    """Points moved back into the ball and the box; `ball` is in the state."""
+    if norm == "linf":
+        return torch.clamp(points, state["low"], state["high"])
+    return project(points, rows.x, norm, eps)
+
+
 def step(rows: Rows, state: State, direction: Tensor, size: float, norm: str, eps: float) -> Tensor:
     """The next query: the steepest step of length `size` along `direction`, back into the ball and the box."""
-    moved = steepest(direction, state["query"], norm, size).add_(state["query"])
-    if norm == "linf":
-        return torch.clamp(moved, state["low"], state["high"])
-    return project(moved, rows.x, norm, eps)
+    return inside(rows, state, steepest(direction, state["query"], norm, size).add_(state["query"]), norm, eps)
 
 
 @dataclass(frozen=True)

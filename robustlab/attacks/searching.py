@@ -1,4 +1,4 @@
-"""What `search="auto"` stands for: a search copy of the attacked model, made anew in every call."""
+"""`search="auto"`: a search copy of the attacked model, made anew in every call."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ from torch import Tensor
 from robustlab.attacks.allocation import allot, on_part
 from robustlab.attacks.apgd import APGD, APGDT
 from robustlab.attacks.base import Outcome
-from robustlab.attacks.pgd import ball
+from robustlab.attacks.pgd import ball, inside
 from robustlab.attacks.row_attack import RowAttack
 from robustlab.attacks.rows import Draw, Observation, Rows, State, Watch
 from robustlab.base.draws import uniform
 from robustlab.base.errors import UserError
 from robustlab.oracle import Oracle
-from robustlab.threat.geometry import column, project, random_start, steepest
+from robustlab.threat.geometry import column, random_start, steepest
 
 AWAY = (-0.8, 0.1)  # the label's weight in a drift is drawn from here
 TOWARDS = 0.8  # the weight of the try's class; those of the others are drawn from -1 to 1
@@ -113,11 +113,8 @@ class ShortTries(RowAttack):
         along = math.pi * (rows.age - first).clamp(min=0) / (self.steps - first)
         size = column(self.eps * (1 + torch.cos(along)) / 2, rows.x)
         moved = steepest(seen.gradient, state["query"], self.norm, 1.0) * size + state["query"]
-        if self.norm == "linf":
-            moved = torch.clamp(moved, state["low"], state["high"])
-        else:
-            moved = project(moved, rows.x, self.norm, self.eps)
-        return {**state, "query": moved, "class": self._class(seen.logits, rows, state)}
+        query = inside(rows, state, moved, self.norm, self.eps)
+        return {**state, "query": query, "class": self._class(seen.logits, rows, state)}
 
     def _class(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
         """(B,): the class of the drift: by these logits the first, second ... likeliest wrong one, by turns."""
@@ -173,4 +170,4 @@ class OneTry(ShortTries):
         state = super().start(rows, draw)
         if self.points is None:
             return state
-        return {**state, "query": project(self.points[rows.pos], rows.x, self.norm, self.eps)}
+        return {**state, "query": inside(rows, state, self.points[rows.pos], self.norm, self.eps)}
