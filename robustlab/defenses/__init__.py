@@ -12,11 +12,23 @@ from robustlab.base.lazy import exports, locate
 from robustlab.threat.model import parse_eps
 
 if TYPE_CHECKING:
+    from robustlab.defenses.adversarial import Adversarial as Adversarial
     from robustlab.defenses.base import Defense as Defense
+    from robustlab.defenses.distillation import Distillation as Distillation
+    from robustlab.defenses.fast_at import FastAT as FastAT
+    from robustlab.defenses.mart import MART as MART
     from robustlab.defenses.n_fgsm import NFGSM as NFGSM
+    from robustlab.defenses.noise import GaussianNoise as GaussianNoise
+    from robustlab.defenses.trades import TRADES as TRADES
 
 DEFENSES: dict[str, str] = {
+    "pgd-at": "robustlab.defenses.adversarial:Adversarial",
+    "fast-at": "robustlab.defenses.fast_at:FastAT",
     "n-fgsm": "robustlab.defenses.n_fgsm:NFGSM",
+    "trades": "robustlab.defenses.trades:TRADES",
+    "mart": "robustlab.defenses.mart:MART",
+    "gaussian-noise": "robustlab.defenses.noise:GaussianNoise",
+    "distillation": "robustlab.defenses.distillation:Distillation",
 }
 _NONE = "robustlab.defenses.base:Defense"
 
@@ -37,9 +49,9 @@ def parameters(table: Mapping[str, Any]) -> list[str]:
     """The names of all parameters of the defense that a table names; none where the table is empty.
 
     >>> parameters({"method": "n-fgsm"}), parameters({})
-    (['eps', 'k', 'alpha', 'ramp'], [])
+    (['eps', 'ramp', 'k', 'alpha'], [])
     """
-    return [each.name for each in fields(defense_class(table.get("method")))] if table else []
+    return [each.name for each in fields(defense_class(table.get("method"))) if each.init] if table else []
 
 
 def make_defense(table: Mapping[str, Any]) -> Defense:
@@ -53,7 +65,8 @@ def make_defense(table: Mapping[str, Any]) -> Defense:
     if not table:
         return cast("Defense", locate(_NONE)())
     method = table.get("method")
-    given = {key: parse_eps(value) if key == "eps" else value for key, value in table.items() if key != "method"}
+    typed = ("eps", "step_size")  # may be fractions
+    given = {key: parse_eps(value, key) if key in typed else value for key, value in table.items() if key != "method"}
     return cast("Defense", convert(given, defense_class(method), f"the defense {method!r}"))
 
 

@@ -1,16 +1,17 @@
-"""What a defense may do: take training images out, choose the loss, put something in front of the classifier."""
+"""What a defense may do: take training images out, change a batch and its loss, put something before the classifier."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.base.errors import UserError
 from robustlab.data import Data
+from robustlab.defenses.batch import Batch
 from robustlab.models.classifier import Classifier
+from robustlab.threat.model import ThreatModel
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,27 +45,32 @@ class Prepared:
 class Defense:
     """What a recipe's `[defense]` table makes; the fields of a subclass are its parameters. This one does nothing.
 
-    A field `eps` is a linf budget: that of the data set unless somebody says another. Only a defense with such a field
-    is for robustness: the kept epoch is then the best one under PGD, and else the best one on clean images.
+    A field `eps` is a budget: that of the data set unless somebody says another; a field `norm` says in which norm
+    (without one: linf). Only a defense with a budget is for robustness: the kept epoch is then the best one under PGD,
+    and else the best one on clean images.
     """
 
     @property
-    def budget(self) -> float | None:
-        """The linf budget to defend against, where there is one."""
-        return getattr(self, "eps", None)
+    def threat(self) -> ThreatModel | None:
+        """What to defend against, where the defense has a budget."""
+        eps = getattr(self, "eps", None)
+        return None if eps is None else ThreatModel(getattr(self, "norm", "linf"), eps)
 
     def prepare(self, data: Data) -> Prepared:
         """The training images to learn from. The same data must give the same ones: a resumed training asks again."""
         return Prepared(data)
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor, key: Tensor, epoch: float) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) on the images that are learned from, and the loss, which is a mean over the batch.
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The images (B, C, H, W) to learn from in place of `batch.x`, without a gradient; these themselves by default.
 
-        x: (B, C, H, W) in [0, 1]. y: (B,) int64. key: (B,) int64 for `base.draws`. epoch: how far training is, in
-        epochs.
+        The model is in training mode and is left as it was found: `oracle.undisturbed` sees to it.
         """
-        logits = model(x)
-        return logits, F.cross_entropy(logits, y)
+        return batch.x
+
+    def loss(self, model: nn.Module, batch: Batch, near: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) on what is learned from, and the loss, a mean over the batch. near: what `perturb` gave."""
+        logits = model(near)
+        return logits, batch.cross_entropy(logits)
 
     def wrap(self, classifier: Classifier) -> nn.Module:
         """A module with the classifier inside, from images in [0, 1] to logits; it is trained, kept and attacked so.

@@ -18,6 +18,7 @@ from robustlab.models.card import ModelCard
 from robustlab.models.classifier import check
 from robustlab.models.suitable import size_for
 from robustlab.models.zoo import card_path
+from robustlab.threat.model import ThreatModel
 from robustlab.training.manifest import PREPARED
 from robustlab.training.recipe import Recipe
 from robustlab.training.result import divided, finish, keep_model
@@ -101,9 +102,9 @@ def train(
     _enough(train_data)
     if given is not None and divided(train_data) and (few := recipe.for_few(len(train_data), given)) != recipe:
         train_data, recipe = replace(train_data, notes=(*train_data.notes, _fitted(few, recipe, train_data))), few
-    eps = train_data.threat.eps if train_data.threat.norm == "linf" else DEFAULT_EPS
+    threat = train_data.threat if train_data.threat.norm == "linf" else ThreatModel("linf", DEFAULT_EPS)
     if "eps" in parameters(recipe.defense):  # the data set's own budget, unless the recipe or a flag says otherwise
-        recipe = replace(recipe, defense={"eps": eps, **recipe.defense})
+        recipe = replace(recipe, defense=_with_eps(recipe.defense, threat))
     start = begin(architecture, train_data, recipe, seed, Path(output))
     for each in (train_data, val_data):
         check(start.model, each.images[:2], each.labels)
@@ -128,11 +129,19 @@ def train(
             _enough(prepared.data)
             if prepared.about:
                 folder.write_json(PREPARED, prepared.about)
-            budget = eps if start.defense.budget is None else start.defense.budget
-            session = Session(start, prepared.data, val_data, recipe, budget, seed, place, listening)
+            threat = start.defense.threat or threat
+            session = Session(start, prepared.data, val_data, recipe, threat, seed, place, listening)
             _run(session, folder, config, name, drawn)
         card, history, best_epoch, seconds, warnings = folder.read()
     return Trained(folder.folder, card, history, best_epoch, seconds, warnings)
+
+
+def _with_eps(defense: dict[str, Any], threat: ThreatModel) -> dict[str, Any]:
+    """The table of a defense that has a budget, with a budget."""
+    norm = defense.get("norm", "linf")
+    if "eps" not in defense and norm != threat.norm:
+        raise UserError(f"The data have a default eps only for {threat.norm}, and the recipe is for {norm}: add --eps.")
+    return {"eps": threat.eps, **defense}
 
 
 def _loaded(

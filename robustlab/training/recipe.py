@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 from robustlab.base.cards import card_names, convert, find_card, read_card
 from robustlab.base.errors import UserError, did_you_mean
@@ -16,17 +16,31 @@ from robustlab.models import ARCHITECTURES
 from robustlab.models.card import ModelCard, read_model_card
 from robustlab.models.zoo import card_path, zoo_card, zoo_names
 
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "cyclic", "piecewise", "constant"]
+Precision = Literal["auto", "float32", "bfloat16"]
+# fields that came after the first trainings
+LATER = (
+    *("clip", "optimizer", "schedule", "smoothing", "ema", "awp", "awp_warmup", "cutout", "mixup"),
+    *("precision", "compile", "model"),
+)
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with Nesterov momentum under a one-cycle schedule; a `defense` table makes it adversarial training.
+    """SGD with Nesterov momentum, or AdamW, under a schedule; a `defense` table makes it adversarial training.
 
-    lr: the peak; it is reached after the share `warmup` of all steps, then falls to 0 along a cosine.
-    weight_decay: L2, on matrices and kernels only. l1: weight of the sum of their absolute values. dropout: before the
-    last layer. shift: augmentation, random moves of up to that many pixels; flip: random mirror images (never for signs
-    or digits). init: a zoo name or model card to start from. clip: the largest norm of a step's gradient, 0 for any.
+    lr: the peak; it is reached after the share `warmup` of all steps, then `schedule` says how it falls: cosine,
+    cyclic, piecewise or constant (`batches.learning_rate`). optimizer: sgd or adamw. momentum: of SGD.
+    weight_decay: L2 (with AdamW decoupled), on matrices and kernels only. l1: weight of the sum of their absolute
+    values. dropout: before the last layer. smoothing: of the labels. ema: decay of the moving average of the weights
+    that is kept and measured, 0 for none. awp: relative size of the worst-case change of the weights in each step (Wu
+    et al. 2020), 0 for none, and awp_warmup: epochs without it. shift: augmentation, random moves of up to that many
+    pixels; flip: random mirror images (never for signs or digits); cutout: side of a hidden square; mixup: alpha of the
+    mixture, 0 for none. init: a zoo name or model card to start from. clip: the largest norm of a step's gradient, 0
+    for any. precision: float32, bfloat16 (autocast), or auto: bfloat16 on CUDA. compile: by torch.compile.
     train_size, val_size: the first so many images, None for all. check_size: how many images of each split the PGD
-    check sees every epoch. defense: `method` and its parameters.
+    check sees every epoch. model: options of the architecture, such as its width. defense: `method` and its parameters.
 
     >>> Recipe(epochs=3, defense={"method": "n-fgsm", "eps": "8/255"}).lr
     0.1
@@ -47,6 +61,17 @@ class Recipe:
     train_size: int | None = None
     val_size: int | None = 1000
     check_size: int = 300
+    optimizer: Optimizer = "sgd"
+    schedule: Schedule = "cosine"
+    smoothing: float = 0.0
+    ema: float = 0.0
+    awp: float = 0.0
+    awp_warmup: float = 0.0
+    cutout: int = 0
+    mixup: float = 0.0
+    precision: Precision = "auto"
+    compile: bool = False
+    model: dict[str, Any] = field(default_factory=dict)
     defense: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,12 +82,16 @@ class Recipe:
             check_whole(f"A recipe's {key}", value, 1)
         if self.train_size == 1:
             raise UserError("A recipe needs train_size of at least 2.")
-        for key in ("lr", "momentum", "weight_decay", "l1", "dropout", "shift", "warmup", "clip"):
-            if not 0 <= getattr(self, key) < math.inf:
-                raise UserError(f"A recipe needs {key} of at least 0, and finite, got {getattr(self, key)}.")
-        for key in ("dropout", "warmup", "momentum"):
+        for key, value in asdict(self).items():
+            if isinstance(value, int | float) and not 0 <= value < math.inf:
+                raise UserError(f"A recipe needs {key} of at least 0, and finite, got {value}.")
+        for key in ("dropout", "warmup", "momentum", "smoothing", "ema"):
             if not getattr(self, key) < 1:
                 raise UserError(f"A recipe needs {key} below 1, got {getattr(self, key)}.")
+        for key, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):
+            if (value := getattr(self, key)) not in (known := get_args(kind)):
+                hint = did_you_mean(str(value), known)
+                raise UserError(f"A recipe's {key} is one of {', '.join(known)}, got {value!r}.{hint}")
 
     def calmer(self) -> str:
         """What to try where the loss explodes."""
@@ -89,8 +118,9 @@ class Recipe:
         return replace(self, batch_size=size, lr=rate, epochs=epochs)
 
     def record(self) -> dict[str, Any]:
-        """Its content as a run stores it: `clip` only where it is used, as what was trained before it was there."""
-        return {key: value for key, value in asdict(self).items() if key != "clip" or value}
+        """Its content as a run stores it; what came later only where it is used: older trainings resume."""
+        default = asdict(Recipe())
+        return {key: value for key, value in asdict(self).items() if key not in LATER or value != default[key]}
 
 
 @dataclass(frozen=True)
@@ -192,6 +222,8 @@ def _overridden(recipe: Recipe, overrides: Mapping[str, Any]) -> Recipe:
     for key, value in overrides.items():
         if key in own:
             content[key] = value
+        elif key.startswith("model."):
+            content["model"][key.removeprefix("model.")] = value
         elif key in of_defense:
             content["defense"][key] = value
         else:

@@ -80,8 +80,8 @@ def _card(session: Session, config: Mapping[str, Any], name: str) -> ModelCard:
 
 def _measured(session: Session, config: Mapping[str, Any]) -> list[Measured]:
     """The shares of the validation images that chose the epoch."""
-    typed = config["recipe"]["defense"].get("eps", f"{session.eps:.6g}")
-    attack = {"norm": "linf", "eps": str(typed), "attack": f"PGD-{PGD_STEPS}"}
+    typed = config["recipe"]["defense"].get("eps", f"{session.threat.eps:.6g}")
+    attack = {"norm": session.threat.norm, "eps": str(typed), "attack": f"PGD-{PGD_STEPS}"}
     measured = []
     for what, about in (("", {}), ("robust_", attack)):
         value, n = session.best_entry[f"val_{what}accuracy"], session.best_entry[f"val_{what}n"]

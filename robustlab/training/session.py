@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,17 @@ from robustlab.base.draws import keys
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.memory import of_the_machine
 from robustlab.data import Data
-from robustlab.training.batches import augmented, learning_rate, shuffled
+from robustlab.defenses.base import Defense
+from robustlab.defenses.batch import Batch
+from robustlab.models.classifier import Classifier
+from robustlab.threat.geometry import column
+from robustlab.threat.model import ThreatModel
+from robustlab.training.batches import augmented, cut_out, learning_rate, mixing, shuffled
 from robustlab.training.checks import collapse, loss_and_accuracy, trouble, under_attack
 from robustlab.training.recipe import Recipe
 from robustlab.training.start import Start
 from robustlab.training.train_folder import TrainFolder
+from robustlab.training.weights import Average, worst_nearby
 
 Entry = dict[str, Any]
 
@@ -53,6 +60,17 @@ class Told:
     model: Callable[[nn.Module], None] = lambda model: None
 
 
+class Objective(nn.Module):
+    """A model and what it is trained to: from a batch, and what is learned from, to logits and loss."""
+
+    def __init__(self, model: nn.Module, defense: Defense) -> None:
+        super().__init__()
+        self.model, self.defense = model, defense
+
+    def forward(self, batch: Batch, near: Tensor) -> tuple[Tensor, Tensor]:
+        return self.defense.loss(self.model, batch, near)
+
+
 class Session:
     """The state of one training: what a checkpoint holds, and the steps that change it."""
 
@@ -62,7 +80,7 @@ class Session:
         train_data: Data,
         val_data: Data,
         recipe: Recipe,
-        eps: float,
+        threat: ThreatModel,
         seed: int,
         device: torch.device,
         told: Told,
@@ -75,15 +93,22 @@ class Session:
         self.strides = torch.contiguous_format if start.own else torch.channels_last
         model = self.model = start.model.to(device).to(memory_format=self.strides)
         self.train_data, self.val_data = _on(train_data, device), _on(val_data, device)
-        self.eps = eps
+        self.threat = threat
         self.kernels = [p for p in model.parameters() if p.ndim > 1]
         others = [p for p in model.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.SGD(
-            [{"params": self.kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.momentum > 0,
-        )
+        groups = [
+            {"params": self.kernels, "weight_decay": recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer: torch.optim.Optimizer
+        if recipe.optimizer == "adamw":
+            self.optimizer = torch.optim.AdamW(groups, lr=recipe.lr)
+        else:
+            momentum = recipe.momentum
+            self.optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=momentum, nesterov=momentum > 0)
+        self.average = Average(model, recipe.ema) if recipe.ema else None
+        asked = cast(nn.Module, torch.compile(model)) if recipe.compile else model
+        self.objective = Objective(asked, self.defense)
         self.history: list[Entry] = []
         self.warnings: list[str] = list(dict.fromkeys([*train_data.notes, *val_data.notes, *start.warnings]))
         self.best_entry: Entry = {}
@@ -97,6 +122,8 @@ class Session:
         for text in self.warnings:
             self.told.warning(text)
         for epoch in range(len(self.history) + 1, self.recipe.epochs + 1):
+            if self._collapsed():
+                break
             entry = self._entry(epoch)
             self.seconds += entry["seconds"]
             self.history.append(entry)
@@ -105,10 +132,10 @@ class Session:
                 self.warnings += found
             if not self.best_entry or self._score(entry) >= self._score(self.best_entry):
                 self.best_entry = entry
-                self.best_state = {key: value.clone() for key, value in self.model.state_dict().items()}
+                self.best_state = {key: value.clone() for key, value in self.measured.state_dict().items()}
             folder.save_checkpoint(self._state())
             self.told.epoch(entry)
-            self.told.model(self.model)
+            self.told.model(self.measured)
             for text in found:
                 self.told.warning(text)
         self.keep_best()
@@ -136,8 +163,11 @@ class Session:
 
     def _warnings(self) -> list[str]:
         """What is worth saying after an epoch, and was not said before."""
-        found = collapse(self.history) if self.defense.budget is not None else None
-        return [*([found] if found else []), *trouble(self.history, self.recipe, self.train_data, self.val_data)]
+        return [*self._collapsed(), *trouble(self.history, self.recipe, self.train_data, self.val_data)]
+
+    def _collapsed(self) -> list[str]:
+        found = None if self.defense.threat is None else collapse(self.history)
+        return [found] if found else []
 
     def _epoch(self, epoch: int) -> Entry:
         """One pass over the training data. epoch: from 1."""
@@ -152,7 +182,7 @@ class Session:
             torch.manual_seed(int(keys(self.seed, torch.tensor([epoch]), "dropout")) & 0x7FFFFFFF)
             for i, index in enumerate(batches):
                 step = (epoch - 1) * len(batches) + i
-                rate = learning_rate(step, recipe.epochs * len(batches), recipe.lr, recipe.warmup)
+                rate = learning_rate(step, recipe.epochs * len(batches), recipe.lr, recipe.warmup, recipe.schedule)
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
                 total += self._step(index, epoch, epoch - 1 + i / len(batches))
@@ -171,29 +201,61 @@ class Session:
 
     def _step(self, index: Tensor, epoch: int, progress: float) -> Tensor:
         """One step of the optimiser; (summed loss, number right) on the batch as it was trained on."""
-        recipe, ids = self.recipe, self.train_data.ids[index]
-        x, y = self.train_data.images[index].to(self.device), self.train_data.labels[index]
-        x = augmented(x, ids, self.seed, epoch, recipe.shift, recipe.flip)
-        # a copy: strides of grey images count as contiguous in either order, and convolutions hand them on
-        x = x.clone(memory_format=self.strides) if self.own else x.contiguous(memory_format=self.strides)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits, loss = self.defense.loss(self.model, x, y, keys(self.seed, ids, "defense", epoch), progress)
-        penalty = recipe.l1 * sum(p.abs().sum() for p in self.kernels) if recipe.l1 else 0.0
-        self.optimizer.zero_grad()
-        (loss + penalty).backward()
+        recipe, defense = self.recipe, self.defense
+        batch = self._batch(index, epoch, progress)
+        with self._autocast():
+            near = defense.perturb(self.objective.model, batch)
+
+        def loss() -> tuple[Tensor, Tensor]:
+            with self._autocast():  # one for each pass: it keeps rounded weights, which change in between
+                logits, found = self.objective(batch, near)
+            penalty = recipe.l1 * sum(p.abs().sum() for p in self.kernels) if recipe.l1 else 0.0
+            return logits, found + penalty
+
+        moved = recipe.awp and progress >= recipe.awp_warmup
+        with worst_nearby(self.model, self.kernels, recipe.awp, lambda: loss()[1]) if moved else nullcontext():
+            logits, found = loss()
+            self.optimizer.zero_grad()
+            found.backward()
         if recipe.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         self.optimizer.step()
-        right = (logits.detach().argmax(1) == y).sum()
-        return torch.stack([loss.detach().float() * len(y), right.float()])
+        if self.average is not None:
+            self.average.update(self.model)
+        right = (logits.detach().argmax(1) == batch.y).sum()
+        return torch.stack([found.detach().float() * len(index), right.float()])
+
+    def _batch(self, index: Tensor, epoch: int, progress: float) -> Batch:
+        """The images and labels at `index` after augmentation and mixing. progress: in epochs."""
+        recipe, ids = self.recipe, self.train_data.ids[index]
+        x, y = self.train_data.images[index].to(self.device), self.train_data.labels[index]
+        x = augmented(x, ids, self.seed, epoch, recipe.shift, recipe.flip)
+        x = cut_out(x, ids, self.seed, epoch, recipe.cutout)
+        other = share = None
+        if recipe.mixup:
+            partner, share = mixing(ids, self.seed, epoch, recipe.mixup)
+            x, other = x + column(1 - share, x) * (x[partner] - x), y[partner]
+        # a copy: strides of grey images count as contiguous in either order, and convolutions hand them on
+        x = x.clone(memory_format=self.strides) if self.own else x.contiguous(memory_format=self.strides)
+        return Batch(x, y, keys(self.seed, ids, "defense", epoch), progress, recipe.smoothing, other, share)
+
+    def _autocast(self) -> torch.autocast:
+        wanted = self.recipe.precision
+        lower = wanted == "bfloat16" or (wanted == "auto" and self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=lower)
+
+    @property
+    def measured(self) -> Classifier:
+        """What is measured and kept: the average of the weights, where there is one."""
+        return self.model if self.average is None else self.average.module
 
     def _measure(self, epoch: int) -> Entry:
         """Loss and accuracy of both splits: clean on as many images, and under PGD on the first `check_size`."""
         entry: Entry = {}
         for split, data in (("train", first_of(self.train_data, len(self.val_data))), ("val", self.val_data)):
             checked = first_of(data, self.recipe.check_size)
-            clean = loss_and_accuracy(self.model, data.images, data.labels)
-            robust = under_attack(self.model, checked, self.eps, self.seed)
+            clean = loss_and_accuracy(self.measured, data.images, data.labels)
+            robust = under_attack(self.measured, checked, self.threat, self.seed)
             entry |= {f"{split}_loss": clean[0], f"{split}_accuracy": clean[1], f"{split}_n": len(data)}
             entry |= {f"{split}_robust_loss": robust[0], f"{split}_robust_accuracy": robust[1]}
             entry[f"{split}_robust_n"] = len(checked)
@@ -201,10 +263,11 @@ class Session:
 
     def _score(self, entry: Entry) -> tuple[float, float]:
         clean, robust = entry["val_accuracy"], entry["val_robust_accuracy"]
-        return (robust, clean) if self.defense.budget is not None else (clean, -entry["val_loss"])
+        return (robust, clean) if self.defense.threat is not None else (clean, -entry["val_loss"])
 
     def _state(self) -> dict[str, Any]:
-        return {
+        averaged = {} if self.average is None else {"average": self.average.state()}
+        return averaged | {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best_state": self.best_state,
@@ -217,6 +280,8 @@ class Session:
     def _restore(self, saved: dict[str, Any]) -> None:
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average is not None:
+            self.average.restore(saved["average"])
         self.history, self.warnings, self.seconds = saved["history"], saved["warnings"], saved["seconds"]
         self.best_state = saved["best_state"]
         self.best_entry = self.history[saved["best_epoch"] - 1]

@@ -90,7 +90,7 @@ def _made(
         # what the data and the recipe decide is not the card's
         options = {k: v for k, v in card.options.items() if k not in ("classes", "num_classes", "shape", "dropout")}
         beside, architecture = Path(architecture).parent, card.architecture
-    options |= {"dropout": recipe.dropout} if recipe.dropout else {}
+    options |= recipe.model | ({"dropout": recipe.dropout} if recipe.dropout else {})
     file, colon, function = architecture.rpartition(":")
     if architecture in ARCHITECTURES:
         return build(architecture, count, shape, options, seed), _normalisation(data), architecture, options, ""

@@ -31,7 +31,7 @@ def test_names_by_table() -> None:
         (["attack", "--suite", "badnets"], "robustlab backdoor --card badnets."),
         (["attack", "--suite", "badnet"], "Known: autoattack-l1"),
         (["train", "cnn", "--recipe", "spectral"], "robustlab backdoor --filter spectral."),
-        (["train", "cnn", "--recipe", "plane"], "Did you mean 'plain'? Known: n-fgsm, plain;"),
+        (["train", "cnn", "--recipe", "plane"], "Did you mean 'plain'? Known: distillation, fast-at,"),
     ],
 )
 def test_a_card_for_another_command(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.base.draws import uniform
 from robustlab.data import Data
 from robustlab.defenses import DEFENSES
 from robustlab.defenses.base import Defense
+from robustlab.defenses.batch import Batch
 from robustlab.evaluation.evaluate import evaluate
 from robustlab.evaluation.listener import Listener
 from robustlab.training import train
@@ -27,11 +27,13 @@ class ToyNoise(Defense):
     eps: float = 0.1
     beta: float = 1.0
 
-    def loss(self, model: nn.Module, x: Tensor, y: Tensor, key: Tensor, epoch: float) -> tuple[Tensor, Tensor]:
-        near = (x + (2 * uniform(key, x.shape[1:]) - 1) * self.eps).clamp(0, 1)
-        logits = model(x)
+    def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
+        return (batch.x + (2 * uniform(batch.key, batch.x.shape[1:]) - 1) * self.eps).clamp(0, 1)
+
+    def loss(self, model: nn.Module, batch: Batch, near: Tensor) -> tuple[Tensor, Tensor]:
+        logits = model(batch.x)
         apart = (model(near).softmax(1) - logits.softmax(1)).square().sum(1).mean()
-        return logits, F.cross_entropy(logits, y) + self.beta * apart
+        return logits, batch.cross_entropy(logits) + self.beta * apart
 
 
 @pytest.fixture(autouse=True)
