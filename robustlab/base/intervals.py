@@ -125,3 +125,30 @@ def paired_difference(both: int, only_first: int, only_second: int, neither: int
         only_second=c,
         p=p,
     )
+
+
+def auroc_interval(value: float, suspicious: int, normal: int) -> tuple[float, float]:
+    """The 95 % interval of an area under the ROC curve of so many suspicious and normal images, all independent.
+
+    Method 5 of Newcombe (2006), "Confidence intervals for an effect size measure based on the Mann-Whitney statistic,
+    part 2", Statistics in Medicine 25: all areas whose own variance after Hanley and McNeil (1982), with the mean of
+    both numbers, puts `value` within 1.96 standard errors. It never has the length 0, as a plain one has at 1.
+
+    >>> [round(end, 3) for end in auroc_interval(0.9, 50, 50)]
+    [0.816, 0.946]
+    """
+    mean = (suspicious + normal) / 2 - 1
+
+    def away(area: float) -> float:
+        spread = area * (1 - area) * (1 + mean * ((1 - area) / (2 - area) + area / (1 + area)))
+        return abs(value - area) - NORMAL * math.sqrt(spread / (suspicious * normal))
+
+    def end(out: float) -> float:
+        """Between the value and 0 or 1, where the distance reaches 1.96 standard errors."""
+        inside, outside = value, out
+        for _ in range(60):
+            half = (inside + outside) / 2
+            inside, outside = (half, outside) if away(half) <= 0 else (inside, half)
+        return inside
+
+    return (0.0 if value == 0 else end(0.0)), (1.0 if value == 1 else end(1.0))
