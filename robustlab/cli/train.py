@@ -15,7 +15,7 @@ from robustlab.base.errors import UserError
 from robustlab.base.typed import check_device, check_whole
 from robustlab.base.words import counted, visible
 from robustlab.cli.app import app, command_line
-from robustlab.cli.flags import DATA_PANEL, SEVERAL, DataFlags, OutputFlags
+from robustlab.cli.flags import DATA_PANEL, SEVERAL, DataFlags, Flag, OutputFlags
 from robustlab.models import ARCHITECTURES
 
 
@@ -46,6 +46,8 @@ def train(
     limit: int | None = None,
     seed: int | None = None,
     device: str = "auto",
+    precision: str | None = None,
+    compile: Flag = False,
     files: DataFlags = DataFlags(),
     output: OutputFlags = OutputFlags(),
 ) -> int:
@@ -68,10 +70,15 @@ def train(
         Key of all random draws (default: the zoo entry's, or 0).
     device
         auto, cpu, cuda or cuda:N.
+    precision
+        float32, bfloat16 (autocast; the result differs by rounding), or auto: bfloat16 on CUDA, float32 elsewhere.
+    compile
+        Let torch.compile make the model faster; it needs a compiler, and minutes before the first step.
     """
     from robustlab.training import recipe_for
 
-    flags = {"epochs": epochs, "eps": eps, "train_size": limit}
+    flags = {"epochs": epochs, "eps": eps, "train_size": limit, "precision": precision}
+    flags |= {"compile": "true"} if compile else {}
     settings = parse_settings([*(set or ()), *(f"{key}={value}" for key, value in flags.items() if value is not None)])
     plan = recipe_for(model, data=data, recipe=recipe, overrides=settings)
     output.check("training")
