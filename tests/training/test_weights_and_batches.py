@@ -181,6 +181,7 @@ def test_a_collapse_stops_the_training_and_keeps_the_best(tmp_path: Path, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # torch's compiler warns of itself
 def test_compiled(tmp_path: Path) -> None:
     recipe = replace(SMALL, epochs=2, dropout=0.0, defense={"method": "pgd-at", "eps": "8/255", "steps": 2})
     plain = fit(tmp_path / "plain", recipe)
