@@ -95,5 +95,5 @@ def defended(classifier: Classifier, defense: Defense) -> Classifier:
         raise UserError(f"{type(defense).__name__} adds parameters to the classifier, which a model card cannot hold.")
     about = {key: getattr(classifier, key) for key in ("classes", "shape", "name", "data")}
     outer = Classifier(module, **about)
-    outer.divided = classifier.divided
+    outer.divided, outer.trained = classifier.divided, classifier.trained
     return outer.train(classifier.training)

@@ -111,6 +111,7 @@ def _described(each: Participant) -> dict[str, Any]:
     return _named(each.model) | {
         "parameters": sum(p.numel() for p in each.model.parameters()),
         "search_copy": each.copy.describe(),
+        **({"trained": each.model.trained} if each.model.trained else {}),
         **({"source": each.model.source} if each.model.source else {}),
     }
 

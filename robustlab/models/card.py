@@ -90,6 +90,19 @@ class ModelCard:
         return len(self.classes) if isinstance(self.classes, list) else self.classes
 
     @property
+    def trained(self) -> dict[str, Any]:
+        """How it was trained, in short: `by` (a defense or `plain`), `epochs`, `seconds`, `hardware`; what is known.
+
+        >>> ModelCard(architecture="cnn", seconds=9.0, recipe={"epochs": 2, "awp": 0.01}).trained
+        {'by': 'plain with awp', 'epochs': 2, 'seconds': 9.0}
+        """
+        if not self.recipe:
+            return {}
+        by = self.recipe.get("defense", {}).get("method", "plain") + " with awp" * bool(self.recipe.get("awp"))
+        known = {"epochs": self.recipe.get("epochs"), "seconds": self.seconds, "hardware": self.hardware}
+        return {"by": by, **{key: value for key, value in known.items() if value}}
+
+    @property
     def names(self) -> list[str] | None:
         """The names of the classes, where the card has them."""
         return self.classes if isinstance(self.classes, list) else None

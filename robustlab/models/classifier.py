@@ -94,6 +94,9 @@ class Classifier(nn.Module):
         if outputs not in get_args(Form):
             raise UserError(f"outputs must be one of {', '.join(get_args(Form))}, got {outputs!r}.")
         self.outputs: Form = outputs
+        self.trained: dict[
+            str, Any
+        ] = {}  # by which defense and how long, where a card says it: see `ModelCard.trained`
         self.source: dict[str, Any] | None = None  # how `load_model` can load it again; set there
 
     def forward(self, x: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def _from_card(card: ModelCard, path: Path, weights: str | Path | None, download
         model = _from_name(
             card.architecture, path.parent, weights, download, run_code, card.outputs, card.shape, card.options
         )
-    model.data, model.divided = card.data, card.files if card.split else ""
+    model.data, model.divided, model.trained = card.data, card.files if card.split else "", card.trained
     return _adjusted(model, card.mean, card.std, card.names, card.shape)
 
 
@@ -164,7 +164,7 @@ def _adjusted(
             mean = model.mean.flatten().tolist() if mean is None else mean
             std = model.std.flatten().tolist() if std is None else std
         old, model = model, Classifier(model.module, mean, std, shape=shape or model.shape)
-        model.classes, model.data, model.divided = old.classes, old.data, old.divided
+        model.classes, model.data, model.divided, model.trained = old.classes, old.data, old.divided, old.trained
     model.classes = model.classes if classes is None else tuple(classes)
     model.shape = shape or model.shape
     return model

@@ -14,7 +14,7 @@ import pytest
 
 from robustlab.base.intervals import share
 from robustlab.reporting.panels import Profile, factor_panel, reliability_panel
-from robustlab.reporting.sections import confidence, confusion, factors, verification
+from robustlab.reporting.sections import confidence, confusion, factors, verdict, verification
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.text import bin_labels
 from robustlab.runs import breakdowns
@@ -348,3 +348,17 @@ def test_the_curve_of_a_fit_is_drawn_from_the_upper_left_to_the_lower_right() ->
     assert "930" in drawn and loss_curve([1.0], 5) == ""
     axis = re.findall(r'class="axis" d="([^"]+)"', drawn)[0]
     assert axis.count("M") == 2  # two lines that enclose no area: a path is filled where nothing says otherwise
+
+
+# --- verdict ----------------------------------------------------------------------------------------------------------
+
+
+def test_how_each_model_was_trained_and_what_it_cost(run_folder: Path, tmp_path: Path) -> None:
+    plain = PageRun.read(run_folder)
+    assert "Trained by" not in words(parsed(verdict.render([plain])))  # no card says it
+    run = changed(run_folder, tmp_path / "run", lambda line: None)
+    told = run.info["models"][0] | {"trained": {"by": EVIL, "epochs": 6, "seconds": 75.0, "hardware": "A processor"}}
+    run = PageRun(run.stored, run.info | {"models": [told, *run.info["models"][1:]]})
+    tree = parsed(verdict.render([run]))
+    cells = [words(cell) for cell in tree.iter("td") if cell.get("data-label") == "Trained by"]
+    assert cells[0] == f"{EVIL}6 epochs, 1 min 15 s" and set(cells[1:]) == {"not known"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from robustlab.base.words import interval, percent
+from robustlab.base.words import duration, interval, percent
 from robustlab.reporting.figures import share_bar
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
@@ -23,8 +23,23 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
-    shown = [{"run": run, "sentences": sentences(run), "alarms": alarms(run)} for run in runs if run.models]
+    shown = [
+        {"run": run, "sentences": sentences(run), "alarms": alarms(run), "trained": trained(run)}
+        for run in runs
+        if run.models
+    ]
     return fill("sections/verdict.html", shown=shown, share_bar=share_bar)
+
+
+def trained(run: PageRun) -> dict[str, tuple[str, str]]:
+    """By model: how it was trained, and what that cost; of those whose card says it."""
+    found = {}
+    for model in run.info.get("models", []):
+        if told := model.get("trained"):
+            cost = [f"{told['epochs']} epochs"] if "epochs" in told else []
+            cost += [duration(told["seconds"])] if "seconds" in told else []
+            found[model["name"]] = (str(told["by"]), ", ".join(cost))
+    return found
 
 
 def sentences(run: PageRun) -> list[str]:
