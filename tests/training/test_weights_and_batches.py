@@ -80,7 +80,8 @@ def test_schedules() -> None:
         return [round(learning_rate(i, 8, 1.0, warmup, schedule), 4) for i in range(8)]
 
     assert rates("cyclic", 0.5) == [0.125, 0.375, 0.625, 0.875, 0.875, 0.625, 0.375, 0.125]
-    assert rates("piecewise", 0.0) == [1.0] * 4 + [0.1] * 2 + [0.01] * 2
+    drops = [learning_rate(i, 22, 1.0, 0.0, "piecewise") for i in range(22)]
+    assert drops == [1.0] * 20 + [0.1, 0.01]
     assert rates("constant", 0.25) == [0.25, 0.75] + [1.0] * 6
     cosine = rates("cosine", 0.0)
     assert cosine == sorted(cosine, reverse=True) and cosine[0] > 0.98 and 0 < cosine[-1] < 0.02
