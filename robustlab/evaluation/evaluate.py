@@ -15,6 +15,7 @@ from robustlab.base.files import default_folder, give_back, settled
 from robustlab.base.lazy import locate
 from robustlab.base.words import counted, rough_duration
 from robustlab.evaluation.cascade import Task
+from robustlab.evaluation.detecting import check_detectors
 from robustlab.evaluation.engine import clock_of, do
 from robustlab.evaluation.estimate import timed
 from robustlab.evaluation.inputs import home_of
@@ -77,6 +78,7 @@ def evaluate(
     device = world.device(resolve_device(chosen.device) if chosen.device != "auto" else home_of(models))
     with ExitStack() as left_as_found:
         plan = settle(models, data, suite, surrogate, limit, chosen, device, listener, left_as_found)
+        check_detectors(plan)
         if output is None:
             folder = world.agree(default_folder(plan.data.name) if world.first else Path())
             left_as_found.callback(give_back, folder)

@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter
 
 from robustlab.base.errors import UserError, spelled
 from robustlab.base.typed import check_choice, check_device, check_whole
+from robustlab.defenses.detectors import read_detector
 from robustlab.threat.model import parse_eps
 
 
@@ -56,6 +57,10 @@ class Options:
     """Budgets of the security curve (default: 1/4, 1/2, 1, 3/2 and 2 times eps, or 32 up to 2 times eps where an attack
     such as fmn gives the distances; --no-curve for none)."""
 
+    detector: Annotated[list[str] | None, Parameter(negative=())] = None
+    """A detector of adversarial images, before an attack that does not know it and one that does: confidence, energy or
+    feature-squeezing, or name:key=value,...; may be given several times."""
+
     keep: int = 1
     """Kept example images for each model, attack, class and outcome; at most 64 of an outcome."""
 
@@ -80,5 +85,11 @@ class Options:
             what = spelled("compile", True) if self.compile else spelled("precision", self.precision)
             off = spelled("search_copy", False)
             raise UserError(f"{what} is about the search copy, which {off} turns off: give one of them.")
+        if self.detector is not None and not isinstance(self.detector, list | tuple):
+            raise UserError(f"{spelled('detector')} must be a list of detectors, got {self.detector!r}.")
+        for text in self.detector or ():
+            read_detector(text)
+            if list(self.detector or ()).count(text) > 1:
+                raise UserError(f"{spelled('detector', text)} is given twice.")
         for eps in self.curve or ():
             parse_eps(eps, spelled("curve"))

@@ -45,6 +45,8 @@ def configuration(plan: Plan) -> dict[str, Any]:
         "chunk_size": plan.chunk_size,
         **{name: getattr(options, name) for name in _DECIDING},
     }
+    if options.detector:
+        config["detectors"] = list(options.detector)
     if options.labels == "predicted":
         config["labels"] = "predicted"
     if data.relabelled:  # which output a class stands for follows from names that no other hash covers

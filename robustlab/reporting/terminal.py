@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
 from typing import Any, TextIO
 
 from rich import box
@@ -16,6 +17,7 @@ from rich.text import Text
 from robustlab.base.words import duration, interval, percent, visible
 from robustlab.reporting.text import NORMS, budget, quantity, shown_names
 from robustlab.runs.audits import in_one_line
+from robustlab.runs.detections import RANDOM, RATE, SHORT, area
 
 WIDTH = 100  # columns where there is no terminal
 # what a narrow terminal does without, first to last
@@ -56,6 +58,8 @@ def terminal_table(results: Mapping[str, Any], width: int = WIDTH) -> str:
         text = f"Successes of {attack}, crafted on the model of the row, shown to that of the column"
         console.print(Text(f"{text} ({('%, 95 %', '%')[at]}):"), width=width)
         console.print(table)
+    if "detectors" in results:
+        _print_detectors(console, width, results["detectors"], names)
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
 
 
@@ -133,4 +137,34 @@ def _matrix(transfer: Mapping[str, Any], names: Mapping[str, str], with_interval
         table.add_column(str(at + 1), justify="right", no_wrap=True)
     for at, (source, cells) in enumerate(rows.items(), 1):  # the models that are shown the images come first
         table.add_row(Text(f"{at} {names[source]}"), *cells)
+    return table
+
+
+def _print_detectors(console: Console, width: int, found: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """A table for each model, a row for each detector and attacker."""
+    for model, rows in groupby(found["rows"], key=lambda row: row["model"]):
+        text = f"{names[model]}: detectors at {RATE:.0%} false alarms; unaware {found['attack']}; unnoticed: wrong too"
+        console.print(Text(visible(text)), width=width)
+        board = list(rows)
+        console.print(_fitting(console, width, [_detectors(board, extent) for extent in (2, 1, 0)])[1])
+
+
+def _detectors(rows: Sequence[Mapping[str, Any]], extent: int) -> Table:
+    """extent: 2 with all intervals, 1 with the last alone, 0 with none."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("", overflow="ellipsis", no_wrap=True)
+    for heading in ("AUROC", "noticed", "wrong", "unnoticed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+
+    def shown(share: Mapping[str, Any], least: int) -> str:
+        return percent(share) + (f" ({interval(share)})" if extent >= least else "") if share["n"] else "–"
+
+    for row in rows:
+        value, between = area(row["auroc"])
+        cells = [f"{value} ({between})" if extent == 2 and between else value]
+        cells += [shown(row[key], least) for key, least in (("tpr", 2), ("wrong", 2), ("unnoticed", 1))]
+        if row["attacker"] == rows[0]["attacker"] or row["detector"] == RANDOM:
+            table.add_section()
+            table.add_row(Text(visible(row["detector"])))
+        table.add_row(f"  {SHORT.get(row['attacker'], row['attacker'])}", *cells)
     return table

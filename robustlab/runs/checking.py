@@ -10,8 +10,11 @@ import msgspec
 from robustlab.runs.aggregates import CLEAN
 from robustlab.runs.audits import STATUSES
 from robustlab.runs.backdoor_schema import KIND, check_backdoor
-from robustlab.runs.schema import Board, Run, Sample, Section, Share
+from robustlab.runs.detections import DETECTION
+from robustlab.runs.schema import Board, Detections, Run, Sample, Section, Share
 from robustlab.runs.transfer import TRANSFER_MATRIX
+
+_KINDS: dict[Any, Any] = {TRANSFER_MATRIX: Board, DETECTION: Detections}  # sections that the page knows
 
 
 def check_info(info: Any) -> None:
@@ -19,7 +22,7 @@ def check_info(info: Any) -> None:
     run = msgspec.convert(info, Run)
     for number, section in enumerate(run.sections):
         try:
-            msgspec.convert(section, Board if section.get("name") == TRANSFER_MATRIX else Section)
+            msgspec.convert(section, _KINDS.get(section.get("name"), Section))
         except msgspec.ValidationError as error:
             raise ValueError(f"sections[{number}]: {error}") from None
     if run.kind == KIND:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from robustlab.runs.audits import audit_of
+from robustlab.runs.detections import detections
 from robustlab.runs.stored import StoredRun
 from robustlab.runs.transfer import matrix, surrogates
 
@@ -16,10 +17,13 @@ def results(run: StoredRun) -> dict[str, Any]:
     `run` is the folder. Results of a transfer attack have `surrogates`; with a transfer matrix there is `transfer`:
     {attack, rows: [{source, target, white_box, turned, errors, reason}]}. `audit` of a result is that of the attack
     on the model, {n, checks: [{name, title, status, measured, numbers, advice, source}]}, or null where none was run.
+    With detectors there is `detectors`: {attack, steps, rows: [{model, detector, attacker, auroc, tpr, fpr, wrong,
+    unnoticed}]}.
     """
     numbers = run.info["aggregates"]
     threat = {"norm": numbers["norm"], "eps": numbers["eps"]}
     kept = ("clean_accuracy", "robust_accuracy", "robust_accuracy_8bit", "attacks")
+    detected = detections(run.info)
     crafted_on, board = surrogates(run.info), matrix(run.info)
     return {
         "run": str(run.folder),
@@ -35,5 +39,6 @@ def results(run: StoredRun) -> dict[str, Any]:
             for model in numbers["models"]
             for point in model["curve"]
         ],
+        **({"detectors": {key: detected[key] for key in ("attack", "steps", "rows")}} if detected else {}),
         **({"transfer": {key: board[key] for key in ("attack", "rows")}} if board else {}),
     }

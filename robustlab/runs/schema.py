@@ -307,6 +307,28 @@ class Board(Struct):
     rows: Annotated[list[Transferred], Meta(max_length=1_000_000)]
 
 
+class Detected(Struct):
+    model: Name
+    detector: Text
+    attacker: Text
+    auroc: Share
+    tpr: Share
+    fpr: Share
+    wrong: Share
+    unnoticed: Share
+
+
+class Detections(Struct):
+    """The section of the detectors."""
+
+    attack: Text
+    steps: Some
+    rows: Annotated[list[Detected], Meta(max_length=1_000_000)]
+    n: Count
+    interval: Text
+    note: Text | None = None
+
+
 class Times(Struct):
     started: Text = ""
     finished: Text = ""

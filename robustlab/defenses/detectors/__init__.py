@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from robustlab.base.cards import convert, parse_value
 from robustlab.base.errors import UserError, did_you_mean
@@ -23,18 +23,24 @@ DETECTORS: dict[str, str] = {
 _OTHERS = ["robustlab.defenses.detectors.base:Detector", "robustlab.defenses.detectors.evasion:Evasion"]
 
 
-def check_detector(text: object) -> str:
-    """The registry name in `name` or `name:key=value,...`; an unknown one is a `UserError`.
+def read_detector(text: object) -> tuple[str, dict[str, Any]]:
+    """Registry name and parameters in `name` or `name:key=value,...`; what cannot be meant is a `UserError`.
 
-    >>> check_detector("energy:temperature=2")
-    'energy'
+    >>> read_detector("energy:temperature=2")
+    ('energy', {'temperature': 2})
     """
-    name = text.partition(":")[0] if isinstance(text, str) else text
+    name, colon, rest = text.partition(":") if isinstance(text, str) else (text, "", "")
     if name not in DETECTORS:
         raise UserError(
             f"A detector is one of {', '.join(DETECTORS)}; got {name!r}.{did_you_mean(str(name), DETECTORS)}"
         )
-    return str(name)
+    given: dict[str, Any] = {}
+    for pair in rest.split(",") if colon else ():
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not (key and equals) or key in given:
+            raise UserError(f"Parameters of the detector {name} are key=value, each once, got {rest!r}.")
+        given[key] = parse_value(value)
+    return str(name), given
 
 
 def make_detector(text: str) -> Detector:
@@ -43,15 +49,8 @@ def make_detector(text: str) -> Detector:
     >>> make_detector("energy:temperature=2").temperature
     2.0
     """
-    name, _, rest = text.partition(":")
-    kind = locate(DETECTORS[check_detector(text)])
-    given = {}
-    for pair in filter(None, rest.split(",")):
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"A parameter of the detector {name} is given as key=value, got {pair!r}.")
-        given[key.strip()] = parse_value(value.strip())
-    return cast("Detector", convert(given, kind, f"the detector {name}"))
+    name, given = read_detector(text)
+    return cast("Detector", convert(given, locate(DETECTORS[name]), f"the detector {name}"))
 
 
 __getattr__ = exports(__name__, [*DETECTORS.values(), *_OTHERS])

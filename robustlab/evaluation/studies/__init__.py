@@ -7,5 +7,6 @@ STUDIES = [
     "robustlab.evaluation.studies.suite:SuiteStudy",
     "robustlab.evaluation.studies.transfer:TransferMatrix",
     "robustlab.evaluation.studies.audit.study:Audit",
+    "robustlab.evaluation.studies.detection:Detection",
     "robustlab.evaluation.studies.heatmaps:Heatmaps",
 ]

@@ -15,6 +15,7 @@ from robustlab.reporting.sections import (
     confusion,
     curve,
     data,
+    detection,
     factors,
     gallery,
     patch,
@@ -50,6 +51,7 @@ SECTIONS: tuple[Section, ...] = (
     attacks,
     audit,
     transfer,
+    detection,
     confusion,
     gallery,
     factors,
@@ -60,4 +62,4 @@ SECTIONS: tuple[Section, ...] = (
     data,
 )
 # These get the runs as they were given; the others get comparable runs as one (reporting/comparison.py).
-OF_EACH_RUN: tuple[Section, ...] = (sticker, photo, patch, backdoor, transfer, unknown, provenance, data)
+OF_EACH_RUN: tuple[Section, ...] = (sticker, photo, patch, backdoor, transfer, detection, unknown, provenance, data)

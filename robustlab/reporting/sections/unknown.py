@@ -12,11 +12,12 @@ from robustlab.reporting.sections import backdoor, patch, photo, sticker
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
 from robustlab.reporting.text import quantity
+from robustlab.runs.detections import DETECTION
 from robustlab.runs.transfer import TRANSFER_MATRIX
 
 NAME = "unknown"
 TITLE = "Further sections"
-KNOWN = {TRANSFER_MATRIX}  # those with a section of their own on the page
+KNOWN = {TRANSFER_MATRIX, DETECTION}  # those with a section of their own on the page
 
 Json = dict[str, Any]
 

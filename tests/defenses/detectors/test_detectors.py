@@ -82,6 +82,8 @@ def test_contract(name: str, channels: int) -> None:
         ("energy:temperature=0", "larger than 0"),
         ("energy:temp=2", "unknown key 'temp'"),
         ("energy:2", "key=value"),
+        ("energy:", "key=value"),
+        ("energy:temperature=1,temperature=2", "each once"),
         ("energy:temperature=warm", "temperature must be of the type"),
         ("feature-squeezing:bits=9", "at most 8"),
         ("feature-squeezing:window=1", "at least 2"),
