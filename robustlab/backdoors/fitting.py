@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from robustlab.base.intervals import Share, share
+from robustlab.base.processes import ALONE
 from robustlab.data import Data
 from robustlab.models.classifier import Classifier
 from robustlab.models.loading import load_model
@@ -47,6 +48,7 @@ def fitted(
             device=device,
             told=Told(model=watch),
             drawn=False,
+            world=ALONE,  # the processes of a run share its parts, and each trains alone
         )
         yield load_model(str(done.output)), done
 

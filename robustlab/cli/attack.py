@@ -224,9 +224,9 @@ def attack(
     from robustlab.attacks.suite import load_suite
     from robustlab.base.environment import resolve_device
     from robustlab.base.files import default_folder, resumable
+    from robustlab.base.processes import World
     from robustlab.data import load_data
     from robustlab.evaluation.evaluate import evaluate
-    from robustlab.evaluation.processes import World
     from robustlab.models import load_model
     from robustlab.models.suitable import suitable
     from robustlab.runs import results as results_of
@@ -315,7 +315,7 @@ def _fit(
     if kind == "patch":
         files.check(data, models=names)
     from robustlab.base.files import default_folder, resumable
-    from robustlab.evaluation.processes import World
+    from robustlab.base.processes import World
     from robustlab.models import load_model
 
     world = World.join()

@@ -147,8 +147,8 @@ def backdoor(
     files.check(data)
 
     from robustlab.backdoors.evaluate_backdoor import evaluate_backdoor
+    from robustlab.base.processes import World
     from robustlab.data import load_data
-    from robustlab.evaluation.processes import World
     from robustlab.reporting import report
     from robustlab.reporting.backdoor_words import in_words
     from robustlab.runs.backdoors import summary

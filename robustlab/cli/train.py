@@ -87,23 +87,25 @@ def train(
     check_device(device)
 
     from robustlab.base.files import default_folder, resumable
+    from robustlab.base.processes import World
     from robustlab.cli.train_clock import Shown
     from robustlab.training import train  # imports torch, which takes seconds
     from robustlab.training.session import Told
 
-    name = named(model)
-    folder = output.output or default_folder("train", name)
+    name, world = named(model), World.join()
+    folder = output.output or world.agree(default_folder("train", name) if world.first else Path())
     start = f"{plan.architecture}{', from its weights,' * (plan.recipe.init == plan.architecture)}"
-    _say(f"Training {start} on {plan.data}, {counted(plan.recipe.epochs, 'epoch')}, into {folder}")
+    say = _say if world.first else lambda text: None
+    say(f"Training {start} on {plan.data}, {counted(plan.recipe.epochs, 'epoch')}, into {folder}")
     said: list[str] = []
 
     def warn(text: str) -> None:
         if text not in said:
             said.append(text)
-            _say(f"Warning: {text}")
+            say(f"Warning: {text}")
 
     with resumable(folder, output.overwrite), ExitStack() as stack:
-        shown = Shown(stack, _say)
+        shown = Shown(stack, say)
         done = train(
             plan.architecture,
             plan.data,
@@ -119,10 +121,11 @@ def train(
             told=Told(epoch=shown.epoch, batch=shown.batch, warning=warn),
             # a card of one's own was fitted when it was trained; a recipe that is named is meant as it is
             given=None if recipe is not None or plan.architecture.endswith(".toml") else settings,
+            world=world,
         )
     for warning in done.warnings:
         warn(warning)
-    _say(f"Best epoch {done.best_epoch}. Attack it with: robustlab attack {folder}")
+    say(f"Best epoch {done.best_epoch}. Attack it with: robustlab attack {folder}")
     return 0
 
 

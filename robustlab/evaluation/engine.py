@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from robustlab.base.processes import World
 from robustlab.base.progress import Clock
 from robustlab.evaluation.faults import blamed_on_model
-from robustlab.evaluation.processes import World
 from robustlab.evaluation.studies.base import Study
 
 Json = dict[str, Any]

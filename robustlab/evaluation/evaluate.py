@@ -13,6 +13,7 @@ from robustlab.base.environment import resolve_device
 from robustlab.base.errors import RunError, UserError, did_you_mean
 from robustlab.base.files import default_folder, give_back, settled
 from robustlab.base.lazy import locate
+from robustlab.base.processes import World
 from robustlab.base.words import counted, rough_duration
 from robustlab.evaluation.cascade import Task
 from robustlab.evaluation.detecting import check_detectors
@@ -22,7 +23,6 @@ from robustlab.evaluation.inputs import home_of
 from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.options import Options
 from robustlab.evaluation.plan import Plan, settle
-from robustlab.evaluation.processes import World
 from robustlab.evaluation.randomised import long_run
 from robustlab.evaluation.record import about, configuration, data_lines
 from robustlab.evaluation.studies import STUDIES

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from robustlab.base.environment import git_state, versions
 from robustlab.base.files import default_folder, give_back, settled
+from robustlab.base.processes import World
 from robustlab.evaluation.engine import clock_of, do
 from robustlab.evaluation.listener import Listener
-from robustlab.evaluation.processes import World
 from robustlab.evaluation.studies.base import AnyJob, Study
 from robustlab.oracle import full_float32
 from robustlab.runs import StoredRun, StudiedRun, read_run

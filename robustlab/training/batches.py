@@ -54,17 +54,21 @@ def cut_out(x: Tensor, ids: Tensor, seed: int, epoch: int, side: int) -> Tensor:
     return torch.where(square, x.mean((2, 3), keepdim=True), x)
 
 
-def mixing(ids: Tensor, seed: int, epoch: int, alpha: float) -> tuple[Tensor, Tensor]:
-    """Mixup (Zhang et al. 2018, arXiv:1710.09412): the partner of each image in its batch, and the image's own share.
+def own_shares(ids: Tensor, seed: int, epoch: int, alpha: float) -> Tensor:
+    """(B,) in [0.5, 1]: what is left of each image in a mixup (Zhang et al. 2018, arXiv:1710.09412).
 
-    The share is drawn from Beta(alpha, alpha), an own one for each image; the larger part is always the image's.
-    ids: (B,). Returns positions (B,) and shares (B,) in [0.5, 1].
+    Drawn from Beta(alpha, alpha), an own one for each image; the larger part is always the image's. ids: (B,).
     """
     from scipy.special import betaincinv
 
     u = uniform(keys(seed, ids, "mixup", epoch), (1,))[:, 0].double().cpu().numpy()
     share = torch.from_numpy(betaincinv(alpha, alpha, u)).float().to(ids.device)
-    return keys(seed, ids, "partner", epoch).argsort(), torch.maximum(share, 1 - share)
+    return torch.maximum(share, 1 - share)
+
+
+def partners(ids: Tensor, seed: int, epoch: int) -> Tensor:
+    """(B,): the position in the batch of the image that each one is mixed with. ids: (B,), of the whole batch."""
+    return keys(seed, ids, "partner", epoch).argsort()
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: float, schedule: str = "cosine") -> float:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustlab.base.processes import ALONE, World
 from robustlab.data import Data
 from robustlab.data.streamed import LazyImages
 from robustlab.models.classifier import Classifier
@@ -21,8 +22,18 @@ PGD_STEPS = 10
 BATCH = 250
 
 
-def loss_and_accuracy(model: Classifier, images: Tensor | LazyImages, labels: Tensor) -> tuple[float, float]:
-    """Mean cross-entropy and share of correct predictions, in eval mode. images: (N, C, H, W) in [0, 1]."""
+def share_of(data: Data, world: World) -> Data:
+    """The images that this process measures."""
+    return data if world.size == 1 else data.take(world.places(len(data)))
+
+
+def loss_and_accuracy(
+    model: Classifier, images: Tensor | LazyImages, labels: Tensor, world: World = ALONE
+) -> tuple[float, float]:
+    """Mean cross-entropy and share of correct predictions, in eval mode. images: (N, C, H, W) in [0, 1].
+
+    Of several processes each gives its share of the images (N may be 0); what comes back is over all of them.
+    """
     loss, right = 0.0, 0
     with torch.no_grad(), undisturbed(model):
         for start in range(0, len(labels), BATCH):
@@ -30,11 +41,14 @@ def loss_and_accuracy(model: Classifier, images: Tensor | LazyImages, labels: Te
             logits = ask(model, images[start : start + BATCH].to(y.device))
             loss += float(F.cross_entropy(logits, y, reduction="sum"))
             right += int((logits.argmax(1) == y).sum())
-    return loss / len(labels), right / len(labels)
+    loss, correct, n = world.sum(torch.tensor([loss, right, len(labels)], dtype=torch.float64)).tolist()
+    return loss / n, correct / n
 
 
-def under_attack(model: Classifier, data: Data, threat: ThreatModel, seed: int) -> tuple[float, float]:
-    """Loss and accuracy under PGD-10 (one start).
+def under_attack(
+    model: Classifier, data: Data, threat: ThreatModel, seed: int, world: World = ALONE
+) -> tuple[float, float]:
+    """Loss and accuracy under PGD-10 (one start); of several processes each gives its share of the data.
 
     The attack leaves a sample after its first success, so the accuracy is exact for this attack, the loss a lower
     bound.
@@ -43,8 +57,9 @@ def under_attack(model: Classifier, data: Data, threat: ThreatModel, seed: int) 
 
     attack = PGD(norm=threat.norm, eps=threat.eps, steps=PGD_STEPS, restarts=1)
     images = data.loaded().images.to(data.labels.device)
-    adversarial = attack(model, images, data.labels, ids=data.ids, seed=seed, batch_size=BATCH)
-    return loss_and_accuracy(model, adversarial, data.labels)
+    if len(data):
+        images = attack(model, images, data.labels, ids=data.ids, seed=seed, batch_size=BATCH)
+    return loss_and_accuracy(model, images, data.labels, world)
 
 
 def collapse(history: Sequence[dict[str, Any]], drop: float = 0.2) -> str | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from robustlab.base.environment import resolve_device
 from robustlab.base.errors import RunError, UserError
+from robustlab.base.processes import World
 from robustlab.base.typed import check_whole
 from robustlab.data import Data, load_data
 from robustlab.defenses import make_defense, parameters
@@ -62,6 +66,7 @@ def train(
     told: Told | None = None,
     given: Collection[str] | None = None,
     drawn: bool = True,
+    world: World | None = None,
 ) -> Trained:
     """Train a classifier and write model, card, history and curve into the folder `output`.
 
@@ -71,8 +76,10 @@ def train(
     best validation accuracy: under PGD where the recipe has a defense with a budget `eps`, else on clean images.
     on_epoch: is shown each entry of the history; told: batches and warnings, too. given: the fields of the recipe that
     somebody chose; the others are then fitted to a small folder that is divided for the training (`Recipe.for_few`).
-    drawn: is the curve to be drawn?
-    With the same seed, machine and number of threads a resumed run ends with the same weights as an uninterrupted one.
+    drawn: is the curve to be drawn? world: the processes that train it together, each of which makes the same call;
+    default: those of torchrun. Only the first one writes, and calls `told` and `on_epoch`.
+    With the same seed, machine and number of threads a resumed run ends with the same weights as an uninterrupted one;
+    with another number of processes they agree up to rounding (dropout aside, whose draws are the process's own).
     CUDA trains in bfloat16 autocast. Raises UserError and RunError.
 
     >>> import tempfile
@@ -83,7 +90,10 @@ def train(
     """
     recipe = recipe or Recipe()
     check_whole("seed", seed, 0)
-    place = resolve_device(device)
+    world = World.join() if world is None else world
+    place = world.device(resolve_device(device))
+    if place.type == "cuda" and place.index is not None:
+        torch.cuda.set_device(place)
     make_defense(recipe.defense)  # a bad table is said before data are read
     architecture = card_path(architecture)
     card = card_of(architecture)
@@ -122,18 +132,28 @@ def train(
     listening = told or Told()
     if on_epoch is not None:
         listening = replace(listening, epoch=on_epoch)
+    if not world.first:
+        listening = Told()
+    if world.agree(config) != config:
+        raise UserError("The processes of this training were started with different models, data or recipes.")
     say, output = listening.warning, Path(output)
-    with TrainFolder.open(output, config, command=command, resume=resume, overwrite=overwrite, say=say) as folder:
-        if not folder.finished:
+    with ExitStack() as stack:
+        folder = None
+        if world.first:
+            folder = TrainFolder.open(output, config, command=command, resume=resume, overwrite=overwrite, say=say)
+            stack.enter_context(folder)
+        if not world.agree(folder is not None and folder.finished):
             prepared = start.defense.prepare(train_data)
             _enough(prepared.data)
-            if prepared.about:
+            _enough_for(world, prepared.data, recipe)
+            if folder is not None and prepared.about:
                 folder.write_json(PREPARED, prepared.about)
             threat = start.defense.threat or threat
-            session = Session(start, prepared.data, val_data, recipe, threat, seed, place, listening)
+            session = Session(start, prepared.data, val_data, recipe, threat, seed, place, listening, world)
             _run(session, folder, config, name, drawn)
-        card, history, best_epoch, seconds, warnings = folder.read()
-    return Trained(folder.folder, card, history, best_epoch, seconds, warnings)
+        found = world.agree(None if folder is None else Trained(folder.folder, *folder.read()))
+        assert found is not None  # the first process has a folder
+        return found
 
 
 def _with_eps(defense: dict[str, Any], threat: ThreatModel) -> dict[str, Any]:
@@ -158,12 +178,13 @@ def _loaded(
     return train_data, load_data(name, "val", recipe.val_size, **options)
 
 
-def _run(session: Session, folder: TrainFolder, config: dict[str, Any], name: str, drawn: bool) -> None:
+def _run(session: Session, folder: TrainFolder | None, config: dict[str, Any], name: str, drawn: bool) -> None:
     """All epochs and what they leave; of a training that diverges, the best model before."""
     try:
         session.run(folder)
     except Diverged as error:
-        if not session.history or folder.replaces:  # what is there stays until it is replaced as a whole
+        # what is there stays until it is replaced as a whole
+        if folder is None or not session.history or folder.replaces:
             raise
         session.keep_best()
         keep_model(folder, session, config, name)
@@ -173,12 +194,25 @@ def _run(session: Session, folder: TrainFolder, config: dict[str, Any], name: st
             " again, and other values are another training, which needs another --output. It can start from what is"
             f" kept: robustlab train {card}."
         ) from error
-    finish(folder, session, config, name, drawn)
+    if folder is not None:
+        finish(folder, session, config, name, drawn)
 
 
 def _enough(data: Data) -> None:
     if len(data) < 2:
         raise UserError(" ".join([f"Training needs at least 2 images, got {len(data)}.", *data.notes]))
+
+
+def _enough_for(world: World, data: Data, recipe: Recipe) -> None:
+    """Every process has its share of every batch, and all have the same data."""
+    least = len(data) // math.ceil(len(data) / recipe.batch_size)
+    if least < world.size:
+        raise UserError(
+            f"{world.size} processes share each batch, and a batch has {least} images: take larger batches"
+            f" (--set batch_size={8 * world.size}), or fewer processes."
+        )
+    if not torch.equal(world.agree(data.ids), data.ids):
+        raise UserError("The processes of this training keep different images of the training data.")
 
 
 def _fitted(few: Recipe, recipe: Recipe, data: Data) -> str:

@@ -43,6 +43,7 @@ def finish(folder: TrainFolder, session: Session, config: Mapping[str, Any], nam
     folder.finish(
         versions=versions(),
         device=describe_device(session.device),
+        processes=session.world.size,
         git=git_state(),
         model_hash=card.hash,
         best_epoch=best_epoch,
@@ -72,7 +73,7 @@ def _card(session: Session, config: Mapping[str, Any], name: str) -> ModelCard:
         seed=config["seed"],
         hash=start.model.hash(),
         seconds=round(session.seconds, 1),
-        hardware=_hardware(session.device),
+        hardware=_hardware(session.device, session.world.size),
         recipe={key: value for key, value in config["recipe"].items() if value not in (None, "", {})},
         measured=_measured(session, config),
     )
@@ -91,6 +92,7 @@ def _measured(session: Session, config: Mapping[str, Any]) -> list[Measured]:
     return measured
 
 
-def _hardware(device: torch.device) -> str:
+def _hardware(device: torch.device, processes: int) -> str:
     about = describe_device(device)
-    return f"{about['name']}, {about['threads']} threads" if "threads" in about else str(about["name"])
+    each = f"{about['name']}, {about['threads']} threads" if "threads" in about else str(about["name"])
+    return each if processes == 1 else f"{each}, {processes} processes"

@@ -15,18 +15,20 @@ from torch import Tensor, nn
 from robustlab.base.draws import keys
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.memory import of_the_machine
+from robustlab.base.processes import ALONE, World
 from robustlab.data import Data
-from robustlab.defenses.base import Defense
-from robustlab.defenses.batch import Batch
+from robustlab.models import ARCHITECTURES
 from robustlab.models.classifier import Classifier
-from robustlab.threat.geometry import column
 from robustlab.threat.model import ThreatModel
-from robustlab.training.batches import augmented, cut_out, learning_rate, mixing, shuffled
-from robustlab.training.checks import collapse, loss_and_accuracy, trouble, under_attack
+from robustlab.training.batches import learning_rate, shuffled
+from robustlab.training.checks import collapse, loss_and_accuracy, share_of, trouble, under_attack
+from robustlab.training.feed import Feed
+from robustlab.training.objective import Objective, quiet, together
 from robustlab.training.recipe import Recipe
 from robustlab.training.start import Start
 from robustlab.training.train_folder import TrainFolder
 from robustlab.training.weights import Average, worst_nearby
+from robustlab.training.whole_batches import WholeBatches
 
 Entry = dict[str, Any]
 
@@ -60,19 +62,11 @@ class Told:
     model: Callable[[nn.Module], None] = lambda model: None
 
 
-class Objective(nn.Module):
-    """A model and what it is trained to: from a batch, and what is learned from, to logits and loss."""
-
-    def __init__(self, model: nn.Module, defense: Defense) -> None:
-        super().__init__()
-        self.model, self.defense = model, defense
-
-    def forward(self, batch: Batch, near: Tensor) -> tuple[Tensor, Tensor]:
-        return self.defense.loss(self.model, batch, near)
-
-
 class Session:
-    """The state of one training: what a checkpoint holds, and the steps that change it."""
+    """The state of one training: what a checkpoint holds, and the steps that change it.
+
+    Of several processes each takes its share of every batch; weights, decisions and history are the same in all.
+    """
 
     def __init__(
         self,
@@ -84,8 +78,9 @@ class Session:
         seed: int,
         device: torch.device,
         told: Told,
+        world: World = ALONE,
     ) -> None:
-        self.told = told
+        self.told, self.world = told, world
         self.start, self.own, self.defense = start, start.own, start.defense
         self.recipe, self.seed, self.device = recipe, seed, device
         # convolutions on channels_last took 0.75-0.85 of the time on a CPU (cnn, resnet20), and suit tensor cores;
@@ -108,16 +103,22 @@ class Session:
             self.optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=momentum, nesterov=momentum > 0)
         self.average = Average(model, recipe.ema) if recipe.ema else None
         asked = cast(nn.Module, torch.compile(model)) if recipe.compile else model
-        self.objective = Objective(asked, self.defense)
+        self.objective = Objective(asked, self.defense, self.kernels, recipe.l1)
+        self.feed = Feed(self.train_data, recipe, seed, self.strides, self.own, world)
+        self.together = together(self.objective, world, all_used=start.architecture in ARCHITECTURES)
+        self.whole_batches = WholeBatches(model, device) if world.size > 1 else nullcontext()
         self.history: list[Entry] = []
         self.warnings: list[str] = list(dict.fromkeys([*train_data.notes, *val_data.notes, *start.warnings]))
         self.best_entry: Entry = {}
         self.best_state: dict[str, Tensor] = {}
         self.seconds = 0.0
 
-    def run(self, folder: TrainFolder) -> None:
-        """All epochs that are left, a checkpoint after each; then the best epoch's weights in the model."""
-        if (saved := folder.checkpoint()) is not None:
+    def run(self, folder: TrainFolder | None) -> None:
+        """All epochs that are left, a checkpoint after each; then the best epoch's weights in the model.
+
+        folder: of the first process; the others have none.
+        """
+        if (saved := self.world.agree(None if folder is None else folder.checkpoint())) is not None:
             self._restore(saved)
         for text in self.warnings:
             self.told.warning(text)
@@ -133,7 +134,8 @@ class Session:
             if not self.best_entry or self._score(entry) >= self._score(self.best_entry):
                 self.best_entry = entry
                 self.best_state = {key: value.clone() for key, value in self.measured.state_dict().items()}
-            folder.save_checkpoint(self._state())
+            if folder is not None:
+                folder.save_checkpoint(self._state())
             self.told.epoch(entry)
             self.told.model(self.measured)
             for text in found:
@@ -175,11 +177,13 @@ class Session:
         batches = shuffled(data.ids, self.seed, epoch, recipe.batch_size)
         total = torch.zeros(2, device=self.device)
         rate, seen = 0.0, 0
-        self.model.train()
         began = time.perf_counter()
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        devices = [self.device] if self.device.type == "cuda" else []
+        with quiet(), self.whole_batches, torch.random.fork_rng(devices):
+            self.model.train()
             # dropout draws from torch's generator: seeded by the epoch, so that a resumed run draws the same
-            torch.manual_seed(int(keys(self.seed, torch.tensor([epoch]), "dropout")) & 0x7FFFFFFF)
+            process = [] if self.world.first else [self.world.rank]
+            torch.manual_seed(int(keys(self.seed, torch.tensor([epoch]), "dropout", *process)) & 0x7FFFFFFF)
             for i, index in enumerate(batches):
                 step = (epoch - 1) * len(batches) + i
                 rate = learning_rate(step, recipe.epochs * len(batches), recipe.lr, recipe.warmup, recipe.schedule)
@@ -187,34 +191,38 @@ class Session:
                     group["lr"] = rate
                 total += self._step(index, epoch, epoch - 1 + i / len(batches))
                 seen += len(index)
-                # on a GPU, looking at the loss waits for it
-                often = self.device.type == "cpu" or i % 8 == 7 or i + 1 == len(batches)
-                if often and not bool(torch.isfinite(total).all()):
+                # on a GPU, looking at the loss waits for it; and all processes have to see the same
+                often = (self.device.type == "cpu" and self.world.size == 1) or i % 8 == 7 or i + 1 == len(batches)
+                if often and not bool(torch.isfinite(self.world.sum(total)).all()):
                     raise Diverged(
                         f"The training loss became NaN or infinite in epoch {epoch}, batch {i + 1} of {len(batches)},"
                         f" at lr = {rate:.3g}. {recipe.calmer()}"
                     )
                 passed = time.perf_counter() - began
                 self.told.batch(Moment(epoch, recipe.epochs, i + 1, len(batches), passed, seen / max(passed, 1e-9)))
-        loss, accuracy = (total / len(data)).tolist()
+        for tensor in [*self.model.buffers(), *self.measured.buffers()]:
+            self.world.spread(tensor)  # what is no BatchNorm may have seen this process's images only
+        loss, accuracy = (self.world.sum(total) / len(data)).tolist()
         return {"lr": rate, "batch_loss": loss, "batch_accuracy": accuracy}
 
     def _step(self, index: Tensor, epoch: int, progress: float) -> Tensor:
-        """One step of the optimiser; (summed loss, number right) on the batch as it was trained on."""
+        """One step of the optimiser; (summed loss, number right) on this process's share of what it learned from."""
         recipe, defense = self.recipe, self.defense
-        batch = self._batch(index, epoch, progress)
+        batch = self.feed.batch(index, epoch, progress)
+        # the mean over the processes of the losses so weighed is the mean over the whole batch
+        weight = len(batch.y) * self.world.size / len(index)
         with self._autocast():
             near = defense.perturb(self.objective.model, batch)
 
-        def loss() -> tuple[Tensor, Tensor]:
+        def loss(objective: nn.Module) -> tuple[Tensor, Tensor]:
             with self._autocast():  # one for each pass: it keeps rounded weights, which change in between
-                logits, found = self.objective(batch, near)
-            penalty = recipe.l1 * sum(p.abs().sum() for p in self.kernels) if recipe.l1 else 0.0
-            return logits, found + penalty
+                logits, found = objective(batch, near)
+            return logits, found * weight
 
         moved = recipe.awp and progress >= recipe.awp_warmup
-        with worst_nearby(self.model, self.kernels, recipe.awp, lambda: loss()[1]) if moved else nullcontext():
-            logits, found = loss()
+        ascent = worst_nearby(self.model, self.kernels, recipe.awp, lambda: loss(self.objective)[1], self.world)
+        with ascent if moved else nullcontext():
+            logits, found = loss(self.together)
             self.optimizer.zero_grad()
             found.backward()
         if recipe.clip:
@@ -223,21 +231,7 @@ class Session:
         if self.average is not None:
             self.average.update(self.model)
         right = (logits.detach().argmax(1) == batch.y).sum()
-        return torch.stack([found.detach().float() * len(index), right.float()])
-
-    def _batch(self, index: Tensor, epoch: int, progress: float) -> Batch:
-        """The images and labels at `index` after augmentation and mixing. progress: in epochs."""
-        recipe, ids = self.recipe, self.train_data.ids[index]
-        x, y = self.train_data.images[index].to(self.device), self.train_data.labels[index]
-        x = augmented(x, ids, self.seed, epoch, recipe.shift, recipe.flip)
-        x = cut_out(x, ids, self.seed, epoch, recipe.cutout)
-        other = share = None
-        if recipe.mixup:
-            partner, share = mixing(ids, self.seed, epoch, recipe.mixup)
-            x, other = x + column(1 - share, x) * (x[partner] - x), y[partner]
-        # a copy: strides of grey images count as contiguous in either order, and convolutions hand them on
-        x = x.clone(memory_format=self.strides) if self.own else x.contiguous(memory_format=self.strides)
-        return Batch(x, y, keys(self.seed, ids, "defense", epoch), progress, recipe.smoothing, other, share)
+        return torch.stack([found.detach().float() * (len(index) / self.world.size), right.float()])
 
     def _autocast(self) -> torch.autocast:
         wanted = self.recipe.precision
@@ -254,8 +248,9 @@ class Session:
         entry: Entry = {}
         for split, data in (("train", first_of(self.train_data, len(self.val_data))), ("val", self.val_data)):
             checked = first_of(data, self.recipe.check_size)
-            clean = loss_and_accuracy(self.measured, data.images, data.labels)
-            robust = under_attack(self.measured, checked, self.threat, self.seed)
+            own, world = share_of(data, self.world), self.world
+            clean = loss_and_accuracy(self.measured, own.images, own.labels, world)
+            robust = under_attack(self.measured, share_of(checked, world), self.threat, self.seed, world)
             entry |= {f"{split}_loss": clean[0], f"{split}_accuracy": clean[1], f"{split}_n": len(data)}
             entry |= {f"{split}_robust_loss": robust[0], f"{split}_robust_accuracy": robust[1]}
             entry[f"{split}_robust_n"] = len(checked)

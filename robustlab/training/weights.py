@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.base.module_state import kept_state
+from robustlab.base.processes import World
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -60,15 +61,16 @@ def _tensors(module: nn.Module) -> list[Tensor]:
 
 @contextmanager
 def worst_nearby(
-    module: nn.Module, kernels: list[nn.Parameter], size: float, loss: Callable[[], Tensor]
+    module: nn.Module, kernels: list[nn.Parameter], size: float, loss: Callable[[], Tensor], world: World
 ) -> Iterator[None]:
     """The kernels where the loss is larger, meanwhile: AWP (Wu et al. 2020, arXiv:2004.05884, eqs. 8 to 11).
 
     Each kernel moves by `size` times its own norm along its gradient; then it is put back, exactly. loss: computes it
-    once more, a mean over the batch. BatchNorm's statistics do not see that pass.
+    once more, a mean over the batch, which is averaged over the processes. BatchNorm's statistics do not see that pass.
     """
     with kept_state(module):
         gradients = torch.autograd.grad(loss(), kernels, allow_unused=True)
+    world.average([gradient for gradient in gradients if gradient is not None])
     before = [kernel.detach().clone() for kernel in kernels]
     with torch.no_grad():
         for kernel, gradient in zip(kernels, gradients, strict=True):
