@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from robustlab.attacks import attack_class
 from robustlab.attacks.naming import Table, named
 from robustlab.attacks.parameters import typed
-from robustlab.base.cards import convert, find_card, parse_value, read_card
+from robustlab.base.cards import convert, find_card, parse_call, read_card
 from robustlab.base.errors import UserError, spelled
 from robustlab.base.words import as_fraction
 from robustlab.threat.model import NORMS, ThreatModel, parse_eps
@@ -104,18 +104,7 @@ def parse_attack(text: str) -> dict[str, Any]:
     >>> parse_attack("pgd:steps=50,loss=dlr")
     {'method': 'pgd', 'steps': 50, 'loss': 'dlr'}
     """
-    method, colon, rest = text.partition(":")
-    table: dict[str, Any] = {"method": method.strip()}
-    if colon and not rest.strip():
-        raise UserError(f"--attack {text}: no parameter follows the colon. Leave it out, or write {text}steps=10.")
-    for pair in filter(None, (part.strip() for part in rest.split(","))):
-        key, equals, value = pair.partition("=")
-        if not equals or not value.strip():
-            raise UserError(f"--attack expects name:key=value,key=value; {pair!r} in {text!r} is no key=value.")
-        if (key := key.strip()) in table:
-            raise UserError(f"--attack {text} says {key} twice. Say it once.")
-        table[key] = parse_value(value.strip())
-    return table
+    return parse_call(text, "--attack")
 
 
 def load_suite(

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from robustlab.attacks.suite import parse_attack
 from robustlab.backdoors.triggers import TRIGGERS, trigger_class
-from robustlab.base.cards import card_names, convert, find_card, read_toml
+from robustlab.base.cards import card_names, convert, find_card, parse_call, read_toml
 from robustlab.base.errors import UserError, did_you_mean
 from robustlab.defenses.filters import FILTERS, filter_class
 
@@ -102,7 +101,7 @@ def read_setting(card: str | None, flags: Mapping[str, Any]) -> Setting:
         content = dict(table)
     given = {key: value for key, value in flags.items() if value is not None}
     if "trigger" in given:
-        table = _named(given["trigger"], "--trigger")
+        table = parse_call(given["trigger"], "--trigger")
         given |= {"trigger": table.pop("method"), "parameters": table}
     setting = convert({**content, **given}, Setting, "the backdoor" if card is None else f"[backdoor] in {card}")
     if setting.trigger not in TRIGGERS:
@@ -125,7 +124,7 @@ def read_filter(text: str, again: bool = True) -> FilterPlan:
         table = dict(table)
         name = path.stem if path.stem not in (*FILTERS, *RESERVED) or path.stem == table["method"] else path.name
     else:
-        table = _named(text, "--filter")
+        table = parse_call(text, "--filter")
         name = text if len(table) > 1 else name
     method = table.pop("method")
     if method in CONTROLS:
@@ -135,13 +134,6 @@ def read_filter(text: str, again: bool = True) -> FilterPlan:
         raise UserError(f"There is no filter {method!r}.{did_you_mean(method, able)} Known: {', '.join(able)}.")
     layer = table.pop("layer", None)
     return FilterPlan(name, method, table, None if layer is None else str(layer), again)
-
-
-def _named(text: str, flag: str) -> dict[str, Any]:
-    try:
-        return parse_attack(text)
-    except UserError as error:
-        raise UserError(str(error).replace("--attack", flag)) from None
 
 
 def with_numbers(setting: Setting, classes: tuple[str, ...]) -> Setting:

@@ -24,6 +24,7 @@ COMMANDS = {
     "backdoor": "robustlab backdoor --card",
     "recipe": "robustlab train --recipe",
     "filter": "robustlab backdoor --filter",
+    "defense": "robustlab attack MODEL --defense",
 }
 
 T = TypeVar("T")
@@ -95,6 +96,26 @@ def parse_value(text: str) -> Any:
         return tomllib.loads(f"v = {text}")["v"]
     except ValueError:  # no TOML, or a number of more digits than Python reads
         return text
+
+
+def parse_call(text: str, flag: str) -> dict[str, Any]:
+    """`name:key=value,key=value` as a table with a `method`; values are TOML, words need no quotes. flag: for errors.
+
+    >>> parse_call("jpeg:quality=50", "--defense")
+    {'method': 'jpeg', 'quality': 50}
+    """
+    method, colon, rest = text.partition(":")
+    table: dict[str, Any] = {"method": method.strip()}
+    if colon and not rest.strip():
+        raise UserError(f"{flag} {text}: no parameter follows the colon. Leave it out, or write {text}key=value.")
+    for pair in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = pair.partition("=")
+        if not equals or not value.strip():
+            raise UserError(f"{flag} expects name:key=value,key=value; {pair!r} in {text!r} is no key=value.")
+        if (key := key.strip()) in table:
+            raise UserError(f"{flag} {text} says {key} twice. Say it once.")
+        table[key] = parse_value(value.strip())
+    return table
 
 
 def convert(content: Any, kind: type[T], where: str) -> T:

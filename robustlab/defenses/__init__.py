@@ -14,11 +14,16 @@ from robustlab.threat.model import parse_eps
 if TYPE_CHECKING:
     from robustlab.defenses.adversarial import Adversarial as Adversarial
     from robustlab.defenses.base import Defense as Defense
+    from robustlab.defenses.bpda import BPDA as BPDA
     from robustlab.defenses.distillation import Distillation as Distillation
     from robustlab.defenses.fast_at import FastAT as FastAT
+    from robustlab.defenses.jpeg import JPEG as JPEG
     from robustlab.defenses.mart import MART as MART
     from robustlab.defenses.n_fgsm import NFGSM as NFGSM
     from robustlab.defenses.noise import GaussianNoise as GaussianNoise
+    from robustlab.defenses.random_resize import RandomResize as RandomResize
+    from robustlab.defenses.squeezing import BitDepth as BitDepth
+    from robustlab.defenses.squeezing import Median as Median
     from robustlab.defenses.trades import TRADES as TRADES
 
 DEFENSES: dict[str, str] = {
@@ -29,8 +34,13 @@ DEFENSES: dict[str, str] = {
     "mart": "robustlab.defenses.mart:MART",
     "gaussian-noise": "robustlab.defenses.noise:GaussianNoise",
     "distillation": "robustlab.defenses.distillation:Distillation",
+    "jpeg": "robustlab.defenses.jpeg:JPEG",
+    "bit-depth": "robustlab.defenses.squeezing:BitDepth",
+    "median": "robustlab.defenses.squeezing:Median",
+    "random-resize": "robustlab.defenses.random_resize:RandomResize",
 }
 _NONE = "robustlab.defenses.base:Defense"
+_BPDA = "robustlab.defenses.bpda:BPDA"
 
 
 def defense_class(method: object) -> Any:
@@ -70,4 +80,4 @@ def make_defense(table: Mapping[str, Any]) -> Defense:
     return cast("Defense", convert(given, defense_class(method), f"the defense {method!r}"))
 
 
-__getattr__ = exports(__name__, [*DEFENSES.values(), _NONE])
+__getattr__ = exports(__name__, [*DEFENSES.values(), _NONE, _BPDA])
