@@ -35,6 +35,7 @@ from robustlab.cli.patch import attack_with_patch
 from robustlab.cli.photo import attack_photo
 from robustlab.cli.sticker import attack_sign
 from robustlab.cli.streams import print_json
+from robustlab.defenses.cards import TABLE, read_defense
 from robustlab.evaluation.options import Options
 from robustlab.models.zoo import card_path
 from robustlab.threat.model import BudgetNorm
@@ -67,6 +68,15 @@ class AttackFlags:
     surrogate: Annotated[list[str] | None, SEVERAL] = None
     """Craft every attack on these models alone (several: on the mean of their logits), and show the attacked ones only
     the finished images: a transfer attack. Names as MODEL; give MODEL first."""
+
+    defense: Annotated[
+        Words | None,
+        Parameter(
+            help="Attack each model bare and behind this preprocessing, there with an attack that knows it and with one"
+            f" that does not: {', '.join(card_names('defenses', TABLE))}, name:key=value,... or a card's path; may be"
+            " given several times."
+        ),
+    ] = None
 
     norm: BudgetNorm | None = None
     """Norm of the threat model; overrides the card."""
@@ -115,6 +125,14 @@ class AttackFlags:
                 " model. Leave it out of --surrogate."
             )
         check_once("--attack", self.attack)
+        check_once("--defense", self.defense)
+        for text in self.defense or ():
+            read_defense(text)
+        if self.defense and self.surrogate:
+            raise UserError(
+                "--defense compares an attack that sees the defense with one that does not, and with --surrogate the"
+                " attack sees no attacked model: give one of them."
+            )
         if self.suite and self.attack:
             raise UserError("Give either --suite or --attack, not both.")
         for flag, given, what in (
@@ -168,7 +186,7 @@ class ResultFlags:
     """Print only warnings, errors and the table."""
 
     fail_under: float | None = None
-    """Exit with 1 if a model's robust accuracy is below this fraction."""
+    """Exit with 1 if a model's robust accuracy is below this fraction; with --defense, that of a model behind one."""
 
     def check(self) -> None:
         """A `UserError` for what cannot be meant."""
@@ -183,7 +201,8 @@ class ResultFlags:
             print_json(found)
         stream = sys.stderr if self.json else sys.stdout
         print(terminal_table(found, terminal_width(stream)), f"Page: {visible(page)}", sep="\n", file=stream)
-        shares = {result["model"]: result["robust_accuracy"]["value"] for result in found["results"]}
+        asked = [result for result in found["results"] if "defense" in result] or found["results"]
+        shares = {result["model"]: result["robust_accuracy"]["value"] for result in asked}
         missed = {name: value for name, value in shares.items() if value < (self.fail_under or 0.0)}
         for name, value in missed.items():
             print(f"{visible(name)}: robust accuracy {value:.4f} is under {self.fail_under:g}.", file=sys.stderr)
@@ -226,12 +245,15 @@ def attack(
     from robustlab.base.files import default_folder, resumable
     from robustlab.base.processes import World
     from robustlab.data import load_data
+    from robustlab.defenses import make_defense
     from robustlab.evaluation.evaluate import evaluate
     from robustlab.models import load_model
     from robustlab.models.suitable import suitable
     from robustlab.runs import results as results_of
 
     load_suite(**attacks.suite_arguments)  # whether it is right, before all else
+    for text in attacks.defense or ():
+        make_defense(read_defense(text)[1])
     world = World.join()
     options = replace(options, device=str(resolve_device(options.device)))
     targets = [load_model(name, **asdict(own), download=files.download) for name in names]
@@ -254,6 +276,7 @@ def attack(
             chosen,
             suite,
             surrogate=surrogates or None,
+            defense=attacks.defense,
             output=folder,
             resume=output.resume,
             overwrite=output.overwrite,

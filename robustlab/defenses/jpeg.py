@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from robustlab.base.errors import UserError
 from robustlab.base.typed import check_whole
 from robustlab.defenses.base import Defense
 from robustlab.defenses.bpda import BPDA
+from robustlab.defenses.jpeg_gradient import soft_jpeg
 from robustlab.models.classifier import Classifier
 
 
@@ -23,7 +25,9 @@ class JPEG(Defense):
     arXiv:1711.00117).
 
     quality: 1 to 95, as Pillow counts, which does both; 75 is its default and that of the second paper. Images of one
-    channel or three are rounded to 8 bits first. Attacks go through as if nothing was compressed (`BPDA`).
+    channel or three are rounded to 8 bits first. The gradient is that of `soft_jpeg` (`BPDA` with a backward function).
+    As if nothing was compressed would be too weak: PGD-40 on road-signs/cnn, 150 images, linf 2/255, left 59 % with the
+    identity and 31 % with this, where the bare model was left with 50 %.
 
     >>> JPEG(quality=50).compress(torch.rand(2, 3, 8, 8)).shape
     torch.Size([2, 3, 8, 8])
@@ -53,4 +57,4 @@ class JPEG(Defense):
     def wrap(self, classifier: Classifier) -> nn.Module:
         if classifier.shape is not None and classifier.shape[0] not in (1, 3):
             raise UserError(f"jpeg takes images of 1 or 3 channels, and this model takes {classifier.shape[0]}.")
-        return nn.Sequential(BPDA(self.compress), classifier)
+        return nn.Sequential(BPDA(self.compress, partial(soft_jpeg, quality=self.quality)), classifier)

@@ -52,6 +52,8 @@ class Task:
     say: Callable[[str], None]
     surrogate: nn.Module | None = None  # what images are crafted on, where not on the model itself
     evaluations: int = 1  # of an image, whose majority is the answer of a randomised model
+    bare: nn.Module | None = None  # the model without the defense that it stands behind
+    unaware: tuple[Member, ...] = ()  # attacks on that, whose images the model is shown
     distances: bool = False  # the curve comes from those of `suite.nearest`, not from a sweep
 
     @property
@@ -90,6 +92,9 @@ def evaluate_chunk(task: Task, number: int, where: Tensor) -> Iterator[str]:
     for member in suite.members:
         everyone = task.options.full or task.unbounded(member)
         left -= _attack_unit(task, member, eps, number, chunk, right if everyone else left)
+        yield member.name
+    for member in task.unaware:
+        left -= _attack_unit(task, member, eps, number, chunk, right)
         yield member.name
     yield from _sweep(task, number, chunk, right, left)
 
@@ -231,7 +236,7 @@ def _attack(
                 seed=task.options.seed,
                 batch_size=size,
                 search=task.search,
-                surrogate=task.surrogate,
+                surrogate=task.bare if member in task.unaware else task.surrogate,
             )
         with judge_draws(*unit):
             return outcome, judge(task.model, outcome.images, x, y, outcome.target, threat, size, task.evaluations)

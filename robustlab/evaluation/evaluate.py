@@ -36,6 +36,7 @@ def evaluate(
     suite: Suite | str | None = None,
     *,
     surrogate: Any = None,
+    defense: Any = None,
     limit: int | None = 500,
     output: str | Path | None = None,
     resume: bool = False,
@@ -51,7 +52,9 @@ def evaluate(
     data: a name (its test split, the first `limit`), a `Data`, a pair (images (N, C, H, W) in [0, 1], labels (N,)) of
     tensors, arrays or lists, or a torch Dataset or DataLoader of such pairs, all of which is read into memory.
     suite: a card's name or path, or a `Suite`. surrogate: as models; the images are crafted on these alone, on the mean
-    of their logits if there are several, and the attacked models are shown the finished ones. output: the run folder,
+    of their logits if there are several, and the attacked models are shown the finished ones. defense: preprocessing,
+    by name ("jpeg:quality=50"), as a card or a `Defense`, or several: each model is attacked bare and behind each,
+    there by the suite and by images that the suite crafts on the bare model. output: the run folder,
     default reports/DATA-DATE-TIME. studies: more questions to ask, of your own. options: the fields of `Options`.
     Raises UserError for bad input, RunError where a model failed on some samples.
 
@@ -77,7 +80,7 @@ def evaluate(
         listener = Listener(say=lambda text: None)
     device = world.device(resolve_device(chosen.device) if chosen.device != "auto" else home_of(models))
     with ExitStack() as left_as_found:
-        plan = settle(models, data, suite, surrogate, limit, chosen, device, listener, left_as_found)
+        plan = settle(models, data, suite, surrogate, defense, limit, chosen, device, listener, left_as_found)
         check_detectors(plan)
         if output is None:
             folder = world.agree(default_folder(plan.data.name) if world.first else Path())

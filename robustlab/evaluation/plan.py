@@ -18,6 +18,7 @@ from robustlab.base.memory import Batches, machine_failures
 from robustlab.data import Data
 from robustlab.data.matching import matched
 from robustlab.evaluation.cascade import Task
+from robustlab.evaluation.defending import Front, behind, check_seen
 from robustlab.evaluation.inputs import (
     CHECKED,
     answer_names,
@@ -44,6 +45,7 @@ from robustlab.models.search_copy import SearchCopy, make_search_copy
 from robustlab.models.suitable import elsewhere, learned_from
 from robustlab.oracle import check_gradient, forked, full_float32, undisturbed
 from robustlab.runs import Run
+from robustlab.runs.defended import unaware
 from robustlab.threat.geometry import diameter
 from robustlab.threat.model import ThreatModel, parse_eps
 
@@ -72,7 +74,8 @@ class Participant:
 class Plan:
     """What a run does, and to what. Fixed, but for the search copies: see `search_as_recorded`.
 
-    crafted_on: of each attacked model, its surrogates. averaging: of each attacked model, see `averaging_of`.
+    crafted_on: of each attacked model, its surrogates. fronts: see `behind`. averaging: of each attacked model, see
+    `averaging_of`.
     """
 
     options: Options
@@ -82,6 +85,7 @@ class Plan:
     attacked: list[Participant]
     surrogates: list[Participant]  # those that are not attacked themselves
     crafted_on: list[list[Classifier]]
+    fronts: dict[str, Front]
     averaging: list[dict[str, int]]
     nearest: Member | None  # the attack whose distances give the curve
     curve: tuple[float, ...]
@@ -132,9 +136,22 @@ class Plan:
                 surrogate=as_one([searched[surrogate.name] for surrogate in own]),
                 evaluations=averaging.get("evaluations", 1),
                 distances=bool(self.curve) and self.nearest is not None,
+                **self._unaware(each.model.name, searched),
             )
             for each, own, averaging in zip(self.attacked, self.crafted_on, self.averaging, strict=True)
         ]
+
+    def unaware(self, model: str) -> tuple[Member, ...]:
+        """The suite as it attacks the bare model of one behind a defense, under the names of lines and tables."""
+        if model not in self.fronts:
+            return ()
+        averaging = averaging_of(self.fronts[model].bare, [], self.randomised, self.options)
+        suite = averaged(self.suite, averaging, self.options)
+        return tuple(replace(member, name=unaware(member.name)) for member in suite.members)
+
+    def _unaware(self, model: str, searched: Mapping[str, nn.Module]) -> dict[str, Any]:
+        front = self.fronts.get(model)
+        return {} if front is None else {"bare": searched[front.bare.name], "unaware": self.unaware(model)}
 
 
 def settle(
@@ -142,6 +159,7 @@ def settle(
     data: Any,
     suite: Suite | str | None,
     surrogate: Any,
+    defense: Any,
     limit: int | None,
     options: Options,
     device: torch.device,
@@ -152,11 +170,12 @@ def settle(
 
     Models, torch's settings and its generators are changed until `left_as_found` is left. UserError for bad input.
     """
-    models = classifiers_of(models, device)
+    models, fronts = behind(classifiers_of(models, device), defense)
     selected = as_data(data, limit, models)
     check_data(selected, options.labels)
     suite = as_suite(suite, selected)
     surrogates = [] if surrogate is None else classifiers_of(surrogate, device)
+    check_seen(fronts, suite, surrogates)
     crafted_on = surrogates_of(suite, models, surrogates)
     values = math.prod(selected.images.shape[1:])
     # what is nearest to the boundary of a surrogate says nothing about distances to that of the target
@@ -200,6 +219,7 @@ def settle(
         attacked=attacked,
         surrogates=everyone[len(models) :],
         crafted_on=crafted_on,
+        fronts=fronts,
         averaging=averaging,
         nearest=nearest,
         curve=curve,

@@ -30,6 +30,7 @@ def configuration(plan: Plan) -> dict[str, Any]:
             named[each.model.name]
             | ({"surrogates": [named[surrogate.name] for surrogate in surrogates]} if surrogates else {})
             | averaging
+            | _behind(plan, each.model.name)
             for each, surrogates, averaging in zip(plan.attacked, plan.crafted_on, plan.averaging, strict=True)
         ],
         "data": {
@@ -66,6 +67,13 @@ def _parameters(member: Member) -> dict[str, Any]:
     attack = member.attack
     own = [f for f in fields(attack) if f.init and f.name not in THREAT and f.name not in member.parameters]
     return member.parameters | {f.name: value for f in own if (value := getattr(attack, f.name)) != f.default}
+
+
+def _behind(plan: Plan, model: str) -> dict[str, Any]:
+    if (front := plan.fronts.get(model)) is None:
+        return {}
+    names = [member.name for member in plan.unaware(model)]
+    return {"defense": front.table, "bare": front.bare.name, "unaware": names}
 
 
 def _named(model: Classifier) -> dict[str, Any]:

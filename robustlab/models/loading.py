@@ -39,6 +39,7 @@ def load_model(
     download: bool = False,
     device: str = "cpu",
     run_code: bool = True,
+    defense: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """The classifier that a name means, in eval mode: images in [0, 1] (N, C, H, W) -> logits (N, K).
 
@@ -48,7 +49,8 @@ def load_model(
     The last two run what is in the file: take them only from people whose code you would run. weights: a `.safetensors`
     or `.pth` file with the module's parameters, which can hold no code; for torchvision also `random`, or the name of
     weights of its own, in torch's cache or fetched there with `download`. mean, std: the normalisation, one value or
-    one a channel. What is left out is what the name brings along. run_code: without it a name that leads to code, also
+    one a channel. What is left out is what the name brings along. defense: put this in front of it all, a table as
+    `robustlab.defenses.make_defense` takes it. run_code: without it a name that leads to code, also
     through a card, is refused. Raises UserError.
 
     >>> model = load_model("road-signs/cnn")
@@ -58,15 +60,16 @@ def load_model(
     name = card_path(name)
     model, wrap = _bare(name, weights, download, run_code)
     model = _adjusted(model, mean, std, classes, shape)
-    if wrap:
+    for table in filter(None, (wrap, defense)):
         make, defended = locate("robustlab.defenses:make_defense"), locate("robustlab.defenses.base:defended")
-        model = cast(Classifier, defended(model, make(wrap)))
+        model = cast(Classifier, defended(model, make(table)))
     model.name = name
     model.source = {
         "name": name,
         "weights": None if weights is None else str(weights),
         "mean": None if mean is None else list(mean),
         "std": None if std is None else list(std),
+        **({"defense": dict(defense)} if defense else {}),
     }
     return model.eval().to(device)
 

@@ -18,6 +18,7 @@ from robustlab.base.words import listed
 from robustlab.reporting.source import Json, PageRun, with_models
 from robustlab.reporting.text import distinct
 from robustlab.runs.aggregates import Line, ModelLines, pairs
+from robustlab.runs.defended import suite_of
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,8 @@ def _pairs(parts: Sequence[PageRun]) -> list[Json]:
     """Every two models of all runs on the same samples, each under the suite of its own run."""
     views = {}
     for part in parts:
-        suite = [attack["name"] for attack in part.info["config"]["attacks"]]
         for model in part.models:
+            suite = suite_of(part.info["config"], model["name"])
             views[model["name"]] = ModelLines(part.tables.get(model["name"], {}), suite, part.numbers["eps"])
     return pairs(views)
 

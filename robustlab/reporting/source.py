@@ -205,7 +205,7 @@ def with_models(info: Json, names: Mapping[str, str]) -> Json:
             m | ({"surrogates": renamed(m["surrogates"], "name")} if "surrogates" in m else {})
             for m in config["models"]
         ]
-        changed["config"] = config | {"models": renamed(models, "name")}
+        changed["config"] = config | {"models": renamed(models, "name", "bare")}
     if "sections" in info:
         board = matrix(info)
         changed["sections"] = [

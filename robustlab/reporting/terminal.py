@@ -48,6 +48,8 @@ def terminal_table(results: Mapping[str, Any], width: int = WIDTH) -> str:
         eps = budget(result["eps"], result["norm"])
         console.print(Text(f"{names[result['model']]}: {norm} ε = {eps}, n = {clean['n']:,}{crafted}"), width=width)
         console.print(_fitting(console, width, [_attacks(result, SPARED[:n]) for n in range(len(SPARED) + 1)])[1])
+        if "defense" in result:
+            console.print(Text(_behind(result, names)), width=width)
         console.print(Text(visible(f"audit of the attack: {in_one_line(result['audit'])}")), width=width)
         console.print()
     if "transfer" in results:
@@ -61,6 +63,16 @@ def terminal_table(results: Mapping[str, Any], width: int = WIDTH) -> str:
     if "detectors" in results:
         _print_detectors(console, width, results["detectors"], names)
     return "\n".join(line.rstrip() for line in stream.getvalue().rstrip().splitlines())
+
+
+def _behind(result: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """One line: what a defense seems to do, and what it does."""
+    known = result["defense"]
+    seems, does = (f"{percent(known[key])} ({interval(known[key])})" for key in ("unaware", "aware"))
+    return (
+        f"the defense: {seems} left by the attack made for {names[known['bare']]}, {does} by the attack that knows the"
+        " defense"
+    )
 
 
 def terminal_width(stream: TextIO | None) -> int:

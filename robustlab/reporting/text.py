@@ -107,7 +107,7 @@ def without_paths(value: Any) -> Any:
 def shown_names(names: Sequence[str]) -> dict[str, str]:
     """What each model is called where people read: of an absolute path only as many last parts as tell it apart.
 
-    What `robustlab train` writes, a model.toml, has the name of its folder.
+    What `robustlab train` writes, a model.toml, has the name of its folder. A defense follows after a plus.
 
     >>> shown_names(["/home/ann/plain/model.toml", "/home/ann/net.py:make", "road-signs/cnn"])
     {'/home/ann/plain/model.toml': 'plain', '/home/ann/net.py:make': 'net.py:make', 'road-signs/cnn': 'road-signs/cnn'}
@@ -115,7 +115,7 @@ def shown_names(names: Sequence[str]) -> dict[str, str]:
     ['old/net.py:make', 'new/net.py:make']
     """
     unique = list(dict.fromkeys(names))
-    paths = [name.removesuffix("/model.toml").split("/") for name in unique]
+    paths = [name.removesuffix("/model.toml").replace("/model.toml+", "+").split("/") for name in unique]
     found = [(parts[-1] or name) if name.startswith("/") else name for name, parts in zip(unique, paths, strict=True)]
     for length in range(2, max((len(parts) for parts in paths), default=0)):
         often = Counter(found)

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from robustlab.base.intervals import paired_difference, share
+from robustlab.runs.defended import suite_of
 from robustlab.runs.schema import Eps, Fraction, Label, Name, Size, Whole
 from robustlab.threat.model import allowed
 
@@ -86,7 +87,7 @@ def aggregate(
     models = []
     views: dict[str, ModelLines] = {}
     for model in config["models"]:
-        mine = ModelLines(table.get(model["name"], {}), [attack["name"] for attack in config["attacks"]], eps)
+        mine = ModelLines(table.get(model["name"], {}), suite_of(config, model["name"]), eps)
         infos = {(p["attack"], p["eps"]): p for p in passes if p["model"] == model["name"]}
         views[model["name"]] = mine
         models.append(
@@ -105,6 +106,7 @@ def aggregate(
                 "fallen_at_smaller_eps": len(mine.succeeded_below & mine.robust),
                 "worst_class": _worst_class(mine, classes) if mine.suite else None,
                 "curve": _curve_of_distances(mine, curve, norm, targeted) if unbounded else _curve(mine, curve),
+                **_defended(mine, model.get("unaware", [])),
             }
         )
     return {"norm": threat["norm"], "eps": eps, "models": models, "pairs": pairs(views)}
@@ -160,6 +162,21 @@ class ModelLines:
 
     def lines(self, attack: str, eps: float | None = None) -> dict[int, Line]:
         return self.table.get((attack, self.eps if eps is None else eps), {})
+
+
+def _defended(mine: ModelLines, unaware: Sequence[str]) -> Json:
+    """Behind a defense: what attacks left that know of it, and what those left that do not, each of all samples.
+
+    gap: the first minus the second, paired. unaware: the names of the latter, the last of the model's attacks. Robust
+    is what withstood both.
+    """
+    if not unaware:
+        return {}
+    tables = [mine.lines(name) for name in unaware]
+    stood = {i for i in mine.right if all(i in t and not t[i].succeeded and t[i].error is None for t in tables)}
+    aware = mine.left[-len(unaware) - 1] if len(mine.left) > len(unaware) else mine.right
+    shares = {"unaware": share(len(stood), mine.n), "aware": share(len(aware), mine.n)}
+    return {"defense": shares | {"gap": _pair(stood, aware, mine.n)}}
 
 
 def _attack(

@@ -43,6 +43,9 @@ def _contradictions(run: Run) -> Iterator[str]:
     for what, found in (("config.models", names), ("config.attacks", suite)):
         if len(set(found)) != len(found):
             yield f"{what} has two of one name"
+    suites = {model.name: [*suite, *model.unaware] for model in config.models}
+    if any(model.bare and model.bare not in names for model in config.models):
+        yield "config.models has one behind a defense whose bare model is not among them"
     if CLEAN in suite:
         yield f"config.attacks has one of the name {CLEAN}, which is that of the clean pass"
     if run.models and [model.name for model in run.models] != names:
@@ -68,7 +71,7 @@ def _contradictions(run: Run) -> Iterator[str]:
     if [model.name for model in run.aggregates.models] != names:
         yield "aggregates are of other models than config.models"
     for model in run.aggregates.models:
-        if [attack.name for attack in model.attacks] != suite:
+        if [attack.name for attack in model.attacks] != suites[model.name]:
             yield "aggregates are of other attacks than config.attacks"
         if (model.robust_accuracy is None) != (not suite):
             yield "aggregates have a robust accuracy without attacks, or none with attacks"
@@ -79,7 +82,7 @@ def _contradictions(run: Run) -> Iterator[str]:
     known = set(names)
     if any({pair.first, pair.second} - known for pair in run.aggregates.pairs):
         yield "a pair in aggregates is of a model that is not in config.models"
-    if any(image.model not in known or image.attack not in suite for image in run.images):
+    if any(image.model not in known or image.attack not in suites[image.model] for image in run.images):
         yield "a kept image is of a model or an attack that is not in config"
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from robustlab.base.files import slug
 from robustlab.runs.aggregates import CLEAN, Line, ModelLines, by_unit
+from robustlab.runs.defended import suite_of
 
 MOST = 64
 Heat = Literal["heat_clean", "heat_adv", "heat_same"]
@@ -73,9 +74,10 @@ def chosen_images(config: Mapping[str, Any], lines: Sequence[Line]) -> list[dict
     for line in lines:
         if line.attack != CLEAN and line.eps == eps and line.error is None:
             units[line.model, line.attack].append(line)
-    tables, suite = by_unit(lines), [attack["name"] for attack in config["attacks"]]
+    tables = by_unit(lines)
     images = []
     for model in (m["name"] for m in config["models"]):
+        suite = suite_of(config, model)
         robust = ModelLines(tables.get(model, {}), suite, eps).robust
         for attack in suite:
             unit = {line.id: line for line in units[model, attack]}

@@ -60,6 +60,9 @@ class Attacked(Struct):
     evaluations: Draws = 1
     eot: Draws = 1
     outputs: Text = ""
+    defense: Json = {}
+    bare: Text = ""
+    unaware: Annotated[list[Name], Meta(max_length=1000)] = []
 
 
 class Attack(Struct):
@@ -190,6 +193,14 @@ class Point(Struct):
     share: Share
 
 
+class Defended(Struct):
+    """What attacks left of a model behind a defense that do not know of it, and what those left that do."""
+
+    unaware: Share
+    aware: Share
+    gap: Paired
+
+
 class ModelNumbers(Struct):
     """The aggregates of a model."""
 
@@ -203,6 +214,7 @@ class ModelNumbers(Struct):
     curve: list[Point]
     clean_errors: Count = 0
     fallen_at_smaller_eps: Count = 0
+    defense: Defended | None = None
 
 
 class Pair(Struct):

@@ -11,6 +11,7 @@ from robustlab.base.errors import UserError
 from robustlab.base.files import slug
 from robustlab.base.reading import decoded
 from robustlab.runs.aggregates import CLEAN, Line
+from robustlab.runs.defended import suite_of
 from robustlab.runs.schema import Count, Eps, Name
 
 Json = dict[str, Any]
@@ -65,11 +66,11 @@ def read_unit(name: str, content: bytes | None) -> tuple[Json, list[Line]] | Non
 def in_order(config: Mapping[str, Any], heads: Iterable[Json]) -> list[Json]:
     """Heads by model (as in the configuration), eps, attack (as in the suite, the clean pass first) and chunk."""
     models = [model["name"] for model in config["models"]]
-    attacks = [CLEAN, *(attack["name"] for attack in config["attacks"])]
+    attacks = {name: [CLEAN, *suite_of(config, name)] for name in models}
 
     def place(head: Json) -> tuple[int, float, int, int]:
         unit = head["unit"]
-        return models.index(unit["model"]), unit["eps"], attacks.index(unit["attack"]), unit["chunk"]
+        return models.index(unit["model"]), unit["eps"], attacks[unit["model"]].index(unit["attack"]), unit["chunk"]
 
     try:
         return sorted(heads, key=place)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from robustlab.base.errors import UserError, did_you_mean
 from robustlab.base.outputs import Form
 from robustlab.data import Data, load_data
+from robustlab.defenses import make_defense
+from robustlab.defenses.base import defended
 from robustlab.models import load_model
 from robustlab.models.classifier import Classifier
 from robustlab.models.loading import CodeError
@@ -30,6 +32,7 @@ class _Model(msgspec.Struct):
     mean: list[float] | None = None
     std: list[float] | None = None
     shape: tuple[int, int, int] | None = None
+    defense: dict[str, Any] = {}
 
 
 class _Data(msgspec.Struct):
@@ -64,12 +67,22 @@ def models_again(
             )
     found = []
     for name, record in zip(names, run.info["models"], strict=True):
-        model = given.get(name)
+        config = next(m for m in run.info["config"]["models"] if m["name"] == name)
+        # what is said of a bare model goes for it behind a defense, too
+        of = name if name in given or name in weights else config.get("bare") or name
+        model = given.get(of)
         if not isinstance(model, nn.Module):
-            model = _load_model(run, name, record.get("source"), model, weights.get(name), run_code)
+            source = record.get("source")
+            if source and source.get("defense", {}) != config.get("defense", {}):
+                raise UserError(f"{run.folder / 'run.json'} is damaged: it names two defenses of {name}.")
+            model = _load_model(run, name, source, model, weights.get(of), run_code)
+        elif of != name and not config.get("defense"):
+            raise UserError(f"{run.folder} does not say what {name} stands behind: give it, too, by this name.")
+        elif of != name:
+            bare = copy.copy(model) if isinstance(model, Classifier) else Classifier(model)
+            model = defended(bare, make_defense(config["defense"])).eval()
         if not isinstance(model, Classifier):
             model = Classifier(model)
-        config = next(m for m in run.info["config"]["models"] if m["name"] == name)
         wanted, form = config["hash"], config.get("outputs", model.outputs)
         if form not in get_args(Form):
             raise UserError(f"{run.folder / 'run.json'} is damaged: it says that {name} returns {form!r}.")

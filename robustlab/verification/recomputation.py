@@ -31,6 +31,7 @@ from robustlab.oracle import forked, full_float32, undisturbed
 from robustlab.reporting.text import budget
 from robustlab.runs import StoredRun
 from robustlab.runs.aggregates import CLEAN, Line, aggregate
+from robustlab.runs.defended import suite_of
 from robustlab.runs.examples import chosen_images
 from robustlab.runs.transfer import surrogates
 from robustlab.runs.units import unit_name
@@ -101,9 +102,9 @@ class Recomputation:
     def check(self, what: str) -> Compared:
         return self.checks.setdefault(what, Compared(what))
 
-    def units(self) -> list[tuple[str, float]]:
-        """(attack, eps) of the units of a chunk after the clean pass."""
-        suite = [(str(attack["name"]), self.threat.eps) for attack in self.config["attacks"]]
+    def units(self, model: str) -> list[tuple[str, float]]:
+        """(attack, eps) of the units of a chunk of a model after the clean pass."""
+        suite = [(name, self.threat.eps) for name in suite_of(self.config, model)]
         curve = self.config.get("curve", {"eps": []})
         swept = sweep_of(curve["eps"], self.threat.eps, curve.get("from") == "distances")
         return suite + [(str(curve["attack"]), eps) for eps in swept]
@@ -124,7 +125,7 @@ class Recomputation:
         """samples.jsonl, by unit: a clean line for every sample, and no line that no unit of the run can have."""
         check = self.check("lines: each of a sample and a unit")
         names = [str(model["name"]) for model in self.config["models"]]
-        known = {(name, *unit) for name in names for unit in [(CLEAN, 0.0), *self.units()]}
+        known = {(name, *unit) for name in names for unit in [(CLEAN, 0.0), *self.units(name)]}
         ids = set(self.data.ids.tolist())
         for line in self.stored.lines:
             key = line.model, line.attack, line.eps
@@ -153,7 +154,7 @@ class Recomputation:
         kept = [image for image in self.stored.images if image["model"] == name]
         compare_clean(self.pixels, self.stored.folder, kept, chunk)
         if not self.complete:
-            for key in ((name, *unit) for unit in self.units()):
+            for key in ((name, *unit) for unit in self.units(name)):
                 self.again[key].update({id: self.lines[key][id] for id in ids if id in self.lines[key]})
             return
         targets = targets_of(
@@ -168,9 +169,9 @@ class Recomputation:
         )
         if self.threat.targeted and self.threat.target == "least-likely" and name in surrogates(self.info):
             # least likely to the surrogates, which are not loaded again: taken as stored
-            told = {id: line.target for unit in self.units() for id, line in self.lines[name, *unit].items()}
+            told = {id: line.target for unit in self.units(name) for id, line in self.lines[name, *unit].items()}
             targets = torch.tensor([-1 if (aim := told.get(id)) is None else aim for id in ids], device=self.device)
-        for attack, eps in self.units():
+        for attack, eps in self.units(name):
             self.unit((name, attack, eps), model, number, chunk, {line.id: line.clean for line in clean}, targets)
 
     def unit(
@@ -252,7 +253,7 @@ class Recomputation:
                 own,
                 rows_of(
                     own,
-                    [eps for _, eps in self.units()],
+                    [eps for _, eps in self.units(name)],
                     lambda attack, eps, name=name: list(self.again[name, attack, eps].values()),  # type: ignore[misc]
                     full=bool(self.config.get("full")),
                 ),
@@ -284,10 +285,12 @@ class Recomputation:
         chunks = math.ceil(len(self.data) / self.config["chunk_size"])
         listed = {(entry["model"], entry["attack"], entry["eps"]): entry for entry in self.info["passes"]}
         names = list(self.evaluations)
-        order = {name: at for at, name in enumerate([CLEAN, *(str(each["name"]) for each in self.config["attacks"])])}
-        keys = [(name, *unit) for name in names for unit in [(CLEAN, 0.0), *self.units()]]
+        order = {
+            name: {attack: at for at, attack in enumerate([CLEAN, *suite_of(self.config, name)])} for name in names
+        }
+        keys = [(name, *unit) for name in names for unit in [(CLEAN, 0.0), *self.units(name)]]
         passes = []
-        for key in sorted(keys, key=lambda key: (names.index(key[0]), key[2], order.get(key[1], 0))):
+        for key in sorted(keys, key=lambda key: (names.index(key[0]), key[2], order[key[0]].get(key[1], 0))):
             unit = dict(zip(("model", "attack", "eps"), key, strict=True))
             counts = {"units": chunks, "lines": len(self.again[key]), **self.counted.get(key, {})}
             passes.append({**listed.get(key, {}), **unit, **counts})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from robustlab.attacks import PGD
 from robustlab.base.errors import UserError
-from robustlab.defenses import BPDA, JPEG, BitDepth, Median, RandomResize
+from robustlab.defenses import BPDA, JPEG, BitDepth, Median, RandomResize, jpeg_gradient
 from robustlab.defenses.base import Defense, defended
+from robustlab.defenses.jpeg_gradient import soft_jpeg
 from robustlab.models.classifier import Classifier, check
 from robustlab.models.search_copy import make_search_copy
 from robustlab.oracle import Oracle, forked
@@ -42,7 +44,7 @@ def test_bit_depth_of_known_values() -> None:
 
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_median_is_scipys(images: Tensor, size: int) -> None:
-    expected = median_filter(images.numpy(), size=(1, 1, size, size), mode="nearest")
+    expected = median_filter(images.numpy(), size=(1, 1, size, size), mode="reflect")
     assert np.array_equal(Median(size=size).smooth(images).numpy(), expected)
 
 
@@ -77,9 +79,18 @@ def test_random_resize_shrinks_and_pads(images: Tensor) -> None:
     assert set(wide.tolist()) <= {8.0, 18.0, 32.0}
 
 
-@pytest.mark.parametrize("defense", [BitDepth(bits=2), Median(), JPEG(quality=30)])
-def test_the_gradient_is_the_models_at_the_preprocessed_point(images: Tensor, defense: Defense) -> None:
-    model, front = bare(), {BitDepth: "squeeze", Median: "smooth", JPEG: "compress"}[type(defense)]
+@pytest.mark.parametrize(
+    ("defense", "front", "near"),
+    [
+        (BitDepth(bits=2), "squeeze", lambda x: x),
+        (Median(), "smooth", Median().smooth),
+        (JPEG(quality=30), "compress", lambda x: soft_jpeg(x, 30)),
+    ],
+)
+def test_the_gradient_is_the_models_at_the_preprocessed_point(
+    images: Tensor, defense: Defense, front: str, near: Callable[[Tensor], Tensor]
+) -> None:
+    model = bare()
     behind = defended(model, defense)
     inside = getattr(defense, front)(images)
     assert torch.equal(behind(images), model(inside)) and not torch.allclose(model(images), model(inside))
@@ -88,12 +99,26 @@ def test_the_gradient_is_the_models_at_the_preprocessed_point(images: Tensor, de
         leaf = at.clone().requires_grad_(True)
         return torch.autograd.grad(net(leaf)[:, 1].sum(), leaf)[0]
 
-    assert torch.equal(gradient(behind, images), gradient(model, inside))
+    leaf = images.clone().requires_grad_(True)
+    through = torch.autograd.grad(near(leaf), leaf, gradient(model, inside))[0]
+    assert torch.equal(gradient(behind, images), through) and float(through.norm()) > 0
     assert (behind.shape, behind.classes) == (model.shape, model.classes)
     assert check(behind, images, None) == ([], False)
     copy = make_search_copy(behind, images)
     assert copy.module is not None, copy.reason
     assert torch.allclose(gradient(copy.module, images), gradient(behind, images), atol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "sides", "most"), [(1, (8, 8), 0.002), (3, (32, 32), 0.008), (3, (21, 10), 0.01)])
+def test_soft_jpeg_rounded_is_nearly_pillows(
+    channels: int, sides: tuple[int, int], most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smooth = torch.rand(4, channels, 4, 4, generator=torch.Generator().manual_seed(1))
+    x = torch.nn.functional.interpolate(smooth, sides, mode="bilinear")
+    exact = JPEG(quality=60).compress(x)
+    assert float((soft_jpeg(x, 60) - exact).abs().mean()) < float((x - exact).abs().mean())
+    monkeypatch.setattr(jpeg_gradient, "soft_round", torch.round)
+    assert float((soft_jpeg(x, 60) - exact).abs().mean()) < most
 
 
 def test_a_backward_function_of_ones_own() -> None:

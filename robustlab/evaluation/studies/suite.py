@@ -60,6 +60,8 @@ def _units(task: Task, left: float) -> Iterator[tuple[str, float, str, float]]:
     for at, member in enumerate(suite.members):
         everyone = at == 0 or task.unbounded(member) or task.options.full
         yield member.name, suite.threat.eps, member.name, costs[member.name] * (1.0 if everyone else left)
+    for member in task.unaware:
+        yield member.name, suite.threat.eps, member.name, member.attack.queries + FORWARD * task.evaluations
     swept = suite.curve_member
     each = at_each_budget(swept.attack)
     cost = costs[swept.name] * each.likely_looks / swept.attack.likely_looks
