@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.base.errors import UserError
 from robustlab.base.typed import check_whole
 from robustlab.defenses.base import Defense
 from robustlab.defenses.bpda import BPDA
-from robustlab.defenses.detectors.feature_squeezing import median
 from robustlab.models.classifier import Classifier
 
 
@@ -76,3 +77,29 @@ class _Smooth(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.defense.smooth(x)
+
+
+def median(images: Tensor, window: int) -> Tensor:
+    """The median over window x window pixels of each channel; the gradient goes to the pixel that is the median.
+
+    Of an even number of values the upper one of the middle; the window of an even width reaches further up and left,
+    and the image is mirrored at its border, its edge pixels twice: as `scipy.ndimage.median_filter`.
+
+    >>> median(torch.tensor([[[[0.0, 0.2], [0.4, 1.0]]]]), 2).tolist()[0][0][1][1] == torch.tensor(0.4).item()
+    True
+    """
+    height, width = images.shape[2:]
+    if window > min(height, width):
+        raise UserError(f"A median filter is at most as wide as the image, {min(height, width)}, got {window}.")
+    before, after = window // 2, (window - 1) // 2
+    rows, columns = (_mirrored(size, before, after, images.device) for size in (height, width))
+    padded = images[:, :, rows][:, :, :, columns]
+    patches = F.unfold(padded.flatten(0, 1)[:, None], window)  # (N * C, window^2, H * W)
+    return patches.kthvalue(window * window // 2 + 1, dim=1).values.view_as(images)
+
+
+def _mirrored(size: int, before: int, after: int, device: torch.device) -> Tensor:
+    """Where the pixels of a padded side come from: ... 1 0 | 0 1 2 | 2 1 ..."""
+    at = torch.arange(-before, size + after, device=device)
+    at = torch.where(at < 0, -1 - at, at)
+    return torch.where(at >= size, 2 * size - 1 - at, at)

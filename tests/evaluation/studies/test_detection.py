@@ -166,7 +166,7 @@ class Noisy(nn.Module):
         ({"detector": "energy"}, "must be a list"),
         ({"detector": ["energy", "energy"]}, "given twice"),
         ({"detector": ["energy:temperature=-1"]}, "larger than 0"),
-        ({"detector": ["feature-squeezing:window=9"]}, "at most the image's side"),
+        ({"detector": ["feature-squeezing:window=9"]}, "at most as wide as the image"),
     ],
 )
 def test_bad_options(tmp_path: Path, options: dict[str, Any], said: str) -> None:
