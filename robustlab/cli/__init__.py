@@ -14,6 +14,7 @@ from robustlab.base.words import visible
 from robustlab.cli import (  # noqa: F401, each adds its commands
     attack,
     backdoor,
+    compare,
     data,
     paper,
     printing,

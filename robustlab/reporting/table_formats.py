@@ -82,8 +82,8 @@ def markdown(table: Table) -> str:
     """
     rule = [":---" if column.kind == "text" else "---:" for column in table.printed]
     rows = [_headings(table), rule, *table.cells()]
-    lines = [f"| {' | '.join(cell if row is rule else _plain(cell) for cell in row)} |" for row in rows]
-    return "\n".join([*lines, "", _plain(table.caption)]) + "\n"
+    lines = [f"| {' | '.join(cell if row is rule else escaped(cell) for cell in row)} |" for row in rows]
+    return "\n".join([*lines, "", escaped(table.caption)]) + "\n"
 
 
 def latex(table: Table) -> str:
@@ -170,7 +170,8 @@ def _row(cells: Iterable[str]) -> str:
     return " & ".join(_tex(cell) for cell in cells) + r" \\"
 
 
-def _plain(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text of a run in Markdown, on one line."""
     return _MARKDOWN.sub(r"\\\1", " ".join(visible(text).split(None)))
 
 
