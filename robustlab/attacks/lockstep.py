@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -10,12 +12,20 @@ from robustlab.attacks.rows import Draw, Observation, Rows
 from robustlab.oracle import ask, undisturbed
 
 
-def lockstep(attack: RowAttack, model: nn.Module, x: Tensor, y: Tensor, key: Tensor) -> Tensor:
+def lockstep(
+    attack: RowAttack,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    key: Tensor,
+    losses: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """The last points of one try at each image: what `drive(..., keep="last")` gives, without waiting for a GPU.
 
     x: (B, C, H, W) in [0, 1]. y: (B,). key: (B,) int64, the ids of the draws. An untargeted attack with one view of its
-    query. K steps cost K forward passes and K gradients by the images; the model is in eval mode with frozen
-    parameters meanwhile, and then as it was found.
+    query. losses: what is maximised, of logits (B, K) to (B,), if not the attack's own loss. K steps cost K forward
+    passes and K gradients by the images; the model is in eval mode with frozen parameters meanwhile, and then as it was
+    found.
 
     >>> from robustlab.attacks import PGD
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
@@ -32,7 +42,7 @@ def lockstep(attack: RowAttack, model: nn.Module, x: Tensor, y: Tensor, key: Ten
         for _ in range(attack.steps):
             query = state["query"].detach().requires_grad_(True)
             logits = ask(model, query).float()
-            loss = attack.objective(logits, rows, state)
+            loss = attack.objective(logits, rows, state) if losses is None else losses(logits)
             (gradient,) = torch.autograd.grad(loss.sum(), query)
             with torch.no_grad():
                 shown = Observation(logits.detach(), loss.detach(), gradient, none > 0)

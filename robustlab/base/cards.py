@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import msgspec
 
@@ -135,7 +135,17 @@ def convert(content: Any, kind: type[T], where: str) -> T:
     try:
         return msgspec.convert(content, kind, strict=True)
     except msgspec.ValidationError as error:
-        raise UserError(f"{where}: {_mistake(str(error))}") from error
+        raise UserError(f"{where}: {_choices(str(error), content, kind) or _mistake(str(error))}") from error
+
+
+def _choices(text: str, content: Any, kind: type[Any]) -> str:
+    """A sentence about a key of the content whose value is none of a few words."""
+    found = re.fullmatch(r"Invalid enum value .+ - at `\$\.(\w+)`", text)
+    if not found or not isinstance(content, dict):
+        return ""
+    known = [str(each) for each in get_args(get_type_hints(kind)[found[1]])]
+    value = content[found[1]]
+    return f"{found[1]} is one of {', '.join(known)}, got {value!r}.{did_you_mean(str(value), known)}"
 
 
 def _mistake(text: str) -> str:

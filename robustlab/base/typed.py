@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from robustlab.base.errors import UserError, did_you_mean, spelled
 
@@ -30,6 +31,18 @@ def check_whole(name: str, value: int | None, least: int) -> None:
         raise UserError(f"{name} must be at least {least}, got {value}.")
     if value is not None and value > LARGEST:
         raise UserError(f"{name} must be at most 2^63 - 1 = {LARGEST}, got {value}.")
+
+
+def check_amounts(owner: str, content: Mapping[str, object], above: Sequence[str] = ()) -> None:
+    """Every number in a mapping is finite and at least 0; those named in `above` are larger. owner: who needs them.
+
+    >>> check_amounts("trades", {"beta": 6.0, "norm": "linf"})
+    """
+    for key, value in content.items():
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            raise UserError(f"{owner} needs {key} of at least 0, and finite, got {value!r}.")
+        if key in above and value == 0:
+            raise UserError(f"{owner} needs {key} above 0, got {value!r}.")
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from robustlab.attacks.lockstep import lockstep
 from robustlab.attacks.pgd import PGD
-from robustlab.base.errors import UserError
 from robustlab.defenses.base import Defense
 from robustlab.defenses.batch import Batch
 from robustlab.threat.model import BudgetNorm, ThreatModel
@@ -40,8 +39,7 @@ class Adversarial(Defense):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", ThreatModel(self.norm, self.eps).eps)
-        if not self.ramp >= 0:
-            raise UserError(f"ramp is a number of epochs, at least 0, got {self.ramp!r}.")
+        super().__post_init__()
         self.attack(1.0)  # says what is wrong with the rest
 
     def attack(self, strength: float) -> PGD:
@@ -55,4 +53,4 @@ class Adversarial(Defense):
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """Attacked images for the batch, inside the budget and [0, 1]; see `Defense.perturb`."""
-        return lockstep(self.attack(self.strength(batch.epoch)), model, batch.x, batch.y, batch.key)
+        return lockstep(self.attack(self.strength(batch.epoch)), model, batch.x, batch.y, batch.key, batch.losses)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from robustlab.base.errors import UserError
+from robustlab.base.typed import check_amounts
 from robustlab.data import Data
 from robustlab.defenses.batch import Batch
 from robustlab.models.classifier import Classifier
@@ -47,14 +48,25 @@ class Defense:
 
     A field `eps` is a budget: that of the data set unless somebody says another; a field `norm` says in which norm
     (without one: linf). Only a defense with a budget is for robustness: the kept epoch is then the best one under PGD,
-    and else the best one on clean images.
+    and else the best one on clean images (with `keeps_last` the last one). All numbers are finite and at least 0.
     """
+
+    keeps_last: ClassVar[bool] = False
+    positive: ClassVar[tuple[str, ...]] = ()  # fields that are larger than 0
+
+    def __post_init__(self) -> None:
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        check_amounts(type(self).__name__, given, self.positive)
 
     @property
     def threat(self) -> ThreatModel | None:
         """What to defend against, where the defense has a budget."""
         eps = getattr(self, "eps", None)
         return None if eps is None else ThreatModel(getattr(self, "norm", "linf"), eps)
+
+    def record(self, data: Data) -> dict[str, Any]:
+        """What decides a training beside the fields, for its configuration; a UserError where it does not fit."""
+        return {}
 
     def prepare(self, data: Data) -> Prepared:
         """The training images to learn from. The same data must give the same ones: a resumed training asks again."""

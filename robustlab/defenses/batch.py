@@ -14,7 +14,7 @@ class Batch:
 
     epoch: how far training is, in epochs. smoothing: the share of a label that is spread over all classes (Szegedy et
     al. 2016, arXiv:1512.00567). other, share: the second labels of a mixup, (B,) each; y then weighs `share`, at least
-    a half.
+    a half. Attacks maximise the mixture's loss, without smoothing.
 
     >>> import torch
     >>> batch = Batch(torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), torch.arange(2))
@@ -32,8 +32,14 @@ class Batch:
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """The mean cross-entropy of logits (B, K) in float32: smoothed and mixed as the recipe says."""
-        losses = F.cross_entropy(logits.float(), self.y, reduction="none", label_smoothing=self.smoothing)
-        if self.other is not None and self.share is not None:
-            second = F.cross_entropy(logits.float(), self.other, reduction="none", label_smoothing=self.smoothing)
-            losses = self.share * losses + (1 - self.share) * second
-        return losses.mean()
+        return self.losses(logits, self.smoothing).mean()
+
+    def losses(self, logits: Tensor, smoothing: float = 0.0) -> Tensor:
+        """(B,): the cross-entropy of each image, mixed as the recipe says."""
+
+        def of(y: Tensor) -> Tensor:
+            return F.cross_entropy(logits.float(), y, reduction="none", label_smoothing=smoothing)
+
+        if self.other is None or self.share is None:
+            return of(self.y)
+        return self.share * of(self.y) + (1 - self.share) * of(self.other)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from robustlab.base.errors import UserError
+from robustlab.data import Data
 from robustlab.defenses.base import Defense
 from robustlab.defenses.batch import Batch
 from robustlab.models.classifier import Classifier
@@ -26,12 +28,26 @@ class Distillation(Defense):
     labels at the same temperature, as a teacher has to.
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("temperature",)
+
     temperature: float = 20.0
     teacher: str = ""
 
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise UserError(f"distillation needs a temperature above 0, got {self.temperature!r}.")
+    def record(self, data: Data) -> dict[str, Any]:
+        """The hash of the teacher, which has to know the classes and the images; see `Defense.record`."""
+        if not self.teacher:
+            return {}
+        with undisturbed(self._teacher), torch.no_grad():
+            outputs = ask(self._teacher, data.images[:1]).shape[1]
+        if outputs != len(data.classes):
+            raise UserError(
+                f"The teacher {self.teacher} has {outputs} outputs, and {data.name} {len(data.classes)} classes."
+            )
+        if self._teacher.shape not in (None, tuple(data.images.shape[1:])):
+            raise UserError(
+                f"The teacher {self.teacher} takes images {self._teacher.shape}, and {data.name} has others."
+            )
+        return {"teacher_hash": self._teacher.hash()}
 
     @cached_property
     def _teacher(self) -> Classifier:

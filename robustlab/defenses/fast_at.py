@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from robustlab.attacks.pgd import PGD
-from robustlab.base.errors import UserError
 from robustlab.defenses.adversarial import Adversarial
 
 
@@ -21,14 +21,11 @@ class FastAT(Adversarial):
     0.375
     """
 
+    positive: ClassVar[tuple[str, ...]] = ("alpha",)
+
     alpha: float = 1.25
     steps: int = field(default=1, init=False)
     step_size: float | None = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        if not self.alpha > 0:
-            raise UserError(f"fast-at needs alpha above 0, got {self.alpha!r}.")
-        super().__post_init__()
 
     def attack(self, strength: float) -> PGD:
         eps = self.eps * strength

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.base.draws import uniform
-from robustlab.base.errors import UserError
 from robustlab.defenses.adversarial import Adversarial
 from robustlab.defenses.batch import Batch
 from robustlab.oracle import ask, undisturbed
@@ -38,18 +36,11 @@ class NFGSM(Adversarial):
     steps: int = field(default=1, init=False)
     step_size: float | None = field(default=None, init=False)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for key in ("k", "alpha"):
-            if not getattr(self, key) >= 0:
-                raise UserError(f"n-fgsm needs {key} of at least 0, got {getattr(self, key)!r}.")
-
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """Training images for the batch: same shape, in [0, 1]; see `Defense.perturb`."""
         x, eps = batch.x, self.eps * self.strength(batch.epoch)
         noise = (2 * uniform(batch.key, x.shape[1:]) - 1) * (self.k * eps)
         start = (x + noise).clamp_(0, 1).requires_grad_(True)
         with undisturbed(model), torch.enable_grad():
-            loss = F.cross_entropy(ask(model, start).float(), batch.y, reduction="sum")
-            (gradient,) = torch.autograd.grad(loss, start)
+            (gradient,) = torch.autograd.grad(batch.losses(ask(model, start)).sum(), start)
         return torch.add(start.detach(), gradient.sign(), alpha=self.alpha * eps).clamp_(0, 1)

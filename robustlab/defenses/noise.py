@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from robustlab.base.draws import normal
-from robustlab.base.errors import UserError
 from robustlab.defenses.base import Defense
 from robustlab.defenses.batch import Batch
 
@@ -17,14 +17,13 @@ class GaussianNoise(Defense):
     """Normal noise of standard deviation sigma on each image (Cohen et al. 2019, arXiv:1902.02918, section 3.3).
 
     The base classifier of a smoothed one needs it, with the same sigma. sigma: in the units of [0, 1], before any
-    normalisation. As in the paper, the noisy images are not clipped. The kept epoch is the best on clean images.
+    normalisation. As in the paper, the noisy images are not clipped. The last epoch is kept, since
+    clean images say little of it.
     """
 
-    sigma: float = 0.25
+    keeps_last: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        if not self.sigma >= 0:
-            raise UserError(f"gaussian-noise needs sigma of at least 0, got {self.sigma!r}.")
+    sigma: float = 0.25
 
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """The images of the batch with noise; see `Defense.perturb`."""

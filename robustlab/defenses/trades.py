@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustlab.attacks.lockstep import lockstep
-from robustlab.attacks.pgd import PGD
+from robustlab.attacks.pgd import PGD, ball
 from robustlab.attacks.rows import Draw, Rows, State
 from robustlab.base.draws import normal
-from robustlab.base.errors import UserError
 from robustlab.defenses.adversarial import Adversarial
 from robustlab.defenses.batch import Batch
 from robustlab.oracle import ask, undisturbed
@@ -31,8 +30,8 @@ class Apart(PGD):
     clean: Tensor = field(kw_only=True, repr=False)
 
     def start(self, rows: Rows, draw: Draw) -> State:
-        noise = NOISE * normal(draw.keys(rows, "start"), rows.x.shape[1:])
-        return {**super().start(rows, draw), "query": project(rows.x + noise, rows.x, self.norm, self.eps)}
+        near = rows.x + NOISE * normal(draw.keys(rows, "start"), rows.x.shape[1:])
+        return {"query": project(near, rows.x, self.norm, self.eps), **ball(rows, self.norm, self.eps)}
 
     def objective(self, logits: Tensor, rows: Rows, state: State) -> Tensor:
         return divergence(logits, self.clean[rows.pos])
@@ -57,17 +56,12 @@ class TRADES(Adversarial):
 
     beta: float = 6.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.beta >= 0:
-            raise UserError(f"{type(self).__name__} needs beta of at least 0, got {self.beta!r}.")
-
     def perturb(self, model: nn.Module, batch: Batch) -> Tensor:
         """Images on which the model answers otherwise than on those of the batch; see `Defense.perturb`."""
         with undisturbed(model), torch.no_grad():
             clean = ask(model, batch.x).float().log_softmax(1)
         pgd = self.attack(self.strength(batch.epoch))
-        apart = Apart(norm=pgd.norm, eps=pgd.eps, steps=pgd.steps, step_size=pgd.step_size, clean=clean)
+        apart = Apart(**{each.name: getattr(pgd, each.name) for each in fields(pgd) if each.init}, clean=clean)
         return lockstep(apart, model, batch.x, batch.y, batch.key)
 
     def loss(self, model: nn.Module, batch: Batch, near: Tensor) -> tuple[Tensor, Tensor]:

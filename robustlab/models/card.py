@@ -49,7 +49,8 @@ class ModelCard:
     of the architecture. wrap: the defense that the classifier stands behind, its `method` in `robustlab.defenses` and
     its parameters. split: how a folder without train and test was divided, and files: the hash of the names of all its
     images; an attack then uses only those that were held out. recipe: how it was trained (see
-    `robustlab.training.Recipe`). hash: of the classifier that the card describes. seconds, hardware: of the training.
+    `robustlab.training.Recipe`). hash: of the classifier that the card describes. seconds, epochs, hardware: of the
+    training, with what is measured after each epoch; best_epoch: the kept one.
     """
 
     name: str = ""
@@ -69,6 +70,8 @@ class ModelCard:
     seed: int = 0
     hash: str = ""
     seconds: float = 0.0
+    epochs: int = 0
+    best_epoch: int = 0
     hardware: str = ""
     command: str = ""
     recipe: dict[str, Any] = field(default_factory=dict)
@@ -91,15 +94,18 @@ class ModelCard:
 
     @property
     def trained(self) -> dict[str, Any]:
-        """How it was trained, in short: `by` (a defense or `plain`), `epochs`, `seconds`, `hardware`; what is known.
+        """How it was trained, in short: `by`, the number of `epochs`, `seconds` and `hardware`; what is known.
 
-        >>> ModelCard(architecture="cnn", seconds=9.0, recipe={"epochs": 2, "awp": 0.01}).trained
-        {'by': 'plain with awp', 'epochs': 2, 'seconds': 9.0}
+        >>> recipe = {"epochs": 2, "awp": 0.01, "init": "road-signs/cnn"}
+        >>> ModelCard(architecture="cnn", seconds=9.0, recipe=recipe).trained
+        {'by': 'plain with awp, from road-signs/cnn', 'epochs': 2, 'seconds': 9.0}
         """
         if not self.recipe:
             return {}
-        by = self.recipe.get("defense", {}).get("method", "plain") + " with awp" * bool(self.recipe.get("awp"))
-        known = {"epochs": self.recipe.get("epochs"), "seconds": self.seconds, "hardware": self.hardware}
+        more = [key for key in ("awp", "ema", "mixup") if self.recipe.get(key)]
+        by = self.recipe.get("defense", {}).get("method", "plain") + f" with {', '.join(more)}" * bool(more)
+        by += f", from {self.recipe['init']}" if self.recipe.get("init") else ""
+        known = {"epochs": self.epochs or self.recipe.get("epochs"), "seconds": self.seconds, "hardware": self.hardware}
         return {"by": by, **{key: value for key, value in known.items() if value}}
 
     @property
@@ -118,7 +124,7 @@ def read_model_card(path: str | Path) -> ModelCard:
 
 def card_text(card: ModelCard) -> bytes:
     """A card as a TOML file; empty fields are left out."""
-    content = {key: value for key, value in asdict(card).items() if value not in ("", 0.0, [], {})}
+    content = {key: value for key, value in asdict(card).items() if value not in ("", 0, [], {})}
     return "\n".join(_toml(content)).encode() + b"\n"
 
 

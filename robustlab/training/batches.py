@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -71,29 +71,31 @@ def partners(ids: Tensor, seed: int, epoch: int) -> Tensor:
     return keys(seed, ids, "partner", epoch).argsort()
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: float, schedule: str = "cosine") -> float:
+def learning_rate(
+    step: int, steps: int, peak: float, warmup: float, schedule: str = "cosine", drops: Sequence[float] = ()
+) -> float:
     """Up to `peak` in a line over the share `warmup` of the steps, and then as `schedule` says.
 
-    cosine: down to 0 along a cosine. cyclic: down to 0 in a line (Wong et al. 2020). piecewise: a tenth after 10/11 of
-    all steps, and a hundredth after 21/22 (Pang et al. 2021, arXiv:2010.00467: 100 and 105 of 110 epochs). constant: no
-    further change.
+    cosine: down to 0 along a cosine. cyclic: down to 0 in a line (Wong et al. 2020). piecewise: a tenth of
+    what it was at each of `drops`, shares of all steps. constant: no further change.
     Taken in the middle of each step, so that any number of steps, also 1, gives a rate above 0.
 
     >>> [round(learning_rate(i, 4, 1.0, 0.5), 3) for i in range(4)]
     [0.25, 0.75, 0.854, 0.146]
-    >>> [round(learning_rate(epoch, 110, 1.0, 0.0, "piecewise"), 3) for epoch in (99, 100, 104, 105)]
-    [1.0, 0.1, 0.1, 0.01]
+    >>> [round(learning_rate(i, 4, 1.0, 0.0, "piecewise", [0.5, 0.75]), 3) for i in range(4)]
+    [1.0, 1.0, 0.1, 0.01]
     """
     t = (step + 0.5) / steps
     if t < warmup:
         return peak * t / warmup
-    return peak * SCHEDULES[schedule](t, (t - warmup) / (1 - warmup))
+    if schedule == "piecewise":
+        return float(peak * 0.1 ** sum(t >= drop for drop in drops))
+    return peak * SCHEDULES[schedule]((t - warmup) / (1 - warmup))
 
 
-# the share of the peak, by the share of all steps and by that of the steps after the warm-up
-SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "cosine": lambda t, after: 0.5 * (1 + math.cos(math.pi * after)),
-    "cyclic": lambda t, after: 1 - after,
-    "piecewise": lambda t, after: 1.0 if t < 10 / 11 else 0.1 if t < 21 / 22 else 0.01,
-    "constant": lambda t, after: 1.0,
+# the share of the peak, by the share of the steps after the warm-up
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)),
+    "cyclic": lambda t: 1 - t,
+    "constant": lambda t: 1.0,
 }

@@ -115,6 +115,7 @@ def train(
     threat = train_data.threat if train_data.threat.norm == "linf" else ThreatModel("linf", DEFAULT_EPS)
     if "eps" in parameters(recipe.defense):  # the data set's own budget, unless the recipe or a flag says otherwise
         recipe = replace(recipe, defense=_with_eps(recipe.defense, threat))
+    train_data = replace(train_data, notes=(*train_data.notes, *recipe.doubts(min(train_data.images.shape[2:]))))
     start = begin(architecture, train_data, recipe, seed, Path(output))
     for each in (train_data, val_data):
         check(start.model, each.images[:2], each.labels)
@@ -128,6 +129,7 @@ def train(
         "recipe": recipe.record(),
         "seed": seed,
         **({"code": start.code} if start.code else {}),
+        **start.defense.record(train_data),
     }
     listening = told or Told()
     if on_epoch is not None:

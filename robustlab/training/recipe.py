@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from robustlab.base.cards import card_names, convert, find_card, read_card
 from robustlab.base.errors import UserError, did_you_mean
-from robustlab.base.typed import check_whole
+from robustlab.base.typed import check_amounts, check_choice, check_whole
 from robustlab.base.words import listed
 from robustlab.defenses import parameters
 from robustlab.models import ARCHITECTURES
@@ -21,7 +21,7 @@ Schedule = Literal["cosine", "cyclic", "piecewise", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
 # fields that came after the first trainings
 LATER = (
-    *("clip", "optimizer", "schedule", "smoothing", "ema", "awp", "awp_warmup", "cutout", "mixup"),
+    *("clip", "optimizer", "schedule", "drops", "smoothing", "ema", "awp", "awp_warmup", "cutout", "mixup"),
     *("precision", "compile", "model"),
 )
 
@@ -31,16 +31,17 @@ class Recipe:
     """SGD with Nesterov momentum, or AdamW, under a schedule; a `defense` table makes it adversarial training.
 
     lr: the peak; it is reached after the share `warmup` of all steps, then `schedule` says how it falls: cosine,
-    cyclic, piecewise or constant (`batches.learning_rate`). optimizer: sgd or adamw. momentum: of SGD.
-    weight_decay: L2 (with AdamW decoupled), on matrices and kernels only. l1: weight of the sum of their absolute
-    values. dropout: before the last layer. smoothing: of the labels. ema: decay of the moving average of the weights
-    that is kept and measured, 0 for none. awp: relative size of the worst-case change of the weights in each step (Wu
-    et al. 2020), 0 for none, and awp_warmup: epochs without it. shift: augmentation, random moves of up to that many
-    pixels; flip: random mirror images (never for signs or digits); cutout: side of a hidden square; mixup: alpha of the
-    mixture, 0 for none. init: a zoo name or model card to start from. clip: the largest norm of a step's gradient, 0
-    for any. precision: float32, bfloat16 (autocast), or auto: bfloat16 on CUDA. compile: by torch.compile.
-    train_size, val_size: the first so many images, None for all. check_size: how many images of each split the PGD
-    check sees every epoch. model: options of the architecture, such as its width. defense: `method` and its parameters.
+    cyclic, constant, or piecewise, to a tenth at each of `drops`, shares of all steps (`batches.learning_rate`).
+    optimizer: sgd or adamw. momentum: of SGD. weight_decay: L2 (with AdamW decoupled), on matrices and kernels only.
+    l1: weight of the sum of their absolute values. dropout: before the last layer. smoothing: of the labels. ema: decay
+    of the moving average of the weights that is kept and measured, 0 for none. awp: relative size of the worst-case
+    change of the weights in each step (Wu et al. 2020), 0 for none, and awp_warmup: epochs without it. shift:
+    augmentation, random moves of up to that many pixels; flip: random mirror images (never for signs or digits);
+    cutout: side of a hidden square; mixup: alpha of the mixture, 0 for none. init: a zoo name or model card to start
+    from. clip: the largest norm of a step's gradient, 0 for any. precision: float32, bfloat16 (autocast), or auto:
+    bfloat16 on CUDA. compile: by torch.compile. train_size, val_size: the first so many images, None for all.
+    check_size: how many images of each split the PGD check sees every epoch. model: options of the architecture, such
+    as its width. defense: `method` and its parameters.
 
     >>> Recipe(epochs=3, defense={"method": "n-fgsm", "eps": "8/255"}).lr
     0.1
@@ -63,6 +64,9 @@ class Recipe:
     check_size: int = 300
     optimizer: Optimizer = "sgd"
     schedule: Schedule = "cosine"
+    drops: list[float] = field(
+        default_factory=lambda: [10 / 11, 21 / 22]
+    )  # 100 and 105 of 110 epochs, Pang et al. 2021
     smoothing: float = 0.0
     ema: float = 0.0
     awp: float = 0.0
@@ -82,16 +86,14 @@ class Recipe:
             check_whole(f"A recipe's {key}", value, 1)
         if self.train_size == 1:
             raise UserError("A recipe needs train_size of at least 2.")
-        for key, value in asdict(self).items():
-            if isinstance(value, int | float) and not 0 <= value < math.inf:
-                raise UserError(f"A recipe needs {key} of at least 0, and finite, got {value}.")
+        check_amounts("A recipe", asdict(self))
+        if not all(0 < drop < 1 for drop in self.drops):
+            raise UserError(f"A recipe's drops are shares of all steps, above 0 and below 1, got {self.drops}.")
         for key in ("dropout", "warmup", "momentum", "smoothing", "ema"):
             if not getattr(self, key) < 1:
                 raise UserError(f"A recipe needs {key} below 1, got {getattr(self, key)}.")
         for key, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):
-            if (value := getattr(self, key)) not in (known := get_args(kind)):
-                hint = did_you_mean(str(value), known)
-                raise UserError(f"A recipe's {key} is one of {', '.join(known)}, got {value!r}.{hint}")
+            check_choice(f"A recipe's {key}", getattr(self, key), get_args(kind))
 
     def calmer(self) -> str:
         """What to try where the loss explodes."""
@@ -99,6 +101,28 @@ class Recipe:
         tries += ["raise warmup (--set warmup=0.5)"] if self.warmup < 0.5 else []
         tries += ["clip the gradients (--set clip=1)"] if not self.clip or self.clip > 1 else []
         return listed(tries, "or") + "."
+
+    def doubts(self, side: int) -> list[str]:
+        """What of it has no effect, or hides all: for the warnings. side: of the images, in pixels, the shorter one.
+
+        >>> Recipe(epochs=2, cutout=40).doubts(32)
+        ['cutout hides squares of 40 pixels, and the images have 32: little or nothing of them is left.']
+        """
+        found = []
+        if self.awp and self.awp_warmup >= self.epochs:
+            found.append(f"awp begins after {self.awp_warmup:g} epochs, and there are {self.epochs}: it does nothing.")
+        if (ramp := self.defense.get("ramp", 0)) >= self.epochs and ramp:
+            found.append(f"eps rises over {ramp:g} epochs, and there are {self.epochs}: it does not reach its value.")
+        if self.awp >= 1:
+            found.append(f"awp = {self.awp:g} moves weights by more than their own size: 0.005 or 0.01 is usual.")
+        if self.cutout >= side:
+            found.append(
+                f"cutout hides squares of {self.cutout} pixels, and the images have {side}: little or nothing of them"
+                " is left."
+            )
+        if self.optimizer == "adamw" and self.lr >= 0.05:
+            found.append(f"lr = {self.lr:g} is much for adamw: 0.001 is usual (--set lr=0.001).")
+        return found
 
     def for_few(self, images: int, given: Collection[str]) -> Recipe:
         """The same for a folder of so few images that its batches would be steps too few; what is `given` stays.

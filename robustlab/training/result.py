@@ -73,14 +73,22 @@ def _card(session: Session, config: Mapping[str, Any], name: str) -> ModelCard:
         seed=config["seed"],
         hash=start.model.hash(),
         seconds=round(session.seconds, 1),
+        epochs=len(session.history),
+        best_epoch=session.best_entry["epoch"],
         hardware=_hardware(session.device, session.world.size),
-        recipe={key: value for key, value in config["recipe"].items() if value not in (None, "", {})},
+        recipe=_recipe(config),
         measured=_measured(session, config),
     )
 
 
+def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As the card has it: without what is empty, and with the number where all validation images were taken."""
+    recipe = config["recipe"] | ({"val_size": config["n"][1]} if config["recipe"]["val_size"] is None else {})
+    return {key: value for key, value in recipe.items() if value not in (None, "", {}, [])}
+
+
 def _measured(session: Session, config: Mapping[str, Any]) -> list[Measured]:
-    """The shares of the validation images that chose the epoch."""
+    """The shares of the validation images, clean and under PGD, in the kept epoch."""
     typed = config["recipe"]["defense"].get("eps", f"{session.threat.eps:.6g}")
     attack = {"norm": session.threat.norm, "eps": str(typed), "attack": f"PGD-{PGD_STEPS}"}
     measured = []

@@ -21,7 +21,7 @@ from robustlab.models import ARCHITECTURES
 from robustlab.models.classifier import Classifier
 from robustlab.threat.model import ThreatModel
 from robustlab.training.batches import learning_rate, shuffled
-from robustlab.training.checks import collapse, loss_and_accuracy, share_of, trouble, under_attack
+from robustlab.training.checks import collapse, guess_of, loss_and_accuracy, share_of, trouble, under_attack
 from robustlab.training.feed import Feed
 from robustlab.training.objective import Objective, quiet, together
 from robustlab.training.recipe import Recipe
@@ -89,8 +89,9 @@ class Session:
         model = self.model = start.model.to(device).to(memory_format=self.strides)
         self.train_data, self.val_data = _on(train_data, device), _on(val_data, device)
         self.threat = threat
-        self.kernels = [p for p in model.parameters() if p.ndim > 1]
-        others = [p for p in model.parameters() if p.ndim <= 1]
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.kernels = [p for p in trained if p.ndim > 1]
+        others = [p for p in trained if p.ndim <= 1]
         groups = [
             {"params": self.kernels, "weight_decay": recipe.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -107,6 +108,7 @@ class Session:
         self.feed = Feed(self.train_data, recipe, seed, self.strides, self.own, world)
         self.together = together(self.objective, world, all_used=start.architecture in ARCHITECTURES)
         self.whole_batches = WholeBatches(model, device) if world.size > 1 else nullcontext()
+        self.guess = guess_of(self.val_data.labels)
         self.history: list[Entry] = []
         self.warnings: list[str] = list(dict.fromkeys([*train_data.notes, *val_data.notes, *start.warnings]))
         self.best_entry: Entry = {}
@@ -168,7 +170,7 @@ class Session:
         return [*self._collapsed(), *trouble(self.history, self.recipe, self.train_data, self.val_data)]
 
     def _collapsed(self) -> list[str]:
-        found = None if self.defense.threat is None else collapse(self.history)
+        found = collapse(self.history, self.guess) if self.history and self.defense.threat is not None else None
         return [found] if found else []
 
     def _epoch(self, epoch: int) -> Entry:
@@ -186,7 +188,9 @@ class Session:
             torch.manual_seed(int(keys(self.seed, torch.tensor([epoch]), "dropout", *process)) & 0x7FFFFFFF)
             for i, index in enumerate(batches):
                 step = (epoch - 1) * len(batches) + i
-                rate = learning_rate(step, recipe.epochs * len(batches), recipe.lr, recipe.warmup, recipe.schedule)
+                rate = learning_rate(
+                    step, recipe.epochs * len(batches), recipe.lr, recipe.warmup, recipe.schedule, recipe.drops
+                )
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
                 total += self._step(index, epoch, epoch - 1 + i / len(batches))
@@ -206,7 +210,10 @@ class Session:
         return {"lr": rate, "batch_loss": loss, "batch_accuracy": accuracy}
 
     def _step(self, index: Tensor, epoch: int, progress: float) -> Tensor:
-        """One step of the optimiser; (summed loss, number right) on this process's share of what it learned from."""
+        """One step of the optimiser; (summed loss, number right) on this process's share of what it learned from.
+
+        With AWP, at the weights that it moved to.
+        """
         recipe, defense = self.recipe, self.defense
         batch = self.feed.batch(index, epoch, progress)
         # the mean over the processes of the losses so weighed is the mean over the whole batch
@@ -256,9 +263,12 @@ class Session:
             entry[f"{split}_robust_n"] = len(checked)
         return entry
 
-    def _score(self, entry: Entry) -> tuple[float, float]:
+    def _score(self, entry: Entry) -> tuple[float, ...]:
+        """What the kept epoch is best in. One answer for all images is robust, too, and so comes last."""
         clean, robust = entry["val_accuracy"], entry["val_robust_accuracy"]
-        return (robust, clean) if self.defense.threat is not None else (clean, -entry["val_loss"])
+        if self.defense.keeps_last:
+            return (entry["epoch"],)
+        return (clean > self.guess, robust, clean) if self.defense.threat is not None else (clean, -entry["val_loss"])
 
     def _state(self) -> dict[str, Any]:
         averaged = {} if self.average is None else {"average": self.average.state()}

@@ -65,8 +65,10 @@ def worst_nearby(
 ) -> Iterator[None]:
     """The kernels where the loss is larger, meanwhile: AWP (Wu et al. 2020, arXiv:2004.05884, eqs. 8 to 11).
 
-    Each kernel moves by `size` times its own norm along its gradient; then it is put back, exactly. loss: computes it
-    once more, a mean over the batch, which is averaged over the processes. BatchNorm's statistics do not see that pass.
+    Each kernel moves by `size` times its own norm along its gradient; then it is put back, exactly (before the
+    optimiser's step, so that weight decay acts on it as it is; the authors put it back after). loss: computes it once
+    more, a mean over the batch, which is averaged over the processes: a training step more. BatchNorm's statistics do
+    not see that pass.
     """
     with kept_state(module):
         gradients = torch.autograd.grad(loss(), kernels, allow_unused=True)

@@ -149,6 +149,17 @@ def test_mart_by_hand() -> None:
     assert torch.allclose(loss, (boosted + 5 * weighed).mean(), atol=1e-5)
 
 
+def test_the_attack_is_on_the_mixture() -> None:
+    given, net = batch(64), linear()
+    mixed = replace(given, other=(given.y + 1) % 3, share=torch.full((64,), 0.6))
+
+    def harm(near: torch.Tensor) -> float:
+        return float(mixed.losses(net(near)).mean().detach())
+
+    for defense in (Adversarial(eps=EPS, steps=5), FastAT(eps=EPS)):
+        assert harm(defense.perturb(net, mixed)) > harm(defense.perturb(net, given)) + 1e-4 > harm(given.x)
+
+
 def test_noise_has_its_size_and_is_not_clipped() -> None:
     near = GaussianNoise(sigma=0.5).perturb(linear(), batch(2000))
     noise = near - batch(2000).x
@@ -181,9 +192,9 @@ def test_labels_that_are_smoothed_and_mixed() -> None:
     ("table", "said"),
     [
         ({"method": "pgd-at", "steps": 0}, "steps of at least 1"),
-        ({"method": "pgd-at", "norm": "l7"}, "norm"),
+        ({"method": "pgd-at", "norm": "l7"}, "norm is one of linf, l2, l1"),
         ({"method": "pgd-at", "eps": 8}, r"Did you mean 8/255"),
-        ({"method": "pgd-at", "ramp": -1.0}, "ramp is a number of epochs"),
+        ({"method": "pgd-at", "ramp": -1.0}, "ramp of at least 0"),
         ({"method": "fast-at", "alpha": 0.0}, "alpha above 0"),
         ({"method": "fast-at", "steps": 3}, "unknown key 'steps'"),
         ({"method": "trades", "beta": -1.0}, "beta of at least 0"),

@@ -248,16 +248,22 @@ def test_learning_rate_never_divides_by_zero(steps: int, warmup: float) -> None:
 
 
 def entry(epoch: int, robust: float, batch: float) -> dict[str, Any]:
-    return {"epoch": epoch, "val_robust_accuracy": robust, "batch_accuracy": batch}
+    found = {"epoch": epoch, "val_robust_accuracy": robust, "batch_accuracy": batch}
+    return found | {"val_accuracy": 0.8, "val_robust_n": 300}
 
 
-def test_collapse_needs_both_signs() -> None:
+def test_collapse_needs_all_signs() -> None:
     good = [entry(1, 0.3, 0.4), entry(2, 0.45, 0.5)]
     assert collapse(good) is None and collapse(good[:1]) is None
     warning = collapse([*good, entry(3, 0.05, 0.9)])
     assert warning is not None and "45.0% (epoch 2) to 5.0%" in warning and "Epoch 3" in warning
     assert collapse([*good, entry(3, 0.40, 0.9)]) is None  # noise in the check
     assert collapse([*good, entry(3, 0.05, 0.1)]) is None  # everything fell: diverged, not overfitted
+    assert collapse([entry(1, 0.74, 0.74), entry(2, 0.52, 0.78)]) is None  # no gap
+    assert collapse([*good, entry(3, 0.05, 0.9)], guess=0.8) is None  # from guesses nobody falls
+    assert collapse([entry(1, 0.45, 0.5), *[entry(k, 0.2, 0.5) for k in (2, 3, 4)], entry(5, 0.15, 0.9)]) is None
+    few = entry(3, 0.2, 0.9) | {"val_robust_n": 20}
+    assert collapse([*good, few]) is None  # within the noise of 20 images
 
 
 def test_recipes_by_name() -> None:
@@ -276,7 +282,11 @@ def test_recipes_by_name() -> None:
         ("resnet", {}, "Did you mean 'resnet20'"),
         ("cnn", {"recipe": "nfgsm"}, "Did you mean 'n-fgsm'"),
         ("cnn", {"overrides": {"epoch": 3}}, "Did you mean 'epochs'"),
-        ("cnn", {"overrides": {"eps": "4/255"}}, "the recipe has no defense. Take one that has: --recipe n-fgsm"),
+        (
+            "cnn",
+            {"overrides": {"eps": "4/255"}},
+            "the recipe has no defense. Take one that has: --recipe fast-at, mart, n-fgsm, pgd-at",
+        ),
         ("cnn", {"recipe": "n-fgsm", "overrides": {"epoch": 3}}, "Did you mean 'epochs'"),
         ("cnn", {"recipe": "n-fgsm", "overrides": {"ramps": 3}}, "Did you mean 'ramp'"),
         ("cnn", {"overrides": {"epochs": 0}}, "epochs of at least 1"),
