@@ -46,6 +46,16 @@ def heat_png(heat: Tensor, scale: float) -> bytes:
     return packed(shown)
 
 
+def coloured(maps: Tensor, scale: float) -> Tensor:
+    """Heatmaps (N, H, W) of values >= 0 as images (N, 3, H, W) in [0, 1], in the colours of `heat_png`.
+
+    >>> coloured(torch.ones(2, 4, 4), 1.0).shape
+    torch.Size([2, 3, 4, 4])
+    """
+    shares = maps.detach().cpu().clamp(0, scale) / scale if scale > 0 else maps.detach().cpu() * 0
+    return torch.from_numpy(palette())[shares.mul(255).round().long()].permute(0, 3, 1, 2) / 255
+
+
 @cache
 def palette() -> np.ndarray:
     """The (256, 3) uint8 colours of heatmaps, from dark to light."""

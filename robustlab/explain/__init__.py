@@ -5,20 +5,48 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from robustlab.base.lazy import exports
+from robustlab.explain.methods import METHODS, draw
 
 if TYPE_CHECKING:
-    from robustlab.explain.heatmaps import Heatmaps, activation_map, grad_cam
+    from robustlab.explain.activations import Channels, activation_map, strongest_channels
+    from robustlab.explain.cams import grad_cam
+    from robustlab.explain.gradients import integrated_gradients, saliency
+    from robustlab.explain.guided import guided_grad_cam
+    from robustlab.explain.heatmaps import Heatmaps, LayerHeatmaps
     from robustlab.explain.layers import Layer, find_layer
+    from robustlab.explain.occluding import occlusion
 
-__all__ = ["Heatmaps", "Layer", "activation_map", "find_layer", "grad_cam"]
+__all__ = [
+    "METHODS",
+    "Channels",
+    "Heatmaps",
+    "Layer",
+    "LayerHeatmaps",
+    "activation_map",
+    "draw",
+    "find_layer",
+    "grad_cam",
+    "guided_grad_cam",
+    "integrated_gradients",
+    "occlusion",
+    "saliency",
+    "strongest_channels",
+]
 
 __getattr__ = exports(
     __name__,
     [
+        "robustlab.explain.activations:Channels",
+        "robustlab.explain.activations:activation_map",
+        "robustlab.explain.activations:strongest_channels",
+        "robustlab.explain.cams:grad_cam",
+        "robustlab.explain.gradients:integrated_gradients",
+        "robustlab.explain.gradients:saliency",
+        "robustlab.explain.guided:guided_grad_cam",
         "robustlab.explain.heatmaps:Heatmaps",
-        "robustlab.explain.heatmaps:activation_map",
-        "robustlab.explain.heatmaps:grad_cam",
+        "robustlab.explain.heatmaps:LayerHeatmaps",
         "robustlab.explain.layers:Layer",
         "robustlab.explain.layers:find_layer",
+        "robustlab.explain.occluding:occlusion",
     ],
 )

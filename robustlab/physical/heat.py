@@ -13,7 +13,7 @@ from robustlab.base.intervals import mean_share
 from robustlab.base.pictures import palette, png, sheet
 from robustlab.evaluation.running import table
 from robustlab.evaluation.studies.base import Study
-from robustlab.explain.heatmaps import grad_cam
+from robustlab.explain.cams import grad_cam
 from robustlab.explain.layers import find_layer
 from robustlab.oracle import answers
 from robustlab.physical.measure import judged

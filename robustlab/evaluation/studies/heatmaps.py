@@ -15,7 +15,7 @@ from robustlab.base.pictures import heat_png
 from robustlab.base.words import kind_and_line
 from robustlab.evaluation.cascade import Task
 from robustlab.evaluation.studies.base import Job, Study
-from robustlab.explain.heatmaps import grad_cam
+from robustlab.explain.cams import grad_cam
 from robustlab.explain.layers import Layer, find_layer
 from robustlab.runs import Run
 from robustlab.runs.examples import HEATMAPS, MOST, image_name
