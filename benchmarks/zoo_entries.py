@@ -62,12 +62,12 @@ ENTRIES: dict[str, Entry] = {
         "The same network after adversarial training (N-FGSM, linf 8/255)",
         replace(SIGNS, epochs=6, check_size=300, init="road-signs/resnet20", defense=NFGSM),
     ),
-    "road-signs/vit": Entry("vit", "road-signs", "A small vision transformer, undefended", replace(VIT, epochs=24)),
+    "road-signs/vit": Entry("vit", "road-signs", "A small vision transformer, undefended", replace(VIT, epochs=18)),
     "road-signs/vit-n-fgsm": Entry(
         "vit",
         "road-signs",
         "The same transformer after adversarial training (N-FGSM, linf 8/255)",
-        replace(VIT, epochs=12, init="road-signs/vit", defense=NFGSM),
+        replace(VIT, epochs=8, init="road-signs/vit", defense=NFGSM),
     ),
     "fashion-mnist/cnn": Entry(
         "cnn",
