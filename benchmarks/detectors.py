@@ -1,6 +1,6 @@
 """Detectors of adversarial images before an attacker who does not know them and one who does: AUROC, noticed, passed.
 
-    python benchmarks/detectors.py                                   n = 500 (about 15 minutes on one core)
+    python benchmarks/detectors.py                                   n = 500 (more than 10 minutes of a core)
     python benchmarks/detectors.py --n 20 --output /tmp/try.json     does it run?
 
 Each entry is a run of `robustlab attack NET --attack pgd:steps=20 --detector NAME`: linf, the budget of the data set,
