@@ -7,7 +7,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test slow lint reports clean
+.PHONY: help demo test slow lint reports zoo-cuda clean
 
 help:
 	@echo "make demo     install, attack two small networks, say where the page is (a few minutes the first time)"
@@ -15,6 +15,7 @@ help:
 	@echo "make slow     run the tests that take long"
 	@echo "make lint     ruff and mypy"
 	@echo "make reports  make the example in reports/ again (its picture needs Chromium)"
+	@echo "make zoo-cuda OUT=folder  train and measure resnet20 and resnet18 on one GPU (nine minutes)"
 	@echo "make clean    remove .venv, build leftovers and caches"
 
 demo: $(VENV)/.installed
@@ -37,6 +38,10 @@ lint: $(VENV)/.installed-test $(VENV)/.installed-lint
 reports: $(VENV)/.installed-test
 	$(BIN)/robustlab attack --limit 32 --output reports/example --overwrite
 	$(BIN)/python reports/picture.py reports/example/report.html reports/example/page.png
+
+zoo-cuda: $(VENV)/.installed
+	@test -n "$(OUT)" || { echo "Say where cards and checkpoints go: make zoo-cuda OUT=folder" >&2; exit 2; }
+	$(BIN)/python benchmarks/zoo_cuda.py "$(OUT)"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.npyio import NpzFile
 
-from robustlab.base.errors import UserError, did_you_mean
+from robustlab.base.errors import UserError, did_you_mean, spelled
 from robustlab.data import SPLITS, Data
 from robustlab.data.arrays import Bytes, Integers, from_arrays, holdout
 from robustlab.threat.model import ThreatModel
@@ -62,7 +62,8 @@ def _open(path: str) -> Iterator[_Archive]:
         raise UserError("npz needs a path: npz:PATH, for instance npz:data/signs.npz.")
     place = Path(path).expanduser()
     if not place.is_file():
-        what = f"is a folder. Did you mean 'folder:{path}'?" if place.is_dir() else "does not exist."
+        here = f"does not exist. Where it lies elsewhere, say so: {spelled('data', f'npz:FOLDER/{place.name}')}."
+        what = f"is a folder. Did you mean 'folder:{path}'?" if place.is_dir() else here
         raise UserError(f"npz:PATH names an .npz file; {path} {what}")
     try:
         handle = place.open("rb")

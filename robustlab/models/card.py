@@ -49,8 +49,8 @@ class ModelCard:
     of the architecture. wrap: the defense that the classifier stands behind, its `method` in `robustlab.defenses` and
     its parameters. split: how a folder without train and test was divided, and files: the hash of the names of all its
     images; an attack then uses only those that were held out. recipe: how it was trained (see
-    `robustlab.training.Recipe`). hash: of the classifier that the card describes. seconds, epochs, hardware: of the
-    training, with what is measured after each epoch; best_epoch: the kept one.
+    `robustlab.training.Recipe`). hash: of the classifier that the card describes. parameters: how many it has. seconds,
+    epochs, hardware: of the training, with what is measured after each epoch; best_epoch: the kept one.
     """
 
     name: str = ""
@@ -69,6 +69,7 @@ class ModelCard:
     files: str = ""
     seed: int = 0
     hash: str = ""
+    parameters: int = 0
     seconds: float = 0.0
     epochs: int = 0
     best_epoch: int = 0

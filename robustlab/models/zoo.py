@@ -7,17 +7,19 @@ from typing import Any
 
 from robustlab.base.errors import UserError, did_you_mean
 from robustlab.base.words import interval, percent
-from robustlab.models.card import ModelCard, read_model_card
+from robustlab.models.card import Measured, ModelCard, read_model_card
 
 ZOO = Path(__file__).resolve().parent / "zoo"
 CARD = "model.toml"  # in the folder of a training
+NOTE = """Shares with their 95 % Wilson interval and the number of test images. Data other than road-signs are files of
+your own: robustlab attack NAME --data-root FOLDER, and of npz:FILE: --data npz:FOLDER/FILE."""
 
 
 def zoo_names() -> list[str]:
     """The names of all zoo entries.
 
-    >>> zoo_names()
-    ['road-signs/cnn', 'road-signs/cnn-robust', 'road-signs/resnet20', 'road-signs/resnet20-robust']
+    >>> [name for name in zoo_names() if name.startswith("road-signs/resnet20")]
+    ['road-signs/resnet20', 'road-signs/resnet20-robust']
     """
     return sorted(path.relative_to(ZOO).with_suffix("").as_posix() for path in ZOO.glob("*/*.toml"))
 
@@ -59,8 +61,8 @@ def zoo_card(name: str) -> ModelCard:
 def zoo_table(name: str | None = None) -> list[dict[str, Any]]:
     """What `robustlab zoo` prints: one row an entry, or the rows of one entry's measurements.
 
-    Of all: name, data, architecture, defense, megabytes, seconds, clean, robust (and the attack behind it). Of one: one
-    row a measurement. Shares are `{value, low, high, n}`.
+    Of all: name, data, architecture, defense, megabytes, parameters, seconds, clean, robust, and the attack behind
+    that: the last in the card, the strongest. Of one: one row a measurement. Shares are `{value, low, high, n}`.
     """
     if name is not None:
         return [
@@ -72,7 +74,7 @@ def zoo_table(name: str | None = None) -> list[dict[str, Any]]:
     for entry in zoo_names():
         card = zoo_card(entry)
         shares = {m.metric: _share(m) for m in card.measured}
-        attack = next((f"{m.attack} {m.norm} {m.eps}" for m in card.measured if m.attack), "")
+        attack = next((_attack(m) for m in reversed(card.measured) if m.metric == "robust accuracy"), "")
         rows.append(
             {
                 "name": entry,
@@ -80,6 +82,7 @@ def zoo_table(name: str | None = None) -> list[dict[str, Any]]:
                 "architecture": card.architecture,
                 "defense": card.recipe.get("defense", {}).get("method", "none"),
                 "megabytes": (zoo_path(entry).parent / card.weights).stat().st_size / 1e6,
+                "parameters": card.parameters,
                 "seconds": card.seconds,
                 "clean": shares.get("clean accuracy"),
                 "robust": shares.get("robust accuracy"),
@@ -89,7 +92,13 @@ def zoo_table(name: str | None = None) -> list[dict[str, Any]]:
     return rows
 
 
-def _share(measured: Any) -> dict[str, Any]:
+def _attack(measured: Measured) -> str:
+    """The attack and its budget; suites have their norm in their name."""
+    norm = "" if measured.attack.startswith(f"{measured.norm}-") else f"{measured.norm} "
+    return f"{measured.attack} {norm}{measured.eps}"
+
+
+def _share(measured: Measured) -> dict[str, Any]:
     return {key: getattr(measured, key) for key in ("value", "low", "high", "n")}
 
 
@@ -97,13 +106,13 @@ def describe(name: str | None = None) -> str:
     """The text that `robustlab zoo` prints: all entries, or one card with its measurements."""
     if name is None:
         rows: list[tuple[str, ...]] = [
-            ("name", "architecture", "defense", "clean accuracy", "robust accuracy", "under", "size")
+            ("name", "data", "defense", "clean accuracy", "robust accuracy", "under", "size")
         ]
         for row in zoo_table():
             shares = (_percent(row["clean"]), _percent(row["robust"]))
             size = f"{row['megabytes']:.2f} MB"
-            rows.append((row["name"], row["architecture"], row["defense"], *shares, row["attack"], size))
-        return _aligned(rows) + "\nShares with their 95 % Wilson interval and the number of test images."
+            rows.append((row["name"], row["data"], row["defense"], *shares, row["attack"], size))
+        return _aligned(rows) + f"\n{NOTE}"
     card, path = zoo_card(name), zoo_path(name)
     lines = [f"{card.name}: {card.summary}", ""]
     facts = {
@@ -115,6 +124,7 @@ def describe(name: str | None = None) -> str:
         "seed": card.seed,
         "took": f"{card.seconds:.0f} s on {card.hardware}",
         "command": card.command,
+        "weights": f"{card.parameters:,}" if card.parameters else "not counted",
         "hash": card.hash,
         "files": f"{path}, {path.parent / card.weights}",
     }

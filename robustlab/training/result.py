@@ -10,6 +10,7 @@ import torch
 from robustlab.base.environment import describe_device, git_state, versions
 from robustlab.base.files import SCHEMA_VERSION
 from robustlab.base.intervals import wilson
+from robustlab.base.words import counted
 from robustlab.data import Data
 from robustlab.data.division import RULE
 from robustlab.data.layout import files_hash
@@ -72,6 +73,7 @@ def _card(session: Session, config: Mapping[str, Any], name: str) -> ModelCard:
         files=files_hash(data.name) if divided(data) else "",
         seed=config["seed"],
         hash=start.model.hash(),
+        parameters=sum(p.numel() for p in bare.parameters()),
         seconds=round(session.seconds, 1),
         epochs=len(session.history),
         best_epoch=session.best_entry["epoch"],
@@ -102,5 +104,7 @@ def _measured(session: Session, config: Mapping[str, Any]) -> list[Measured]:
 
 def _hardware(device: torch.device, processes: int) -> str:
     about = describe_device(device)
-    each = f"{about['name']}, {about['threads']} threads" if "threads" in about else str(about["name"])
+    each = str(about["name"])
+    if "threads" in about:
+        each = f"{each}, {counted(int(str(about['threads'])), 'thread')}"
     return each if processes == 1 else f"{each}, {processes} processes"
