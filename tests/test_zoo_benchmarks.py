@@ -107,6 +107,29 @@ def test_epochs_are_fitted_to_the_time(benchmark: Any) -> None:
     assert [cuda.epochs_for(job, seconds) for seconds in (1000, 125, 75, 60)] == [20, 10, 5, 0]
 
 
+def test_the_cost_of_what_was_counted_is_what_was_counted(benchmark: Any) -> None:
+    cost = benchmark("cost")
+    entries = json.loads(cost.RESULTS.read_text())["runs"]
+    falls, stays = cost.per_image("linf-strong", entries)
+    for fallen, left, forwards, backwards in ((961, 4, 5184, 3727), (463, 412, 152_968, 108_217)):
+        assert fallen * falls.forwards + left * stays.forwards == pytest.approx(forwards)
+        assert fallen * falls.backwards + left * stays.backwards == pytest.approx(backwards)
+    assert cost.Speed(100, 25).seconds(cost.Passes(100, 100)) == pytest.approx(4)
+
+
+def test_whole_chunks_are_shared(benchmark: Any) -> None:
+    cost = benchmark("cost")
+    assert [cost.busiest(50_000, chunk, gpus) for chunk, gpus in ((512, 64), (512, 512), (49, 512))] == [1024, 512, 98]
+    assert [cost.chunk_for(50_000, gpus) for gpus in (1, 8, 64, 512)] == [512, 504, 410, 102]
+    assert [cost.clock(seconds) for seconds in (45, 750, 36_000)] == ["45 s", "12 min", "10 h"]
+
+
+def test_the_page_of_costs_shows_what_the_script_prints(benchmark: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    benchmark("cost").main([])
+    table = capsys.readouterr().out.split("\n\n")[0]
+    assert table in (BENCHMARKS / "COST.md").read_text()
+
+
 @pytest.mark.slow
 def test_the_zoo_on_a_gpu_runs_small_on_a_cpu(
     benchmark: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
