@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -11,6 +12,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from robustlab.base.errors import RunError
 
 T = TypeVar("T")
 
@@ -61,7 +64,8 @@ class World:
         """The first process's value, in every process."""
         if self.size > 1:
             held = [value]
-            dist.broadcast_object_list(held, src=0)
+            with others_there():
+                dist.broadcast_object_list(held, src=0)
             return held[0]
         return value
 
@@ -69,13 +73,15 @@ class World:
         """The sum of a tensor over all processes, the same bits in each."""
         if self.size > 1:
             value = value.clone()
-            dist.all_reduce(value)
+            with others_there():
+                dist.all_reduce(value)
         return value
 
     def spread(self, tensor: Tensor) -> None:
         """Put the first process's values into a tensor."""
         if self.size > 1:
-            dist.broadcast(tensor, src=0)
+            with others_there():
+                dist.broadcast(tensor, src=0)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Put the mean over all processes into the tensors, which are of one type and on one device."""
@@ -90,3 +96,14 @@ class World:
 
 
 ALONE = World()
+
+
+@contextmanager
+def others_there() -> Iterator[None]:
+    """A `RunError` where the block fails because another process has ended."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo raises no kind of its own
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        raise RunError("Another process of this job has ended, so this one ends, too. That one says why.") from error

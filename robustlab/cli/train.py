@@ -90,7 +90,7 @@ def train(
     from robustlab.base.processes import World
     from robustlab.cli.train_clock import Shown
     from robustlab.training import train  # imports torch, which takes seconds
-    from robustlab.training.session import Told
+    from robustlab.training.session import Diverged, Told
 
     name, world = named(model), World.join()
     folder = output.output or world.agree(default_folder("train", name) if world.first else Path())
@@ -106,23 +106,28 @@ def train(
 
     with resumable(folder, output.overwrite), ExitStack() as stack:
         shown = Shown(stack, say)
-        done = train(
-            plan.architecture,
-            plan.data,
-            plan.recipe,
-            output=folder,
-            name=name,
-            seed=plan.seed if seed is None else seed,
-            device=device,
-            resume=output.resume,
-            overwrite=output.overwrite,
-            **files.arguments,
-            command=command_line(),
-            told=Told(epoch=shown.epoch, batch=shown.batch, warning=warn),
-            # a card of one's own was fitted when it was trained; a recipe that is named is meant as it is
-            given=None if recipe is not None or plan.architecture.endswith(".toml") else settings,
-            world=world,
-        )
+        try:
+            done = train(
+                plan.architecture,
+                plan.data,
+                plan.recipe,
+                output=folder,
+                name=name,
+                seed=plan.seed if seed is None else seed,
+                device=device,
+                resume=output.resume,
+                overwrite=output.overwrite,
+                **files.arguments,
+                command=command_line(),
+                told=Told(epoch=shown.epoch, batch=shown.batch, warning=warn),
+                # a card of one's own was fitted when it was trained; a recipe that is named is meant as it is
+                given=None if recipe is not None or plan.architecture.endswith(".toml") else settings,
+                world=world,
+            )
+        except Diverged:
+            if world.first:
+                raise
+            return 1  # the first process says why
     for warning in done.warnings:
         warn(warning)
     say(f"Best epoch {done.best_epoch}. Attack it with: robustlab attack {folder}")

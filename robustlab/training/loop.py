@@ -186,10 +186,13 @@ def _run(session: Session, folder: TrainFolder | None, config: dict[str, Any], n
         session.run(folder)
     except Diverged as error:
         # what is there stays until it is replaced as a whole
-        if folder is None or not session.history or folder.replaces:
+        kept = folder is not None and session.history and not folder.replaces
+        if folder is not None and kept:
+            session.keep_best()
+            keep_model(folder, session, config, name)
+        session.world.wait()  # torchrun ends all processes where one has ended
+        if folder is None or not kept:
             raise
-        session.keep_best()
-        keep_model(folder, session, config, name)
         card = folder.folder / "model.toml"
         raise RunError(
             f"{error} The best epoch before, {session.best_entry['epoch']}, is kept: {card}. --resume would end here"

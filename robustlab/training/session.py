@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robustlab.base.draws import keys
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.memory import of_the_machine
-from robustlab.base.processes import ALONE, World
+from robustlab.base.processes import ALONE, World, others_there
 from robustlab.data import Data
 from robustlab.models import ARCHITECTURES
 from robustlab.models.classifier import Classifier
@@ -148,7 +148,8 @@ class Session:
         """One epoch, and what was measured after it; a module of one's own that fails is a `RunError`."""
         began = time.perf_counter()
         try:
-            entry = {"epoch": epoch, **self._epoch(epoch), **self._measure(epoch)}
+            with others_there():
+                entry = {"epoch": epoch, **self._epoch(epoch), **self._measure(epoch)}
             if math.isnan(entry["train_loss"] + entry["val_loss"]):
                 raise Diverged(f"The model answers NaN after epoch {epoch}. {self.recipe.calmer()}")
         except Exception as error:
