@@ -30,8 +30,8 @@ class Buffers:
             self.groups.setdefault((tensor.dtype, tensor.device), []).append(tensor.data)
         self.held = {key: _joined(tensors) for key, tensors in self.groups.items()}
 
-    def restore(self) -> bool:
-        """Put them back; has any of them changed?"""
+    def restore(self, look: bool = True) -> bool:
+        """Put them back; has any of them changed? A look at a GPU waits for it: without one all there are written."""
         changed = False
         for module, name, tensor in self.found:
             if module._buffers.get(name) is not tensor:
@@ -39,7 +39,10 @@ class Buffers:
                 changed = True
         for key, tensors in self.groups.items():
             held = self.held[key]
-            if torch.equal(_joined(tensors).view(torch.uint8), held.view(torch.uint8)):  # as bytes: NaN is NaN
+            write = not look and key[1].type == "cuda" and all(map(_writable, tensors))
+            if not write and torch.equal(
+                _joined(tensors).view(torch.uint8), held.view(torch.uint8)
+            ):  # as bytes: NaN is NaN
                 continue
             changed = True
             for tensor, before in zip(tensors, held.split([t.numel() for t in tensors]), strict=True):
@@ -50,6 +53,10 @@ class Buffers:
 def _plain(tensor: Tensor) -> bool:
     lazy = isinstance(tensor, nn.UninitializedBuffer)
     return not lazy and tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
+
+
+def _writable(tensor: Tensor) -> bool:
+    return not tensor.is_inference() and 0 not in tensor.stride()
 
 
 def _joined(tensors: list[Tensor]) -> Tensor:
@@ -66,4 +73,4 @@ def kept_state(model: object) -> Iterator[None]:
     try:
         yield
     finally:
-        before.restore()
+        before.restore(look=False)
