@@ -32,6 +32,15 @@ class PairedDifference(TypedDict):
     p: float
 
 
+class Mean(TypedDict):
+    """The mean of n values with its 95 % t interval: no mean where n is 0, no interval where n is less than 2."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
 @lru_cache(maxsize=65536)
 def wilson(k: int, n: int) -> tuple[float, float]:
     """The 95 % score interval of Wilson (1927) for k successes in n trials; (0, 1) where n is 0.
@@ -64,13 +73,26 @@ def mean_share(values: Sequence[float]) -> Share:
     >>> round(found["value"], 2), found["low"], found["n"]
     (0.3, 0.0, 2)
     """
+    found = mean_interval(values)
+    low, high = found["low"], found["high"]
+    low, high = 0.0 if low is None else max(low, 0.0), 1.0 if high is None else min(high, 1.0)
+    return Share(value=found["mean"], low=low, high=high, n=found["n"])
+
+
+def mean_interval(values: Sequence[float]) -> Mean:
+    """The mean of n values, with its 95 % t interval.
+
+    >>> found = mean_interval([0.5, 0.25])
+    >>> found["mean"], round(found["low"], 2), found["n"]
+    (0.375, -1.21, 2)
+    """
     n = len(values)
     if n < 2:
-        return Share(value=values[0] if n else None, low=0.0, high=1.0, n=n)
+        return Mean(mean=values[0] if n else None, low=None, high=None, n=n)
     from scipy.special import stdtrit  # late: scipy takes as long to import as some runs
 
     mean, reach = fmean(values), float(stdtrit(n - 1, 0.975)) * stdev(values) / math.sqrt(n)
-    return Share(value=mean, low=max(mean - reach, 0.0), high=min(mean + reach, 1.0), n=n)
+    return Mean(mean=mean, low=mean - reach, high=mean + reach, n=n)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

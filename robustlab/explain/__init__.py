@@ -15,14 +15,18 @@ if TYPE_CHECKING:
     from robustlab.explain.heatmaps import Heatmaps, LayerHeatmaps
     from robustlab.explain.layers import Layer, find_layer
     from robustlab.explain.occluding import occlusion
+    from robustlab.explain.sanity import Check, checks
+    from robustlab.explain.shifts import shift
 
 __all__ = [
     "METHODS",
     "Channels",
+    "Check",
     "Heatmaps",
     "Layer",
     "LayerHeatmaps",
     "activation_map",
+    "checks",
     "draw",
     "find_layer",
     "grad_cam",
@@ -30,6 +34,7 @@ __all__ = [
     "integrated_gradients",
     "occlusion",
     "saliency",
+    "shift",
     "strongest_channels",
 ]
 
@@ -48,5 +53,8 @@ __getattr__ = exports(
         "robustlab.explain.layers:Layer",
         "robustlab.explain.layers:find_layer",
         "robustlab.explain.occluding:occlusion",
+        "robustlab.explain.sanity:Check",
+        "robustlab.explain.sanity:checks",
+        "robustlab.explain.shifts:shift",
     ],
 )

@@ -15,6 +15,7 @@ from robustlab.evaluation.running import table
 from robustlab.evaluation.studies.base import Study
 from robustlab.explain.cams import grad_cam
 from robustlab.explain.layers import find_layer
+from robustlab.explain.shifts import heat_inside
 from robustlab.oracle import answers
 from robustlab.physical.measure import judged
 from robustlab.physical.sticker import seen
@@ -105,17 +106,6 @@ def mask_in_images(mask: Tensor, scenes: Scenes, size: int) -> Tensor:
     plane = mask.float().expand(len(scenes), 1, -1, -1)
     found = F.grid_sample(plane, torch.stack([u, v], -1), padding_mode="zeros", align_corners=False)
     return F.avg_pool2d(found, _FINE)[:, 0]
-
-
-def heat_inside(maps: Tensor, inside: Tensor) -> Tensor:
-    """(B,) the share of each map (B, H, W) that lies inside; NaN where the map is zero.
-
-    >>> half = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
-    >>> heat_inside(torch.tensor([[[3.0, 1.0], [0.0, 0.0]]]), half)
-    tensor([0.7500])
-    """
-    total = maps.double().sum((1, 2))
-    return ((maps.double() * inside).sum((1, 2)) / total).float()
 
 
 def area(inside: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from typing import cast
 import torch
 from torch import nn
 
+from robustlab.explain.shifts import heat_inside
 from robustlab.models.classifier import Classifier
-from robustlab.physical.heat import Heat, heat_inside, mask_in_images
+from robustlab.physical.heat import Heat, mask_in_images
 from robustlab.physical.masks import mask_of
 from robustlab.physical.sticker import Sticker
 from robustlab.physical.studies import StickerJob
