@@ -16,6 +16,7 @@ from robustlab.cli import (  # noqa: F401, each adds its commands
     backdoor,
     compare,
     data,
+    explain,
     paper,
     printing,
     report,

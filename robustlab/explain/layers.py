@@ -65,8 +65,7 @@ def find_layer(model: nn.Module, images: Tensor, name: str | None = None) -> Lay
     >>> layer.name, layer.grid
     ('1', (6, 6))
     """
-    owner = model.module if isinstance(model, Classifier) else model
-    modules = {key: module for key, module in owner.named_modules() if key}
+    modules = _modules(model)
     if name is not None and name not in modules:
         raise UserError(
             f"The model has no layer {name!r}.{did_you_mean(name, modules)}"
@@ -93,6 +92,26 @@ def find_layer(model: nn.Module, images: Tensor, name: str | None = None) -> Lay
             " patch tokens (N, T, C) that fill a grid in the image's proportions."
         )
     return Layer(found, modules[found], *maps[found], classes=int(logits.shape[1]))
+
+
+def layers_with_maps(model: nn.Module, images: Tensor) -> list[Layer]:
+    """Every layer that heatmaps of `images` (N, C, H, W) can be drawn from, in the order of the forward pass.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    >>> [layer.name for layer in layers_with_maps(net, torch.rand(2, 3, 8, 8))]
+    ['0', '1']
+    """
+    modules = _modules(model)
+    with torch.inference_mode(False), torch.enable_grad(), undisturbed(model):
+        logits, outputs = _outputs(model, modules, images[:_PROBED].detach().clone().requires_grad_(True))
+        maps = _maps(outputs, (int(images.shape[2]), int(images.shape[3])))
+    return [Layer(name, modules[name], *maps[name], classes=int(logits.shape[1])) for name in outputs if name in maps]
+
+
+def _modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules of the user's own by their names."""
+    owner = model.module if isinstance(model, Classifier) else model
+    return {key: module for key, module in owner.named_modules() if key}
 
 
 def _outputs(model: nn.Module, modules: dict[str, nn.Module], images: Tensor) -> tuple[Tensor, dict[str, Any]]:

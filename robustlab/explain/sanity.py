@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -189,4 +189,4 @@ def drawn_by(name: str, **more: Any) -> Explain:
     """
     from robustlab.explain.methods import draw
 
-    return lambda model, x, k: cast(Tensor, draw(name, model, x, k, **more).maps)
+    return lambda model, x, k: draw(name, model, x, k, **more).maps

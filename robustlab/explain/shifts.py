@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -87,7 +88,7 @@ def ssim(first: Tensor, second: Tensor) -> Tensor:
     ma, mb = mean(a), mean(b)
     va, vb, ab = mean(a * a) - ma**2, mean(b * b) - mb**2, mean(a * b) - ma * mb
     c1, c2 = 0.01**2, 0.03**2
-    found = (2 * ma * mb + c1) * (2 * ab + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
+    found: Tensor = (2 * ma * mb + c1) * (2 * ab + c2) / ((ma**2 + mb**2 + c1) * (va + vb + c2))
     return found.mean((1, 2, 3))
 
 
@@ -107,7 +108,8 @@ def centre_shift(first: Tensor, second: Tensor) -> Tensor:
         total = heat.sum((1, 2))
         return torch.stack([(heat.sum(2) * y).sum(1) / total, (heat.sum(1) * x).sum(1) / total], 1)
 
-    return (centre(first) - centre(second)).norm(dim=1) / (h**2 + w**2) ** 0.5
+    distance: Tensor = torch.linalg.vector_norm(centre(first) - centre(second), dim=1)
+    return distance / math.hypot(h, w)
 
 
 def heat_inside(maps: Tensor, inside: Tensor) -> Tensor:

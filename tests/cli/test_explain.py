@@ -1,0 +1,79 @@
+"""`robustlab explain`: a page, pictures and numbers; files of one's own; bad input is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from robustlab.cli import main
+from robustlab.data import load_data
+
+CNN = ("explain", "road-signs/cnn")
+
+
+def test_images_of_a_data_set_under_attack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "out"
+    words = ["--ids", "3,17", "--attack", "fgsm", "--judge", "6", "--output", str(folder), "--json"]
+    assert main([*CNN, *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["images"] == ["road-signs 3", "road-signs 17"] and found["attack"] == "fgsm"
+    rows = {(row["method"], row["version"]): row for row in found["shift"]}
+    assert set(rows) == {(m, v) for m in ("grad-cam", "activations") for v in ("adv", "same", "noise")}
+    assert rows["activations", "adv"]["spearman"]["n"] == 2
+    assert rows["activations", "adv"]["ssim"] == rows["activations", "same"]["ssim"]  # they know no class
+    assert {(row["method"], row["check"]) for row in found["checks"]} == {
+        (m, c) for m in ("grad-cam", "activations") for c in ("randomised layers", "deletion", "insertion")
+    }
+    assert json.loads((folder / "explain.json").read_text()) == found
+    names = {path.name for path in (folder / "images").iterdir()}
+    assert {"000-clean.png", "001-attacked.png", "000-grad-cam-same.png", "001-channels.png"} <= names
+    page = (folder / "explain.html").read_text()
+    assert "at random places" in page and "http-equiv" in page and str(tmp_path) not in page
+    assert page.count("data:image/png") == len(names)
+
+
+def test_image_files_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = load_data("road-signs", "test", 1).loaded().images[0]
+    pixels = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    Image.fromarray(pixels).resize((50, 40)).save(tmp_path / "mine.png")
+    words = ["--methods", "saliency", "--output", str(tmp_path / "out"), str(tmp_path / "mine.png")]
+    assert main([*CNN, *words]) == 0
+    assert "could not be judged" in capsys.readouterr().out  # one image is too few
+    with Image.open(tmp_path / "out" / "images" / "000-clean.png") as shown:
+        assert shown.size == (32, 32)
+    assert "mine.png" in (tmp_path / "out" / "explain.html").read_text()
+
+
+def test_layers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*CNN, "--list-layers"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("layer") and any(line.split() == ["17", "4", "x", "4"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--methods", "gradcam"], "Did you mean 'grad-cam'"),
+        (["--methods", ","], "at least"),
+        (["--ids", "3;17"], "with commas"),
+        (["--ids", "99999999"], "no sample with id 99999999"),
+        (["--layer", "nowhere"], "no layer 'nowhere'"),
+        (["--layer", "20"], "A heatmap needs"),
+        (["--methods", "saliency", "--layer", "17"], "means nothing"),
+        (["--attack", "pdg"], "Did you mean 'pgd'"),
+        (["missing.png"], "no image file"),
+        (["text.png"], "no image that can be read"),
+        (["text.png", "--ids", "3"], "not both"),
+    ],
+)
+def test_bad_input_is_said(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("no image at all")
+    assert main([*CNN, *words, "--output", "out"]) == 2
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
