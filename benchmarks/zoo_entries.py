@@ -102,6 +102,20 @@ ENTRIES: dict[str, Entry] = {
             defense={"method": "fast-at", "eps": 0.3},
         ),
     ),
+    "mnist/cnn-pgd-at": Entry(
+        "cnn",
+        "mnist",
+        "The network of FGSM-RS after adversarial training with PGD (PGD-AT, linf 0.3)",
+        replace(
+            FAST,
+            epochs=5,
+            train_size=20_000,
+            shift=0,
+            lr=0.05,
+            init="mnist/cnn-fast-at",
+            defense={"method": "pgd-at", "eps": 0.3, "steps": 7, "step_size": 0.1},
+        ),
+    ),
     "gtsrb/cnn": Entry("cnn", "npz:gtsrb32.npz", "A small convolutional network, undefended", replace(FAST, epochs=6)),
     "gtsrb/cnn-pgd-at": Entry(
         "cnn",
