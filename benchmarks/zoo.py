@@ -32,6 +32,7 @@ from robustlab.base.errors import UserError
 from robustlab.base.files import write_file
 from robustlab.base.words import interval, percent
 from robustlab.models.card import ModelCard, card_text, read_model_card
+from robustlab.models.classifier import Classifier
 from robustlab.models.weights import packed_weights
 from robustlab.models.zoo import ZOO, zoo_names
 from robustlab.training.curve import epoch_line
@@ -111,9 +112,14 @@ def ship(name: str, output: Path, remark: str = "") -> ModelCard:
     write_file(target.with_suffix(".safetensors"), weights)
     card = replace(own_card(name, read_model_card(place), remark), weights=f"{target.stem}.safetensors")
     write_file(target, card_text(card))  # so that it can be loaded as users load it
-    card = replace(card, hash=load_model(str(target)).hash())
+    model = load_model(str(target))
+    card = replace(card, hash=model.hash(), parameters=_parameters(model))
     write_file(target, card_text(card))
     return card
+
+
+def _parameters(model: Classifier) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def measure(name: str, output: Path, how: Measuring, results: Results, remark: str = "") -> ModelCard:
@@ -124,8 +130,7 @@ def measure(name: str, output: Path, how: Measuring, results: Results, remark: s
         raise UserError(f"{name} is not there yet: python benchmarks/zoo.py {name} trains it.")
     model = load_model(str(place))
     card = read_model_card(place) if entry.shipped else own_card(name, read_model_card(place), remark)
-    count = sum(p.numel() for p in model.parameters())
-    card = replace(card, parameters=count, measured=how.of(name, model, entry.data))
+    card = replace(card, parameters=_parameters(model), measured=how.of(name, model, entry.data))
     if entry.shipped:
         write_file(place, card_text(card))
     about = {key: value for key, value in asdict(card).items() if key not in ("mean", "std", "classes", "weights")}
