@@ -59,7 +59,8 @@ def explain(
     attack
         Also explain the images after this attack, such as pgd or pgd:steps=50, and measure how far the heat moves.
     judge
-        Do the sanity checks on so many images of the data set (0: leave them out); with images of your own, on those.
+        Sanity checks, and the measures of how far the heat moves, on the first N images of the data set (0: no checks);
+        with images of your own, on those.
     seed
         Of the controls and the sanity checks.
     json
@@ -107,7 +108,7 @@ def explain(
         x = own_images(images, _size(files, given), given.shape[0] if given.shape else None)
         labels, places, threat = torch.full((len(x),), -1), torch.arange(len(x)), ThreatModel()
         names = [file.name for file in images]
-        judged = x if judge else None
+        judged = (x, labels, places) if judge else None
     else:
         fitting = suitable(source, [given])
         reading: dict[str, Any] = files.arguments | {key: fitting[key] for key in ("channels", "divided")}
@@ -116,14 +117,15 @@ def explain(
         x, labels, places, threat = shown.images, shown.labels, shown.ids, shown.threat
         names = [f"{shown.name} {id}" for id in places.tolist()]
         if judge and not list_layers:
-            judged = load_data(source, "test", judge, **reading).loaded().images
+            more = load_data(source, "test", judge, **reading).loaded()
+            judged = more.images, more.labels, more.ids
     if list_layers:
         lines = [f"{each.name:40} {' x '.join(map(str, each.grid)):>10}" for each in layers_with_maps(given, x[:2])]
         print(*map(visible, ["layer                                     rows x columns", *lines]), sep="\n")
         return 0
     attacker = load_suite(attacks=[attack], default=threat).members[0].attack if attack else None
     folder = output or default_folder("explain", model)
-    about = {"model": model, "attack": attack, "seed": seed, "judged": 0 if judged is None else len(judged)}
+    about = {"model": model, "attack": attack, "seed": seed, "judged": 0 if judged is None else len(judged[0])}
     found = explain_images(
         given, x, labels, places, chosen, layer=layer, attack=attacker, judged=judged, seed=seed, say=say
     )

@@ -46,9 +46,10 @@ def files_of(found: Explained, names: Sequence[str], classes: Sequence[str] | No
                 "sheet": sheet,
             }
         )
-    values = {**about, "images": images, "shifts": _shifts(found), "checks": _checks(found), "said": said(found)}
+    values = without_paths({**about, "said": said(found), "checks": _checks(found), "shifts": _shifts(found)})
     values |= {"layer": found.layer.name if found.layer else None, "side": max(found.clean.shape[2:])}
-    files["explain.html"] = render("explain.html", **without_paths(values), measures=MEASURES.values()).encode()
+    values["measured"] = found.measured
+    files["explain.html"] = render("explain.html", **values, images=images, measures=MEASURES.values()).encode()
     return files
 
 
@@ -65,6 +66,7 @@ def told(found: Explained, names: Sequence[str], about: Json) -> Json:
             for method, versions in found.maps.items()
         },
         "shift": found.shifts,
+        "shift_n": found.measured if found.shifts else 0,
         "checks": [
             {"method": method, "check": check.name, "passed": check.passed, **check.value, "zero": check.zero}
             for method, each in found.checks.items()

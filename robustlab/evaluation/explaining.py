@@ -44,6 +44,7 @@ class Explained:
     adv: Tensor | None = None
     channels: Channels | None = None
     shifts: list[Json] = field(default_factory=list)
+    measured: int = 0  # images that the shifts are of
     checks: dict[str, list[Check]] = field(default_factory=dict)
 
 
@@ -56,50 +57,81 @@ def explain_images(
     *,
     layer: str | None = None,
     attack: Attack | None = None,
-    judged: Tensor | None = None,
+    judged: tuple[Tensor, Tensor, Tensor] | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> Explained:
     """Heatmaps of the classes that the model predicts for (N, C, H, W) images in [0, 1].
 
     labels: (N,), -1 where none is known: an attack then leaves the model's own answer. attack: also explain the
-    attacked images, and measure how far the heat moves. judged: images for the sanity checks; none: no checks.
+    attacked images, and measure how far the heat moves. judged: images, labels and ids for the sanity checks and for
+    these measures; none: no checks, and the measures are of the images themselves.
     UserError: a method or a layer that does not exist or does not fit.
     """
     needs_layer = any(METHODS[name].layer for name in methods)
     at = find_layer(model, images, layer) if needs_layer else None
     if layer is not None and at is None:
         raise UserError(f"A layer means nothing for {', '.join(methods)}: leave it out.")
-    classes, sure = _answers(model, images)
-    predicted, confidence = {"clean": classes}, {"clean": sure}
-    asked: dict[str, tuple[Tensor, Tensor]] = {"clean": (images, classes)}
-    adv = None
     if attack is not None:
         say("Attacking the images.")
-        adv = attack(model, images, torch.where(labels < 0, classes, labels))
-        predicted["adv"], confidence["adv"] = _answers(model, adv)
-        noise = same_size_noise(images, adv, seed, ids)
-        asked |= {"adv": (adv, predicted["adv"]), "same": (adv, classes), "noise": (noise, classes)}
+    asked = _versions(model, images, labels, ids, attack, seed)
+    answers = {version: _answers(model, asked[version][0]) for version in ("clean", "adv") if version in asked}
     maps: dict[str, dict[str, Heatmaps]] = {}
-    shifts: list[Json] = []
     for name in methods:
         say(f"Drawing {name}.")
         maps[name] = {version: draw(name, model, x, k, layer=at) for version, (x, k) in asked.items()}
-        for version in [each for each in VERSIONS if each in asked]:
-            first, second = maps[name]["clean"], maps[name][version]
-            shifts.append(
-                {"method": name, "version": version, "zero": int((first.zero | second.zero).sum())}
-                | means(shift(first.maps, second.maps))
-            )
+    shifts: list[Json] = []
+    if attack is not None:
+        say("Measuring how far the heat moves.")
+        measured = maps
+        if judged is not None:
+            others = _versions(model, *judged, attack, seed)
+            measured = {
+                name: {version: draw(name, model, x, k, layer=at) for version, (x, k) in others.items()}
+                for name in methods
+            }
+        shifts = [_shift(name, version, measured[name]) for name in methods for version in VERSIONS]
     channels = strongest_channels(model, images, layer=at) if at is not None and "activations" in methods else None
     found: dict[str, list[Check]] = {}
     if judged is not None:
-        own, _ = _answers(model, judged)
+        own, _ = _answers(model, judged[0])
         for name in methods:
-            say(f"Checking {name} on {len(judged)} images.")
+            say(f"Checking {name} on {len(judged[0])} images.")
             more = {"layer": at.name} if at is not None else {}
-            found[name] = checks(drawn_by(name, signed=True, **more), model, judged, own, seed=seed)
-    return Explained(images, ids, labels, at, predicted, confidence, maps, adv, channels, shifts, found)
+            found[name] = checks(drawn_by(name, signed=True, **more), model, judged[0], own, seed=seed)
+    return Explained(
+        images,
+        ids,
+        labels,
+        at,
+        {version: classes for version, (classes, _) in answers.items()},
+        {version: sure for version, (_, sure) in answers.items()},
+        maps,
+        asked["adv"][0] if attack is not None else None,
+        channels,
+        shifts,
+        len(images if judged is None else judged[0]),
+        found,
+    )
+
+
+def _versions(
+    model: nn.Module, images: Tensor, labels: Tensor, ids: Tensor, attack: Attack | None, seed: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """What is drawn: the images of each version, and the classes that their maps are about."""
+    classes, _ = _answers(model, images)
+    if attack is None:
+        return {"clean": (images, classes)}
+    adv = attack(model, images, torch.where(labels < 0, classes, labels))
+    noise = same_size_noise(images, adv, seed, ids)
+    after, _ = _answers(model, adv)
+    return {"clean": (images, classes), "adv": (adv, after), "same": (adv, classes), "noise": (noise, classes)}
+
+
+def _shift(name: str, version: str, maps: dict[str, Heatmaps]) -> Json:
+    first, second = maps["clean"], maps[version]
+    about = {"method": name, "version": version, "zero": int((first.zero | second.zero).sum())}
+    return about | means(shift(first.maps, second.maps))
 
 
 def _answers(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:

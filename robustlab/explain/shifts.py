@@ -139,8 +139,17 @@ def shift(first: Tensor, second: Tensor) -> dict[str, list[float]]:
 
 
 def means(values: Mapping[str, list[float]]) -> dict[str, Mean]:
-    """The mean of each measure over the images, with its interval."""
-    return {name: mean_interval(each) for name, each in values.items()}
+    """The mean of each measure over the images, with its interval, cut to where the measure can lie.
+
+    >>> means({"top": [0.9, 1.0]})["top"]["high"]
+    1.0
+    """
+    found = {name: mean_interval(each) for name, each in values.items()}
+    for name, each in found.items():
+        if each["low"] is not None and each["high"] is not None:
+            lowest = -1.0 if name in ("spearman", "ssim") else 0.0
+            each["low"], each["high"] = max(each["low"], lowest), min(each["high"], 1.0)
+    return found
 
 
 def same_size_noise(clean: Tensor, changed: Tensor, seed: int, ids: Tensor) -> Tensor:
