@@ -262,11 +262,21 @@ class Kept(Struct):
     heat_zero: list[Text] | None = None
 
 
+class Moved(Struct):
+    """A mean rank correlation with its interval."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: Count
+
+
 class Heat(Struct):
     reason: Text | None
     layer: Text | None
     maps: Count
     zero: Count
+    shift: dict[str, Moved] = {}
 
 
 class AuditCheck(Struct):

@@ -11,18 +11,20 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from robustlab.base.errors import RunError, UserError
+from robustlab.base.intervals import mean_interval
 from robustlab.base.pictures import heat_png
 from robustlab.base.words import kind_and_line
 from robustlab.evaluation.cascade import Task
 from robustlab.evaluation.studies.base import Job, Study
 from robustlab.explain.cams import grad_cam
 from robustlab.explain.layers import Layer, find_layer
+from robustlab.explain.shifts import same_size_noise, spearman
 from robustlab.runs import Run
 from robustlab.runs.examples import HEATMAPS, MOST, image_name
 
 Json = dict[str, Any]
 _TOGETHER = 64  # examples whose images and maps are held at a time
-_MAPS = 6  # gradient steps that the three heatmaps of an example take, with their pictures
+_MAPS = 7  # gradient steps that the heatmaps of an example and of its control take, with their pictures
 _LOADING = 2.0  # seconds that captum takes to be imported
 
 
@@ -32,7 +34,9 @@ class Heatmaps(Study[Job]):
     `heat_clean` and `heat_adv` are of the clean and the adversarial image for the class predicted there, `heat_same`
     is of the adversarial image for the class of `heat_clean`: most of what seems to move between the first two is the
     change of the class that is explained. `heat_scale` is the value in full colour, `heat_zero` lists the maps that are
-    zero everywhere. Where a model has no heatmaps, `reason` says why; whatever a model or captum raises, the run goes
+    zero everywhere. `shift` is the mean rank correlation of the clean image's map with the two others, and with that of
+    the control, the same change at random places: of the examples on which the attack succeeded, less those with a
+    zero map. Where a model has no heatmaps, `reason` says why; whatever a model or captum raises, the run goes
     on.
     """
 
@@ -55,6 +59,7 @@ class Heatmaps(Study[Job]):
         layer: Layer | None = None
         reason: str | None = None
         found: list[Json] = []
+        moved: dict[str, list[float]] = {"adv": [], "same": [], "noise": []}
         for start in range(0, len(own), _TOGETHER):
             batch = own[start : start + _TOGETHER]
             try:
@@ -62,15 +67,21 @@ class Heatmaps(Study[Job]):
                 layer = layer or task.batches.fit(partial(_layer, task.model, clean))
                 maps = task.batches.fit(partial(_maps, task.model, layer, clean, adv, batch))
             except Exception as error:  # captum and a model may raise anything, and none of it concerns the numbers
-                reason, found = _reason(error), []
+                reason, found, moved = _reason(error), [], {}
                 self.job.listener.say(f"{part}: no heatmaps. {reason}")
                 break
-            found += [_stored(task.run, image, each) for image, each in zip(batch, maps, strict=True)]
+            found += [_stored(task.run, image, each) for image, each in zip(batch, maps[:, :3], strict=True)]
+            there = torch.tensor([image["success"] for image in batch])
+            for at, kind in enumerate(moved, start=1):
+                both = there & (maps[:, 0].amax((1, 2)) > 0) & (maps[:, at].amax((1, 2)) > 0)
+                each = spearman(maps[both, 0], maps[both, at])
+                moved[kind] += each[each.isfinite()].tolist()
         about = {
             "method": "Grad-CAM",
             "layer": layer.name if layer else None,
             "maps": len(HEATMAPS) * len(found),
             "zero": sum(len(heat["heat_zero"]) for heat in found),
+            "shift": {kind: mean_interval(values) for kind, values in moved.items()},
             "reason": reason,
         }
         return {"about": about, "examples": found}
@@ -108,13 +119,15 @@ def _layer(model: nn.Module, images: Tensor, batch_size: int) -> Layer:
 
 
 def _maps(model: nn.Module, layer: Layer, clean: Tensor, adv: Tensor, batch: Sequence[Json], batch_size: int) -> Tensor:
-    """(B, 3, H, W) the maps of each example, in the order of `HEATMAPS`, on the CPU."""
+    """(B, 4, H, W) the maps of each example, in the order of `HEATMAPS`, and that of the control, on the CPU."""
     before = torch.tensor([image["clean_prediction"] for image in batch], device=clean.device)
     after = torch.tensor([image["prediction"] for image in batch], device=clean.device)
     # a module may draw random numbers: the same each time, and the caller's are not moved on
     with torch.random.fork_rng([clean.device] if clean.is_cuda else []):
         torch.manual_seed(0)
-        asked = ((clean, before), (adv, after), (adv, before))
+        ids = torch.tensor([image["id"] for image in batch])
+        noise = same_size_noise(clean, adv, 0, ids)
+        asked = ((clean, before), (adv, after), (adv, before), (noise, before))
         found = [grad_cam(model, x, classes, layer=layer, batch_size=batch_size).maps for x, classes in asked]
     return torch.stack(found, 1).cpu()
 

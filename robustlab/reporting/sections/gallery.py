@@ -201,7 +201,27 @@ def _heat(run: PageRun, model: str) -> str:
         return "Grad-CAM: not run."
     if made["reason"]:
         return f"Grad-CAM: not run: {made['reason'].rstrip('.')}."
-    return f"Grad-CAM at layer {made['layer']}; {made['zero']:,} of {made['maps']:,} maps are zero everywhere."
+    said = f"Grad-CAM at layer {made['layer']}; {made['zero']:,} of {made['maps']:,} maps are zero everywhere."
+    return said + _moved(made.get("shift") or {})
+
+
+def _moved(shift: Json) -> str:
+    """How far the heat moves, beside both controls; nothing where no attack succeeded."""
+    if all(each["mean"] is None for each in shift.values()):
+        return ""
+    new, same, noise = (_mean(shift[kind]) for kind in ("adv", "same", "noise"))
+    return (
+        f" Rank correlation of the heat before and after an attack that succeeded: {new} for the new class, {same} for"
+        f" the old one; with the same change at random places {noise}."
+    )
+
+
+def _mean(mean: Json) -> str:
+    if mean["mean"] is None:
+        return "– (all maps are zero)"
+    if mean["low"] is None:
+        return f"{mean['mean']:.2f} (n = {mean['n']})"
+    return f"{mean['mean']:.2f} ({max(mean['low'], -1):.2f} to {min(mean['high'], 1):.2f}; n = {mean['n']})"
 
 
 def _filters(run: PageRun, items: Sequence[Json]) -> list[Json]:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from scipy.stats import spearmanr
 
 from robustlab.base.pictures import heat_png
 from robustlab.cli import main
@@ -106,16 +107,24 @@ def test_what_is_stored_is_grad_cam_of_the_float_images(place: Path) -> None:
         for id, row in zip(*load_file(path).values(), strict=True)
     }
     assert any(image["success"] for image in images) and not all(image["success"] for image in images)
+    correlations: list[float] = []
     for image in images:
         x = torch.stack([clean[image["id"]], *[floats[image["attack"], image["id"]]] * 2])
         before, after = image["clean_prediction"], image["prediction"]
         maps = grad_cam(model, x, torch.tensor([before, after, before])).maps
         assert image["heat_scale"] == pytest.approx(float(maps.max()), rel=1e-5)
+        if image["success"] and not image["heat_zero"]:
+            correlations.append(spearmanr(maps[0].flatten(), maps[2].flatten()).statistic)
         for kind, each in zip(("heat_clean", "heat_adv", "heat_same"), maps, strict=True):
             stored = np.asarray(Image.open(place / "run" / image[kind]))  # numbers of colours
             wanted = np.asarray(Image.open(io.BytesIO(heat_png(each, image["heat_scale"]))))
             assert stored.shape == (8, 8) and np.abs(stored.astype(int) - wanted).max() <= 1
             assert (kind in image["heat_zero"]) == (float(each.max()) == 0)
+    if not any(image["success"] and image["heat_zero"] for image in images):
+        assert record["shift"]["same"]["n"] == len(correlations) > 1
+        assert record["shift"]["same"]["mean"] == pytest.approx(np.mean(correlations), abs=1e-4)
+    page = Path("run/report.html").read_text()
+    assert record["shift"]["noise"]["mean"] is not None and "with the same change at random places" in page
 
 
 def test_zero_maps_are_counted(place: Path) -> None:
