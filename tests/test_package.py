@@ -27,7 +27,7 @@ LAYERS: list[set[str]] = [
     {"attacks", "explain"},
     {"defenses"},
     {"training", "evaluation"},
-    {"verification", "physical", "backdoors"},
+    {"verification", "physical", "backdoors", "testing"},
     {"cli"},
 ]
 # These know run folders, not models: a page is built on a machine without torch.
@@ -127,6 +127,7 @@ def test_no_circle_inside_a_room() -> None:
         "robustlab.data",
         "robustlab.explain",
         "robustlab.models",
+        "robustlab.testing",
     ],
 )
 def test_importing_is_cheap(module: str) -> None:
