@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from robustlab.base.errors import UserError, did_you_mean
-from robustlab.base.words import visible
+from robustlab.base.words import listed, visible
 from robustlab.cli.app import app
 from robustlab.cli.flags import Flag
 
@@ -57,7 +57,7 @@ def plot(
 @app.command(usage="Usage: robustlab table RUN [RUN ...] TABLE [OPTIONS]")
 def table(
     *words: str,
-    format: Literal["markdown", "latex", "csv"] | None = None,
+    format: Literal["markdown", "latex", "csv", "json"] | None = None,
     output: Path | None = None,
     overwrite: Flag = False,
 ) -> int:
@@ -67,12 +67,13 @@ def table(
     ----------
     words
         One or several run folders of the same samples, labels and threat, then the table:
-        verdict, differences, attacks, curve, confusion, factors or transfer. Of stickers and patches, of runs that need
+        verdict, differences, attacks, curve, confusion, factors, transfer or summary (for a leaderboard and a model
+        card, in Markdown or JSON). Of stickers and patches, of runs that need
         not be alike: success, grid, paper-cells, drive-by, by-size, by-place or heat. Of backdoors, likewise: defenses,
         by-layer or by-seed.
     format
-        markdown or latex (rounded, with intervals) or csv (fractions as computed, with the ends of their intervals and
-        n; default: what --output ends in, or markdown).
+        markdown or latex (rounded, with intervals), csv (fractions as computed, with the ends of their intervals and
+        n) or json (of a summary; default: what --output ends in, or markdown).
     output
         A file to write instead of standard output.
     overwrite
@@ -81,13 +82,19 @@ def table(
     from robustlab.base.files import check_output, write_output
     from robustlab.reporting.backdoor_tables import BACKDOOR_TABLES, backdoor_table
     from robustlab.reporting.fitted_tables import SECTIONS, fitted_table
+    from robustlab.reporting.summary import FORMATS, NAME, summary
     from robustlab.reporting.tables import TABLES, written
 
-    folders, name = _runs_and_name(words, [*TABLES, *SECTIONS, *BACKDOOR_TABLES], "table", "table")
-    kind = _format(format, output, {"md": "markdown", "tex": "latex", "csv": "csv"}, "markdown")
+    folders, name = _runs_and_name(words, [*TABLES, NAME, *SECTIONS, *BACKDOOR_TABLES], "table", "table")
+    kind = _format(format, output, {"md": "markdown", "tex": "latex", "csv": "csv", "json": "json"}, "markdown")
+    if (kind in FORMATS if name == NAME else kind != "json") is False:
+        others = listed(FORMATS if name == NAME else ("markdown", "latex", "csv"), "or")
+        raise UserError(f"The table {name} is not written as {kind}: choose {others}.")
     if output is not None:
         check_output(output, replace=overwrite)
-    if name in SECTIONS:
+    if name == NAME:
+        text = summary(_one(folders), kind)
+    elif name in SECTIONS:
         text = fitted_table(_fitted(folders, name), name, kind)
     elif name in BACKDOOR_TABLES:
         text = backdoor_table(_backdoors(folders, name), name, kind)
