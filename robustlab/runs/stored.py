@@ -15,6 +15,7 @@ from robustlab.base.files import SCHEMA_VERSION
 from robustlab.base.reading import decoded, open_regular, read_bounded, read_json
 from robustlab.runs.aggregates import Line
 from robustlab.runs.checking import check_info, check_sample
+from robustlab.runs.notebook import Samples, run_html
 
 BYTES = 1 << 30  # of samples.jsonl, and of data.jsonl
 LINES = 5_000_000  # of each, some 300 bytes of memory a line
@@ -42,10 +43,18 @@ class StoredRun:
         """data.jsonl."""
         return _lines(self.folder, "data.jsonl", _sample)
 
+    @cached_property
+    def samples(self) -> Samples:
+        """samples.jsonl as columns, which `pandas.DataFrame` takes."""
+        return Samples({name: [getattr(line, name) for line in self.lines] for name in Line.__struct_fields__})
+
     @property
     def images(self) -> list[Json]:
         """The kept examples: model, attack, id, label, success, predictions, confidences, and their files."""
         return list(self.info.get("images", []))
+
+    def _repr_html_(self) -> str:
+        return run_html(str(self.info.get("name", self.folder)), self.info)
 
     def picture(self, name: str) -> bytes | None:
         """The bytes of a kept image, such as images/clean-3.png; None where there is none."""
