@@ -4,8 +4,8 @@ As JSON one object for each model:
 
 - `robustbench`: the fields of RobustBench's model_info/DATASET/THREAT/MODEL.json. Its accuracies are percentages as
   text. What a run cannot know (paper, authors, extra data ...) is null, and `missing` names it: fill it in. `reported`
-  is the robust accuracy of the run. `autoattack_acc` stays null: another suite is not AutoAttack, and RobustBench
-  measures it itself. `unreliable` is true where a check of the attack's audit failed, null where none was made.
+  is the robust accuracy of the run, and `autoattack_acc`, too, where the suite is autoattack-standard: another suite is
+  not AutoAttack. `unreliable` is true where a check of the attack's audit failed, null where none was made.
 - `model-index`: an entry of the `model-index` of a Hugging Face model card (hub-docs, modelcard.md), with fractions.
 - `robustlab`: the same numbers as {value, low, high, n}, with 95 % Wilson intervals, threat, suite, seed, audit, and
   how the model was trained where its card says it.
@@ -29,6 +29,7 @@ from robustlab.runs.audits import audit_of, in_one_line, tally
 NAME = "summary"
 FORMATS = ("markdown", "json")
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1", "l0": "L0"}  # as RobustBench's folders
+AUTOATTACK = "autoattack-standard"  # the card of its four attacks in the published order and budget
 _OF_THE_AUTHORS = ("link", "name", "authors", "additional_data", "venue", "architecture", "autoattack_acc")
 
 
@@ -65,6 +66,7 @@ def _robustbench(run: PageRun, model: Json) -> Json:
         "eps": run.eps,
         "clean_acc": _percent(model["clean_accuracy"]),
         "reported": _percent(model["robust_accuracy"]),
+        "autoattack_acc": _percent(model["robust_accuracy"]) if suite == AUTOATTACK else None,
         "footnote": f"{_NORMS[run.numbers['norm']]}, robustlab suite {suite}, {images}.",
         "unreliable": tally(record)["fail"] > 0 if record else None,
     }

@@ -57,6 +57,13 @@ def test_robustbench_gets_its_fields_and_no_number_that_was_not_measured(
         assert entry["number_forward_passes"] == 1 and "linf-standard" in entry["footnote"]
 
 
+def test_only_autoattack_counts_as_autoattack(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", n=20, models={"net": (0.9, 5.0)}, suite="autoattack-standard")
+    (told,) = json.loads(summary(PageRun.read(folder), "json"))["models"]
+    entry = told["robustbench"]
+    assert entry["autoattack_acc"] == entry["reported"] is not None and "autoattack_acc" not in told["missing"]
+
+
 def test_a_failed_audit_makes_it_unreliable(write_run: Callable[..., Path], tmp_path: Path) -> None:
     check = {"name": "noise", "title": "t", "measured": "m", "numbers": {}, "advice": "a", "source": "s"}
     for status, unreliable in (("fail", True), ("warn", False)):
