@@ -82,7 +82,7 @@ def test_what_cannot_be_asked_for(at_least: object) -> None:
 def pytest_of(folder: Path, text: str, *flags: str) -> subprocess.CompletedProcess[str]:
     """A test file of somebody else, in a process of its own, with the plugin as its entry point would load it."""
     (folder / "test_mine.py").write_text(text)
-    command = [sys.executable, "-m", "pytest", "-p", "robustlab.testing", "-p", "no:cacheprovider", "-q", *flags]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *flags]
     return subprocess.run([*command, "test_mine.py"], cwd=folder, capture_output=True, text=True)
 
 

@@ -8,11 +8,13 @@ who knows goes on from the better of the two and lowers the detector's score.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from robustlab.attacks.suite import Member
 from robustlab.base.draws import keys, uniform
 from robustlab.base.intervals import share
 from robustlab.defenses.detectors import Detector, Evasion, make_detector
@@ -40,9 +42,13 @@ class Detection(Study[Job]):
     def __init__(self, job: Job) -> None:
         super().__init__(job)
         self.detectors: dict[str, Detector] = {text: make_detector(text) for text in job.plan.options.detector or ()}
-        self.member = unaware(job.plan.suite)
         chunks = {f"{task.name} {n}": (task, n, where) for task in job.tasks for n, where in task.chunks()}
         self._parts: dict[str, tuple[Task, int, Tensor]] = chunks if self.detectors else {}
+
+    @cached_property
+    def member(self) -> Member:
+        """The attack that does not know the detectors."""
+        return unaware(self.job.plan.suite)
 
     def parts(self) -> Sequence[str]:
         return list(self._parts)
