@@ -1,7 +1,7 @@
 """What adversarial training costs: seconds an epoch, beside plain training and a bare loop of PGD-AT.
 
     python benchmarks/training.py                                                four minutes on two idle cores
-    python benchmarks/training.py --n 256 --repeats 1 --output /tmp/try.json     does it run?
+    python benchmarks/training.py --images 256 --repeats 1 --output /tmp/try.json     does it run?
 
 One epoch each, of the same cnn on the same images (28 x 28, one channel, drawn from a seed; only their number counts)
 in batches of 128, float32, SGD with Nesterov momentum, no augmentation. The contenders take turns; medians. Seconds are
@@ -120,7 +120,7 @@ def measured(name: str, n: int, threads: int, cores: int) -> float:
         torch.set_num_threads(threads)
         return bare(data, contender.steps) if contender.defense is None else ours(data, contender.defense)
     several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(contender.processes)]
-    words = ["--worker", name, "--n", str(n), "--threads", str(max(1, cores // contender.processes))]
+    words = ["--worker", name, "--images", str(n), "--threads", str(max(1, cores // contender.processes))]
     done = subprocess.run([sys.executable, *several, __file__, *words], stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout)
 
@@ -158,7 +158,7 @@ def show(entries: list[dict[str, Any]]) -> None:
 def main(words: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(CONTENDERS), metavar="NAME")
-    parser.add_argument("--n", type=int, default=4096, help="images an epoch")
+    parser.add_argument("--images", type=int, default=4096, help="images an epoch")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2, help="of one process")
     parser.add_argument("--cores", type=int, default=2, help="that two processes share")
@@ -167,12 +167,12 @@ def main(words: Iterable[str] | None = None) -> None:
     parser.add_argument("--worker", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args(None if words is None else list(words))
     if options.worker:
-        worker(options.worker, options.n, options.threads)
+        worker(options.worker, options.images, options.threads)
         return
 
     began, results, where = time.perf_counter(), Results(options.output), conditions()
     print(json.dumps({key: where[key] for key in ("when", "device", "load_at_start", "versions")}))
-    spec = {"n": options.n, "batch": BATCH, "steps": STEPS, "threads": options.threads, "cores": options.cores}
+    spec = {"n": options.images, "batch": BATCH, "steps": STEPS, "threads": options.threads, "cores": options.cores}
     took: dict[str, float] = {}
     for name in options.contenders:  # the first epoch of a process is slower
         if CONTENDERS[name].processes == 1:
@@ -187,7 +187,7 @@ def main(words: Iterable[str] | None = None) -> None:
                 print(f"  {name}, repeat {repeat}: no time left; the same command goes on", file=sys.stderr)
                 continue
             start = time.perf_counter()
-            seconds = measured(name, options.n, options.threads, options.cores)
+            seconds = measured(name, options.images, options.threads, options.cores)
             took[name] = time.perf_counter() - start
             results.put({"key": key, "spec": spec, "seconds": seconds, "conditions": where})
             print(f"  {name}, repeat {repeat}: {seconds:.2f} s", file=sys.stderr)
