@@ -1,4 +1,4 @@
-"""`search="auto"`: a search copy of the attacked model, made anew in every call."""
+"""`search="auto"`: a search copy of the attacked model, a new one for each call."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from robustlab.defenses.filters.directions import top_directions
 from robustlab.evaluation.running import rows_of, table
 from robustlab.evaluation.studies.base import Study
 from robustlab.explain import grad_cam
+from robustlab.explain.shifts import heat_inside
 
 Json = dict[str, Any]
 BINS, VALUES, POINTS, SHOWN = 30, 10, 600, 8
@@ -214,8 +215,8 @@ class Heat(First):
             for what, images in (("without the trigger", bare), ("with the trigger", chosen.images)):
                 x = images.to(job.device)
                 maps = grad_cam(model, x, job.answers(model, x).to(job.device)).maps.cpu()
-                total = maps.sum((1, 2))
-                shares = ((maps * inside).sum((1, 2)) / total)[total > 0].tolist()
+                each = heat_inside(maps, inside)
+                shares = each[each.isfinite()].tolist()
                 rows.append(
                     {"images": what, "heat": mean_share(shares), "area": mean_share(inside.mean((1, 2)).tolist())}
                 )

@@ -43,16 +43,25 @@ _NONE = "robustlab.defenses.base:Defense"
 _BPDA = "robustlab.defenses.bpda:BPDA"
 
 
+def registered(method: object, where: str = "defense") -> str:
+    """Where the class behind a registry name is; an unknown one is a `UserError`. where: what it calls the table.
+
+    >>> registered("n-fgsm")
+    'robustlab.defenses.n_fgsm:NFGSM'
+    """
+    if method not in DEFENSES:
+        hint = did_you_mean(str(method), DEFENSES)
+        raise UserError(f"{where} needs a method out of {', '.join(DEFENSES)}; got {method!r}.{hint}")
+    return DEFENSES[str(method)]
+
+
 def defense_class(method: object) -> Any:
     """The dataclass behind a registry name; an unknown one is a `UserError`.
 
     >>> defense_class("n-fgsm").__name__
     'NFGSM'
     """
-    if method not in DEFENSES:
-        hint = did_you_mean(str(method), DEFENSES)
-        raise UserError(f"defense needs a method out of {', '.join(DEFENSES)}; got {method!r}.{hint}")
-    return locate(DEFENSES[str(method)])
+    return locate(registered(method))
 
 
 def parameters(table: Mapping[str, Any]) -> list[str]:

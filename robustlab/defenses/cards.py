@@ -7,13 +7,13 @@ from typing import Any
 
 from robustlab.base.cards import card_names, find_card, parse_call, read_card
 from robustlab.base.errors import UserError, did_you_mean, spelled
-from robustlab.defenses import DEFENSES
+from robustlab.defenses import DEFENSES, registered
 
 TABLE = "defense"
 
 
 @dataclass(frozen=True)
-class DefenseCard:
+class PreprocessingCard:
     """What a TOML file with a `[defense]` table may hold: its `method`, a name in `DEFENSES`, and its parameters."""
 
     defense: dict[str, Any]
@@ -34,7 +34,7 @@ def read_defense(text: str) -> tuple[str, dict[str, Any]]:
     """
     if text.endswith(".toml"):
         path = find_card("defenses", text, TABLE)
-        return path.stem, _table(read_card(path, DefenseCard), path.name)
+        return path.stem, _table(read_card(path, PreprocessingCard), path.name)
     given = parse_call(text, spelled("defense"))
     name = given.pop("method")
     if name in DEFENSES and name not in card_names("defenses"):
@@ -45,12 +45,9 @@ def read_defense(text: str) -> tuple[str, dict[str, Any]]:
             f"There is no defense {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}; or a card."
         )
     path = find_card("defenses", name, TABLE)
-    return text, _table(read_card(path, DefenseCard), path.name) | given
+    return text, _table(read_card(path, PreprocessingCard), path.name) | given
 
 
-def _table(card: DefenseCard, where: str) -> dict[str, Any]:
-    if card.defense.get("method") not in DEFENSES:
-        raise UserError(
-            f"{where}: [defense] needs a method out of {', '.join(DEFENSES)}; got {card.defense.get('method')!r}."
-        )
+def _table(card: PreprocessingCard, where: str) -> dict[str, Any]:
+    registered(card.defense.get("method"), f"{where}: [defense]")
     return dict(card.defense)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,14 @@ VERSIONS = {
     "same": "attacked, for the class of the clean image",
     "noise": "the same change at random places, for the class of the clean image",
 }
+
+
+class Version(NamedTuple):
+    """Images (N, C, H, W), the classes (N,) that their maps are about, and how sure the model is of them if its own."""
+
+    images: Tensor
+    classes: Tensor
+    sure: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,39 +83,38 @@ def explain_images(
     if attack is not None:
         say("Attacking the images.")
     asked = _versions(model, images, labels, ids, attack, seed)
-    answers = {version: _answers(model, asked[version][0]) for version in ("clean", "adv") if version in asked}
+    others = asked if judged is None else _versions(model, *judged, attack, seed)
+
+    def drawn(name: str, versions: dict[str, Version]) -> dict[str, Heatmaps]:
+        return {key: draw(name, model, each.images, each.classes, layer=at) for key, each in versions.items()}
+
     maps: dict[str, dict[str, Heatmaps]] = {}
     for name in methods:
         say(f"Drawing {name}.")
-        maps[name] = {version: draw(name, model, x, k, layer=at) for version, (x, k) in asked.items()}
+        maps[name] = drawn(name, asked)
     shifts: list[Json] = []
     if attack is not None:
         say("Measuring how far the heat moves.")
-        measured = maps
-        if judged is not None:
-            others = _versions(model, *judged, attack, seed)
-            measured = {
-                name: {version: draw(name, model, x, k, layer=at) for version, (x, k) in others.items()}
-                for name in methods
-            }
+        measured = maps if judged is None else {name: drawn(name, others) for name in methods}
         shifts = [_shift(name, version, measured[name]) for name in methods for version in VERSIONS]
     channels = strongest_channels(model, images, layer=at) if at is not None and "activations" in methods else None
     found: dict[str, list[Check]] = {}
     if judged is not None:
-        own, _ = _answers(model, judged[0])
         for name in methods:
             say(f"Checking {name} on {len(judged[0])} images.")
             more = {"layer": at.name} if at is not None else {}
-            found[name] = checks(drawn_by(name, signed=True, **more), model, judged[0], own, seed=seed)
+            found[name] = checks(
+                drawn_by(name, signed=True, **more), model, judged[0], others["clean"].classes, seed=seed
+            )
     return Explained(
         images,
         ids,
         labels,
         at,
-        {version: classes for version, (classes, _) in answers.items()},
-        {version: sure for version, (_, sure) in answers.items()},
+        {key: each.classes for key, each in asked.items() if each.sure is not None},
+        {key: each.sure for key, each in asked.items() if each.sure is not None},
         maps,
-        asked["adv"][0] if attack is not None else None,
+        asked["adv"].images if attack is not None else None,
         channels,
         shifts,
         len(images if judged is None else judged[0]),
@@ -117,15 +124,16 @@ def explain_images(
 
 def _versions(
     model: nn.Module, images: Tensor, labels: Tensor, ids: Tensor, attack: Attack | None, seed: int
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """What is drawn: the images of each version, and the classes that their maps are about."""
-    classes, _ = _answers(model, images)
+) -> dict[str, Version]:
+    """What is drawn of the images, by the names in `VERSIONS` and "clean"."""
+    classes, sure = _answers(model, images)
+    clean = Version(images, classes, sure)
     if attack is None:
-        return {"clean": (images, classes)}
+        return {"clean": clean}
     adv = attack(model, images, torch.where(labels < 0, classes, labels))
     noise = same_size_noise(images, adv, seed, ids)
-    after, _ = _answers(model, adv)
-    return {"clean": (images, classes), "adv": (adv, after), "same": (adv, classes), "noise": (noise, classes)}
+    attacked = Version(adv, *_answers(model, adv))
+    return {"clean": clean, "adv": attacked, "same": Version(adv, classes), "noise": Version(noise, classes)}
 
 
 def _shift(name: str, version: str, maps: dict[str, Heatmaps]) -> Json:

@@ -149,7 +149,7 @@ class Session:
         began = time.perf_counter()
         try:
             with others_there():
-                entry = {"epoch": epoch, **self._epoch(epoch), **self._measure(epoch)}
+                entry = {"epoch": epoch, **self._epoch(epoch), **self._measure()}
             if math.isnan(entry["train_loss"] + entry["val_loss"]):
                 raise Diverged(f"The model answers NaN after epoch {epoch}. {self.recipe.calmer()}")
         except Exception as error:
@@ -251,7 +251,7 @@ class Session:
         """What is measured and kept: the average of the weights, where there is one."""
         return self.model if self.average is None else self.average.module
 
-    def _measure(self, epoch: int) -> Entry:
+    def _measure(self) -> Entry:
         """Loss and accuracy of both splits: clean on as many images, and under PGD on the first `check_size`."""
         entry: Entry = {}
         for split, data in (("train", first_of(self.train_data, len(self.val_data))), ("val", self.val_data)):
