@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from robustlab.base.one_sided import holm
 from robustlab.base.words import duration, interval, percent
 from robustlab.reporting.figures import share_bar
 from robustlab.reporting.source import PageRun
@@ -24,11 +25,22 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 def render(runs: Sequence[PageRun]) -> Markup:
     shown = [
-        {"run": run, "sentences": sentences(run), "alarms": alarms(run), "trained": trained(run)}
+        {"run": run, "sentences": sentences(run), "alarms": alarms(run), "trained": trained(run), "pairs": paired(run)}
         for run in runs
         if run.models
     ]
     return fill("sections/verdict.html", shown=shown, share_bar=share_bar)
+
+
+def paired(run: PageRun) -> list[dict[str, Any]]:
+    """The pairs of models; `holm` is p corrected for all pairs, the clean and the robust ones each (Holm 1979)."""
+    pairs: list[dict[str, Any]] = run.numbers["pairs"]
+    found = [dict(pair) for pair in pairs]
+    for kind in ("clean", "robust"):
+        compared = [pair for pair in found if pair[kind]]
+        for pair, p in zip(compared, holm([pair[kind]["p"] for pair in compared]), strict=True):
+            pair[kind] = pair[kind] | {"holm": p}
+    return found
 
 
 def trained(run: PageRun) -> dict[str, tuple[str, str]]:
@@ -60,7 +72,7 @@ def sentences(run: PageRun) -> list[str]:
             said.append(f"{right}; {share} are right and not turned into their targets {under}.")
         else:
             said.append(f"{right}, and {share} {under}.")
-    for pair in run.numbers["pairs"]:
+    for pair in paired(run):
         robust = pair["robust"]
         if robust and robust["value"] is not None:
             clean = None if run.own_labels else pair["clean"]
@@ -84,17 +96,17 @@ def _unsettled(what: str, difference: dict[str, Any] | None) -> str:
 
 
 def _compared(first: str, second: str, robust: dict[str, Any], clean: dict[str, Any] | None) -> str:
-    if robust["p"] >= 0.05:
+    if robust["holm"] >= 0.05:
         return (
             f"These {robust['n']:,} images do not show that {first} and {second} differ in robust accuracy"
-            f" (McNemar p {p_value(robust['p'])})."
+            f" (McNemar p {p_value(robust['holm'])}{', Holm-corrected' if robust['holm'] != robust['p'] else ''})."
         )
     better, worse, sign = (second, first, 1) if robust["value"] > 0 else (first, second, -1)
     said = f"{better} keeps {points(abs(robust['value'])).lstrip('+')} points more than {worse} under attack"
     if clean is None:
         return f"{said}."
     cost = -sign * clean["value"]
-    if clean["p"] >= 0.05:
+    if clean["holm"] >= 0.05:
         return f"{said}, with no clear difference in clean accuracy."
     if cost > 0:
         return f"{said}, and pays for it with {points(cost).lstrip('+')} points of clean accuracy."
