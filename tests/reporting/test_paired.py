@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from robustlab.base.words import interval, percent
 from robustlab.reporting import report
+from robustlab.reporting.sections import side_by_side
 from robustlab.reporting.sections.verdict import paired, sentences
 from robustlab.reporting.source import PageRun
+from robustlab.runs.aggregates import ModelLines
 
 MODELS = {"a": (0.97, 6.0), "b": (0.95, 7.0), "c": (0.93, 14.0)}
 
@@ -37,3 +41,41 @@ def test_a_difference_that_the_correction_takes_is_not_claimed(three: Path) -> N
         pair["robust"] |= {"p": 0.02, "value": 0.1, "low": 0.01, "high": 0.2}
     said = " ".join(sentences(run))
     assert said.count("do not show that") == 3 and "(McNemar p = 0.060, Holm-corrected)" in said
+
+
+def test_the_matrix_has_every_model_attack_and_the_worst_case(three: Path) -> None:
+    run = PageRun.read(three)
+    html = str(side_by_side.render([run]))
+    for model in run.models:
+        for share in (model["clean_accuracy"], model["robust_accuracy"], *(a["left"] for a in model["attacks"])):
+            assert f"<b>{percent(share)}</b><small>{interval(share)}</small>" in html
+    assert html.count("data-own") == 3 and html.count('class="marker attacked"') == 3
+
+
+def test_disagreements_are_right_in_one_and_fallen_in_the_other(three: Path) -> None:
+    run = PageRun.read(three)
+    examples, many = side_by_side.disagreements(run)
+    attacks = [attack["name"] for attack in run.info["config"]["attacks"]]
+    views = {name: ModelLines(run.tables[name], attacks, run.numbers["eps"]) for name in MODELS}
+    assert 0 < len(examples) <= side_by_side.SHOWN <= many
+    for example in examples:
+        assert example["id"] in views[example["right"]].robust
+        assert example["id"] in views[example["wrong"]].right - views[example["wrong"]].robust
+    pairs = [(a, b) for a in views for b in views if a != b]
+    assert many == sum(len((views[a].robust & views[b].right) - views[b].robust) for a, b in pairs)
+    assert len({(example["right"], example["wrong"]) for example in examples}) > 1  # they take turns
+
+
+def test_the_cost_of_a_training_stands_beside_its_model(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    models = [{"name": name, "trained": {"by": "n-fgsm", "epochs": 30, "seconds": 90.0}} for name in ("a", "b")]
+    folder = write_run(tmp_path / "run", n=20, models={"a": (0.9, 3.0), "b": (0.9, 9.0)})
+    info = json.loads((folder / "run.json").read_text())
+    info["models"] = [old | new for old, new in zip(info["models"], models, strict=True)]
+    (folder / "run.json").write_text(json.dumps(info))
+    html = str(side_by_side.render([PageRun.read(folder)]))
+    assert html.count("<small>n-fgsm, 30 epochs, 1\u00a0min 30\u00a0s</small>") == 2
+
+
+def test_one_model_has_nothing_beside_it(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = PageRun.read(write_run(tmp_path / "one", n=20, models={"a": (0.9, 3.0)}))
+    assert not side_by_side.applies([run])
