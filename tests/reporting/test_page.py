@@ -97,8 +97,8 @@ def test_every_section_is_there_and_linked(html: str) -> None:
     outline = Outline(html)
     ids = [attributes.get("id") for tag, attributes in outline.tags if tag == "section"]
     assert ids == [
-        *("verdict", "curve", "attacks", "audit", "confusion", "gallery", "factors", "confidence", "verification"),
-        *("provenance", "data"),
+        *("verdict", "side-by-side", "curve", "attacks", "audit", "confusion", "gallery", "factors", "confidence"),
+        *("verification", "provenance", "data"),
     ]
     assert [a["href"] for tag, a in outline.tags if tag == "a"] == [f"#{name}" for name in ids]
 
