@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from robustlab.base.errors import UserError
+from robustlab.base.one_sided import holm
 from robustlab.base.words import listed
 from robustlab.reporting.text import NORMS, budget, shown_names, without_paths
 from robustlab.runs import StoredRun, read_run
@@ -130,6 +131,16 @@ class PageRun:
     @property
     def models(self) -> list[Json]:
         return list(self.numbers["models"])
+
+    @cached_property
+    def pairs(self) -> list[Json]:
+        """Every two models, with `holm`: p corrected over all pairs, the clean and the robust ones each (Holm 1979)."""
+        found = [dict(pair) for pair in self.numbers["pairs"]]
+        for kind in ("clean", "robust"):
+            compared = [pair for pair in found if pair[kind]]
+            for pair, p in zip(compared, holm([pair[kind]["p"] for pair in compared]), strict=True):
+                pair[kind] = pair[kind] | {"holm": p}
+        return found
 
     @property
     def data(self) -> Json:

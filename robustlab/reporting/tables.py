@@ -49,6 +49,7 @@ def verdict(run: PageRun) -> Table:
 
 def differences(run: PageRun) -> Table:
     """One row for each pair of models, clean and robust: the paired difference and McNemar's test."""
+    many = len(run.pairs) > 1
     columns = [
         Column("first", "First model", "text"),
         Column("second", "Second model", "text"),
@@ -58,12 +59,13 @@ def differences(run: PageRun) -> Table:
         Column("high", "to", written=points),
         Column("only_first", "Right only in first"),
         Column("only_second", "Right only in second"),
-        Column("p", "p", written=lambda p: p_value(p).removeprefix("= ")),
+        Column("p", "p", printed=not many, written=_bare_p),
+        Column("holm", "p, Holm", printed=many, written=_bare_p),
         Column("n", "n", printed=False),
     ]
     rows = [
         {"first": pair["first"], "second": pair["second"], "images": what, **pair[key]}
-        for pair in run.numbers["pairs"]
+        for pair in run.pairs
         for key, what in (("clean", "clean"), ("robust", "attacked"))
         if pair[key]
     ]
@@ -71,6 +73,8 @@ def differences(run: PageRun) -> Table:
         "Difference of accuracy on the same images, in percentage points, with Newcombe's 95 % interval for paired"
         " shares (method 10) and p of McNemar's exact test."
     )
+    if many:
+        said += f" It is Holm-corrected over all {len(run.pairs)} pairs, the clean and the attacked images each."
     return Table("differences", said, columns, rows)
 
 
@@ -223,6 +227,10 @@ def _of_all(attack: dict[str, Any]) -> float | None:
 
 def _distance(value: float | None) -> str:
     return "∞" if value == math.inf else quantity(value)
+
+
+def _bare_p(p: float) -> str:
+    return p_value(p).removeprefix("= ")
 
 
 def _signed(count: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +13,10 @@ import pytest
 from robustlab.base.words import interval, percent
 from robustlab.reporting import report
 from robustlab.reporting.sections import side_by_side
-from robustlab.reporting.sections.verdict import paired, sentences
+from robustlab.reporting.sections.verdict import sentences
 from robustlab.reporting.source import PageRun
+from robustlab.reporting.tables import written
+from robustlab.reporting.text import p_value
 from robustlab.runs.aggregates import ModelLines
 
 MODELS = {"a": (0.97, 6.0), "b": (0.95, 7.0), "c": (0.93, 14.0)}
@@ -25,7 +29,7 @@ def three(write_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFacto
 
 def test_p_is_corrected_for_all_pairs_and_the_page_says_so(three: Path, run_folder: Path, tmp_path: Path) -> None:
     run = PageRun.read(three)
-    pairs = paired(run)
+    pairs = run.pairs
     plain = sorted(pair["robust"]["p"] for pair in pairs)
     assert len(pairs) == 3
     assert sorted(pair["robust"]["holm"] for pair in pairs)[0] == pytest.approx(min(1, 3 * plain[0]))
@@ -33,6 +37,20 @@ def test_p_is_corrected_for_all_pairs_and_the_page_says_so(three: Path, run_fold
     page = report([three], tmp_path / "three.html").read_text()
     assert "p is Holm-corrected over all 3 pairs" in page and "McNemar, Holm" in page
     assert "Holm" not in report([run_folder], tmp_path / "two.html").read_text()  # one pair: nothing to correct
+
+
+def test_the_table_has_the_same_p_as_the_page(three: Path, run_folder: Path) -> None:
+    run = PageRun.read(three)
+    text = written(run, "differences", "markdown").replace("\\", "")
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
+    headings, _, *found = [[cell.strip() for cell in row] for row in rows]
+    wanted = [p_value(pair[kind]["holm"]).removeprefix("= ") for pair in run.pairs for kind in ("clean", "robust")]
+    assert "p" not in headings and [row[headings.index("p, Holm")] for row in found] == wanted
+    assert "Holm-corrected over all 3 pairs" in text
+    assert "Holm" not in written(PageRun.read(run_folder), "differences", "markdown")
+    numbers = list(csv.DictReader(io.StringIO(written(run, "differences", "csv"))))
+    assert [float(row["holm"]) for row in numbers] == [p[k]["holm"] for p in run.pairs for k in ("clean", "robust")]
+    assert all(float(row["holm"]) >= float(row["p"]) for row in numbers)
 
 
 def test_a_difference_that_the_correction_takes_is_not_claimed(three: Path) -> None:

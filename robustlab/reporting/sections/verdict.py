@@ -7,7 +7,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from robustlab.base.one_sided import holm
 from robustlab.base.words import duration, interval, percent
 from robustlab.reporting.figures import share_bar
 from robustlab.reporting.source import PageRun
@@ -25,22 +24,11 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 def render(runs: Sequence[PageRun]) -> Markup:
     shown = [
-        {"run": run, "sentences": sentences(run), "alarms": alarms(run), "trained": trained(run), "pairs": paired(run)}
+        {"run": run, "sentences": sentences(run), "alarms": alarms(run), "trained": trained(run)}
         for run in runs
         if run.models
     ]
     return fill("sections/verdict.html", shown=shown, share_bar=share_bar)
-
-
-def paired(run: PageRun) -> list[dict[str, Any]]:
-    """The pairs of models; `holm` is p corrected for all pairs, the clean and the robust ones each (Holm 1979)."""
-    pairs: list[dict[str, Any]] = run.numbers["pairs"]
-    found = [dict(pair) for pair in pairs]
-    for kind in ("clean", "robust"):
-        compared = [pair for pair in found if pair[kind]]
-        for pair, p in zip(compared, holm([pair[kind]["p"] for pair in compared]), strict=True):
-            pair[kind] = pair[kind] | {"holm": p}
-    return found
 
 
 def trained(run: PageRun) -> dict[str, tuple[str, str]]:
@@ -72,7 +60,7 @@ def sentences(run: PageRun) -> list[str]:
             said.append(f"{right}; {share} are right and not turned into their targets {under}.")
         else:
             said.append(f"{right}, and {share} {under}.")
-    for pair in paired(run):
+    for pair in run.pairs:
         robust = pair["robust"]
         if robust and robust["value"] is not None:
             clean = None if run.own_labels else pair["clean"]
