@@ -12,13 +12,13 @@ from robustlab.base.lazy import exports
 if TYPE_CHECKING:
     from robustlab.data import load_data
     from robustlab.evaluation.evaluate import evaluate
-    from robustlab.models import load_model
+    from robustlab.models import load_model, two_classes
     from robustlab.reporting import report
     from robustlab.training import train
     from robustlab.verification import verify
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load_data", "load_model", "report", "train", "verify"]
+__all__ = ["__version__", "evaluate", "load_data", "load_model", "report", "train", "two_classes", "verify"]
 
 __getattr__ = exports(
     __name__,
@@ -28,6 +28,7 @@ __getattr__ = exports(
         "robustlab.models:load_model",
         "robustlab.reporting:report",
         "robustlab.training:train",
+        "robustlab.models:two_classes",
         "robustlab.verification:verify",
     ],
 )

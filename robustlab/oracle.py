@@ -6,7 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from robustlab.base.errors import RunError, UserError
 from robustlab.base.given import check_classes
 from robustlab.base.memory import of_the_machine
 from robustlab.base.module_state import kept_state
-from robustlab.base.outputs import rows
+from robustlab.base.outputs import rows, unpacked
 
 Access = Literal["gradient", "scores", "labels"]
 _RANK: dict[str, int] = {"labels": 0, "scores": 1, "gradient": 2}
@@ -96,18 +96,19 @@ def of_the_model(error: BaseException) -> bool:
     return _NOTE in getattr(error, "__notes__", ())
 
 
-def ask(model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def ask(model: Callable[[Tensor], Any], images: Tensor) -> Tensor:
     """What the model says of the images. Every call of a model goes through here.
 
     The model gets a tensor of its own, which it may write into (many normalise or clamp in place), and what it returns
-    is the caller's own, whatever the model does to it in its next call. Gradients pass through.
+    is the caller's own, whatever the model does to it in its next call. Gradients pass through. Of an object, mapping
+    or tuple with logits, it is the logits: see `robustlab.base.outputs.unpacked`.
 
     >>> x = torch.ones(1, 1, 1, 2)
     >>> ask(lambda images: images.mul_(2).flatten(1), x).tolist(), x.flatten().tolist()
     ([[2.0, 2.0]], [1.0, 1.0])
     """
     with raised_by_the_model():
-        out = model(images.clone())
+        out = unpacked(model(images.clone()))
     return out.clone() if isinstance(out, Tensor) else out  # what it must be is checked where it is known
 
 

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from robustlab.attacks import PGD, Square
+from robustlab.attacks.lockstep import lockstep
 from robustlab.base.errors import UserError
-from robustlab.oracle import Oracle, undisturbed
+from robustlab.explain import grad_cam, occlusion
+from robustlab.oracle import Oracle, ask, undisturbed
+from robustlab.testing import assert_robust
 
 
 def test_counts_and_gradients() -> None:
@@ -46,6 +55,46 @@ def test_bad_oracles_and_outputs() -> None:
         Oracle(nn.Flatten(), query_budget=0)
     with pytest.raises(UserError, match=r"shape \(2, K\)"):
         Oracle(nn.Identity()).logits(torch.zeros(2, 1, 2, 2))
+
+
+class Answers(nn.Module):
+    """Returns its logits inside something else, and writes over them in the next call."""
+
+    def __init__(self, pack: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.pack, self.conv, self.linear = pack, nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+        self.kept: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Any:
+        if self.kept is not None:
+            self.kept.data.zero_()
+        self.kept = self.linear(self.conv(x).relu().mean((2, 3)))
+        return self.pack(self.kept)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda z: z,
+        lambda z: SimpleNamespace(loss=None, logits=z, hidden_states=None),
+        lambda z: {"logits": z},
+        lambda z: (z, [torch.zeros(1)]),
+    ],
+)
+def test_logits_inside_something_else_are_taken_everywhere(pack: Callable[[Tensor], Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Answers(pack).eval()
+    x = torch.rand(6, 3, 8, 8)
+    first = ask(net, x)
+    assert first.shape == (6, 3) and bool(first.any()) and torch.equal(first, ask(net, x))
+    y = first.argmax(1)
+    for attack in (PGD(eps=0.1, steps=2), Square(eps=0.1, steps=5)):
+        assert attack(net, x, y).shape == x.shape
+    near = lockstep(PGD(eps=0.1, steps=2), net, x, y, torch.arange(6))
+    assert not torch.equal(near, x)
+    assert grad_cam(net, x, y).maps.shape == occlusion(net, x, y).maps.shape == (6, 8, 8)
+    run = assert_robust(net, (x, y), "fgsm", at_least=0.0, output=tmp_path / "run")
+    assert run.info["aggregates"]["models"][0]["clean_accuracy"]["value"] == 1
 
 
 def test_undisturbed_puts_everything_back() -> None:

@@ -177,7 +177,7 @@ def test_version() -> None:
 
 
 def test_exports() -> None:
-    names = {"evaluate", "report", "train", "verify", "load_model", "load_data"}
+    names = {"evaluate", "report", "train", "verify", "load_model", "load_data", "two_classes"}
     assert names < set(robustlab.__all__) and names < set(dir(robustlab))
     for name in names:
         assert callable(getattr(robustlab, name))

@@ -94,8 +94,8 @@ def _check_form(out: Any, n: int) -> None:
     if out.numel() == n and n and out.ndim and (len(out) == n):
         raise UserError(
             f"The model returned one number an image (shape {shape}); one a class is needed, also for two classes."
-            " Where it is a logit z: torch.stack([-z, z], 1) of z.flatten(); where it is a probability p, after a"
-            f" sigmoid: torch.stack([1 - p, p], 1), and {spelled('outputs', 'probabilities')}."
+            ' Say what it is: robustlab.two_classes(model, output="logit"), or output="probability" after a sigmoid;'
+            " for the command in FILE.py:function."
         )
     single = out.ndim == 1 and n == 1 and len(out) > 1
     flat = out.ndim >= 2 and len(out) == n and out[:1].numel() == out.shape[1]

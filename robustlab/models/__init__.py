@@ -12,8 +12,9 @@ from robustlab.base.lazy import exports
 if TYPE_CHECKING:
     from robustlab.models.classifier import Classifier, check
     from robustlab.models.loading import load_model
+    from robustlab.models.single_output import two_classes
 
-__all__ = ["ARCHITECTURES", "Classifier", "check", "load_model"]
+__all__ = ["ARCHITECTURES", "Classifier", "check", "load_model", "two_classes"]
 
 ARCHITECTURES: dict[str, str] = {
     "cnn": "robustlab.models.cnn:cnn",
@@ -29,5 +30,6 @@ __getattr__ = exports(
         "robustlab.models.classifier:Classifier",
         "robustlab.models.classifier:check",
         "robustlab.models.loading:load_model",
+        "robustlab.models.single_output:two_classes",
     ],
 )

@@ -252,8 +252,8 @@ def test_forms_that_are_taken(make: Callable[[Tensor], Any], images: Tensor) -> 
 @pytest.mark.parametrize(
     ("out", "images", "message"),
     [
-        (torch.zeros(4), SEVERAL, r"torch.stack\(\[-z, z\], 1\)"),
-        (torch.zeros(4, 1), SEVERAL, r"torch.stack\(\[1 - p, p\], 1\), and outputs='probabilities'"),
+        (torch.zeros(4), SEVERAL, r'robustlab.two_classes\(model, output="logit"\)'),
+        (torch.zeros(4, 1), SEVERAL, r'or output="probability" after a sigmoid'),
         (torch.zeros(1), ONE, "one number an image"),
         (torch.zeros(1, 1), ONE, "one number an image"),
         (torch.tensor(1.0), ONE, r"float logits of shape \(1, K\)"),
