@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from statsmodels.stats.contingency_tables import mcnemar as of_statsmodels
 
 from robustlab.base.intervals import mcnemar, mean_share, paired_difference, share, wilson
 
@@ -32,6 +33,11 @@ def test_both_are_those_of_scipy(kn: tuple[int, int]) -> None:
     there = binomtest(k, n).proportion_ci(method="wilson")
     assert wilson(k, n) == pytest.approx((float(there.low), float(there.high)), rel=1e-12, abs=1e-15)
     assert mcnemar(k, n - k) == pytest.approx(float(binomtest(k, n).pvalue), rel=1e-9, abs=1e-300)
+
+
+@given(cells, cells)
+def test_mcnemar_is_that_of_statsmodels(b: int, c: int) -> None:
+    assert mcnemar(b, c) == pytest.approx(of_statsmodels([[3, b], [c, 5]], exact=True).pvalue, rel=1e-9, abs=1e-300)
 
 
 def test_share_of_nothing_has_no_value_and_says_nothing() -> None:

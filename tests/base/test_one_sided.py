@@ -7,7 +7,10 @@ import math
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import binomtest
+from statsmodels.stats.multitest import multipletests
 
 from robustlab.base.one_sided import below_p, drop_p, holm, score
 
@@ -71,3 +74,9 @@ def test_large_numbers_are_quick() -> None:
 def test_holm_keeps_the_order() -> None:
     assert holm([]) == [] and holm([0.2]) == [0.2]
     assert holm([0.5, 0.9, 0.01]) == pytest.approx([1.0, 1.0, 0.03])
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_is_that_of_statsmodels(values: list[float]) -> None:
+    assert holm(values) == pytest.approx(multipletests(values, method="holm")[1])

@@ -6,9 +6,13 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
+import numpy as np
 import pytest
+from statsmodels.stats.contingency_tables import mcnemar as of_statsmodels
+from statsmodels.stats.multitest import multipletests
 
 from robustlab.base.words import interval, percent
 from robustlab.reporting import report
@@ -19,6 +23,7 @@ from robustlab.reporting.tables import written
 from robustlab.reporting.text import p_value
 from robustlab.runs.aggregates import ModelLines
 
+CELLS = [[(False, False), (False, True)], [(True, False), (True, True)]]  # wrong in the first, in the second
 MODELS = {"a": (0.97, 6.0), "b": (0.95, 7.0), "c": (0.93, 14.0)}
 
 
@@ -51,6 +56,25 @@ def test_the_table_has_the_same_p_as_the_page(three: Path, run_folder: Path) -> 
     numbers = list(csv.DictReader(io.StringIO(written(run, "differences", "csv"))))
     assert [float(row["holm"]) for row in numbers] == [p[k]["holm"] for p in run.pairs for k in ("clean", "robust")]
     assert all(float(row["holm"]) >= float(row["p"]) for row in numbers)
+
+
+def test_p_of_a_run_is_that_of_statsmodels(three: Path) -> None:
+    """From the lines of samples.jsonl to the corrected p, by another way."""
+    run = PageRun.read(three)
+    wrong: dict[str, set[int]] = {name: set() for name in MODELS}
+    for line in map(json.loads, (three / "samples.jsonl").read_text().splitlines()):
+        if line["attack"] == "clean" and line["clean"] != line["label"]:
+            wrong[line["model"]].add(line["id"])
+        if line["eps"] == run.numbers["eps"] and line["success"]:
+            wrong[line["model"]].add(line["id"])
+    tables = [
+        np.array([[sum((i in first, i in second) == cell for i in range(60)) for cell in row] for row in CELLS])
+        for first, second in combinations(wrong.values(), 2)
+    ]
+    plain = [of_statsmodels(table, exact=True).pvalue for table in tables]
+    pairs = [pair["robust"] for pair in run.pairs]
+    assert [pair["p"] for pair in pairs] == pytest.approx(plain)
+    assert [pair["holm"] for pair in pairs] == pytest.approx(multipletests(plain, method="holm")[1])
 
 
 def test_a_difference_that_the_correction_takes_is_not_claimed(three: Path) -> None:
