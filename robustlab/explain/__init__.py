@@ -10,6 +10,7 @@ from robustlab.explain.methods import METHODS, draw
 if TYPE_CHECKING:
     from robustlab.explain.activations import Channels, activation_map, strongest_channels
     from robustlab.explain.cams import grad_cam
+    from robustlab.explain.channels import TopImages, channel_changes, strengths, top_images
     from robustlab.explain.gradients import integrated_gradients, saliency
     from robustlab.explain.guided import guided_grad_cam
     from robustlab.explain.heatmaps import Heatmaps, LayerHeatmaps
@@ -25,7 +26,9 @@ __all__ = [
     "Heatmaps",
     "Layer",
     "LayerHeatmaps",
+    "TopImages",
     "activation_map",
+    "channel_changes",
     "checks",
     "draw",
     "find_layer",
@@ -35,7 +38,9 @@ __all__ = [
     "occlusion",
     "saliency",
     "shift",
+    "strengths",
     "strongest_channels",
+    "top_images",
 ]
 
 __getattr__ = exports(
@@ -45,6 +50,10 @@ __getattr__ = exports(
         "robustlab.explain.activations:activation_map",
         "robustlab.explain.activations:strongest_channels",
         "robustlab.explain.cams:grad_cam",
+        "robustlab.explain.channels:TopImages",
+        "robustlab.explain.channels:channel_changes",
+        "robustlab.explain.channels:strengths",
+        "robustlab.explain.channels:top_images",
         "robustlab.explain.gradients:integrated_gradients",
         "robustlab.explain.gradients:saliency",
         "robustlab.explain.guided:guided_grad_cam",

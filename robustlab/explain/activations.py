@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustlab.base.errors import RunError
 from robustlab.base.pictures import coloured, sheet
 from robustlab.base.typed import check_whole
-from robustlab.explain.heatmaps import LayerHeatmaps, layer_of, of_layer
+from robustlab.explain.heatmaps import LayerHeatmaps, layer_of, of_layer, outputs_of
 from robustlab.explain.layers import Layer
-from robustlab.oracle import ask, undisturbed
+from robustlab.oracle import ask
 
 
 def activation_map(
@@ -79,16 +78,11 @@ def strongest_channels(
     """
     check_whole("count", count, 1)
     at = layer_of(model, images, layer)
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    held: list[Tensor] = []
-    with torch.no_grad(), undisturbed(model), at.watched() as probe:
-        with probe.register_forward_hook(lambda module, given, out: held.append(out.detach().float().clone())):
-            for x in images.split(batch_size):
-                held.clear()
-                ask(model, x)
-                strength, index = held[-1].abs().mean((2, 3)).topk(min(count, held[-1].shape[1]))
-                parts.append((index, strength, held[-1].take_along_dim(index[:, :, None, None], 1)))
+
+    def strongest(out: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+        strength, index = out.abs().mean((2, 3)).topk(min(count, out.shape[1]))
+        return index, strength, out.take_along_dim(index[:, :, None, None], 1)
+
+    parts = outputs_of(model, images, at, batch_size, strongest)
     index, strength, outputs = (torch.cat(each).cpu() for each in zip(*parts, strict=True))
-    if not bool(torch.isfinite(strength).all()):
-        raise RunError(f"The layer {at.name!r} gives NaN or infinite values.")
     return Channels(index, strength, outputs, at)

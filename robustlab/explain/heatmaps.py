@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from robustlab.base.errors import RunError, UserError
 from robustlab.base.given import check_images
 from robustlab.explain.layers import Layer, find_layer
 from robustlab.oracle import ask, check_gradient, undisturbed
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +95,23 @@ def of_pixels(
         for rows, x in _batches(images, batch_size):
             parts.append(attribute(x, classes[rows].to(x.device)).detach().float())
     return Heatmaps(_finite(parts))
+
+
+def outputs_of(
+    model: nn.Module, images: Tensor, layer: Layer, batch_size: int, look: Callable[[Tensor, slice], T]
+) -> list[T]:
+    """What `look` makes of the layer's output (B, C, h, w) for each batch, and its rows. One forward pass an image."""
+    held: list[Tensor] = []
+    found = []
+    with torch.no_grad(), undisturbed(model), layer.watched() as probe:
+        with probe.register_forward_hook(lambda module, given, out: held.append(out.detach().float().clone())):
+            for start in range(0, len(images), batch_size):
+                held.clear()
+                ask(model, images[start : start + batch_size])
+                if not bool(torch.isfinite(held[-1]).all()):
+                    raise RunError(f"The layer {layer.name!r} gives NaN or infinite values.")
+                found.append(look(held[-1], slice(start, start + len(held[-1]))))
+    return found
 
 
 def _batches(images: Tensor, batch_size: int) -> list[tuple[slice, Tensor]]:
