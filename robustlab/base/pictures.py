@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -30,9 +31,30 @@ def png(image: Tensor) -> bytes:
 
 def sheet(rows: Sequence[Tensor], scale: int | None = None) -> Tensor:
     """Rows of images (n, C, H, W) as one picture, enlarged by `scale` (None: small ones to about 96 pixels)."""
-    k = scale or max(1, 96 // rows[0].shape[-1])
-    large = [images.repeat_interleave(k, 2).repeat_interleave(k, 3) for images in rows]
+    large = [enlarged(images, scale) for images in rows]
     return torch.cat([torch.cat(list(images), 2) for images in large], 1)
+
+
+def enlarged(images: Tensor, scale: int | None = None) -> Tensor:
+    """Images (N, C, H, W) with each pixel as a square of `scale` pixels (None: small ones to about 96 pixels).
+
+    >>> enlarged(torch.zeros(1, 3, 32, 32)).shape
+    torch.Size([1, 3, 96, 96])
+    """
+    k = scale or max(1, 96 // images.shape[-1])
+    return images.repeat_interleave(k, 2).repeat_interleave(k, 3)
+
+
+def outlined(images: Tensor, inside: Tensor) -> Tensor:
+    """Images (N, C, H, W) in [0, 1], in RGB and enlarged, with a light blue line around a region (N, H, W) bool.
+
+    >>> outlined(torch.zeros(1, 1, 32, 32), torch.zeros(1, 32, 32, dtype=torch.bool)).shape
+    torch.Size([1, 3, 96, 96])
+    """
+    shown = images if images.shape[1] == 3 else images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    region = enlarged(inside[:, None].float())
+    line = F.max_pool2d(region, 5, 1, 2) > region
+    return torch.where(line, torch.tensor([0.35, 0.9, 1.0])[:, None, None], enlarged(shown.cpu()))
 
 
 def heat_png(heat: Tensor, scale: float) -> bytes:
@@ -54,6 +76,19 @@ def coloured(maps: Tensor, scale: float) -> Tensor:
     """
     shares = maps.detach().cpu().clamp(0, scale) / scale if scale > 0 else maps.detach().cpu() * 0
     return torch.from_numpy(palette())[shares.mul(255).round().long()].permute(0, 3, 1, 2) / 255
+
+
+def blended(heat: Tensor, scale: float, image: Tensor) -> Tensor:
+    """A heatmap (H, W) of values >= 0 over an image (C, H, W) in [0, 1], as (3, H, W): grey without heat, then colour.
+
+    The image is shown in grey, and darker than it is, so that all lightness and colour beyond that is heat.
+
+    >>> blended(torch.zeros(4, 4), 1.0, torch.ones(3, 4, 4)).unique()
+    tensor([0.7000])
+    """
+    grey = 0.7 * image.detach().cpu().clamp(0, 1).mean(0, keepdim=True)
+    share = heat.detach().cpu().clamp(0, scale) / scale if scale > 0 else heat.detach().cpu() * 0
+    return torch.lerp(grey.expand(3, -1, -1), coloured(heat[None], scale)[0], 0.8 * share)
 
 
 @cache

@@ -18,10 +18,12 @@ from robustlab.cli.streams import print_json
 from robustlab.explain.methods import METHODS, method
 
 if TYPE_CHECKING:
+    from robustlab.data import Loaded
     from robustlab.models.classifier import Classifier
 
 FEW = 4  # images, unless --ids or files say which
 JUDGED = 32  # images of the data set for the sanity checks
+SEARCHED = 500  # images of the data set among which --channels looks
 
 
 @app.command
@@ -34,6 +36,7 @@ def explain(
     methods: Annotated[str, Parameter(help=f"Of {', '.join(METHODS)}, with commas.")] = "grad-cam,activations",
     layer: str | None = None,
     list_layers: Flag = False,
+    channels: int = 0,
     attack: str | None = None,
     judge: int = JUDGED,
     seed: int = 0,
@@ -56,6 +59,9 @@ def explain(
         The layer to look at, by its name (default: the last with a map that matters).
     list_layers
         Only list the layers that can be looked at.
+    channels
+        Also show what the N strongest channels of the layer respond to, among the first 500 images of the data set, or
+        among your own, and with --attack how they change.
     attack
         Also explain the images after this attack, such as pgd or pgd:steps=50, and measure how far the heat moves.
     judge
@@ -75,6 +81,7 @@ def explain(
         raise UserError(f"--methods needs one at least: {', '.join(METHODS)}.")
     numbers = _numbers(ids)
     check_whole("--judge", judge, 0)
+    check_whole("--channels", channels, 0)
     check_whole("--seed", seed, 0)
     if images and (data or ids):
         raise UserError("Give image files, or --data and --ids, not both.")
@@ -103,12 +110,13 @@ def explain(
         print(visible(text), file=sys.stderr)
 
     given = load_model(model, weights=weights.weights, mean=weights.mean, std=weights.std, download=files.download)
-    judged = None
+    judged = searched = None
     if images:
         x = own_images(images, _size(files, given), given.shape[0] if given.shape else None)
         labels, places, threat = torch.full((len(x),), -1), torch.arange(len(x)), ThreatModel()
         names = [file.name for file in images]
         judged = (x, labels, places) if judge else None
+        searched = (x, names) if channels else None
     else:
         fitting = suitable(source, [given])
         reading: dict[str, Any] = files.arguments | {key: fitting[key] for key in ("channels", "divided")}
@@ -119,6 +127,9 @@ def explain(
         if judge and not list_layers:
             more = load_data(source, "test", judge, **reading).loaded()
             judged = more.images, more.labels, more.ids
+        if channels and not list_layers:
+            more = load_data(source, "test", SEARCHED, **reading).loaded()
+            searched = more.images, _captions(more)
     if list_layers:
         lines = [f"{each.name:40} {' x '.join(map(str, each.grid)):>10}" for each in layers_with_maps(given, x[:2])]
         print(*map(visible, ["layer                                     rows x columns", *lines]), sep="\n")
@@ -127,7 +138,18 @@ def explain(
     folder = output or default_folder("explain", model)
     about = {"model": model, "attack": attack, "seed": seed, "judged": 0 if judged is None else len(judged[0])}
     found = explain_images(
-        given, x, labels, places, chosen, layer=layer, attack=attacker, judged=judged, seed=seed, say=say
+        given,
+        x,
+        labels,
+        places,
+        chosen,
+        layer=layer,
+        attack=attacker,
+        judged=judged,
+        searched=searched,
+        count=max(channels, 1),
+        seed=seed,
+        say=say,
     )
     numbers_found = told(found, names, about)
     try:
@@ -150,6 +172,12 @@ def _numbers(ids: str | None) -> list[int]:
     if bad := next((word for word in words if not (word.isascii() and word.isdecimal())), None):
         raise UserError(f"--ids are numbers with commas, such as 3,17; got {bad!r}.")
     return list(dict.fromkeys(map(int, words)))
+
+
+def _captions(data: Loaded) -> list[str]:
+    """The id of each image, and its class."""
+    labels = [data.classes[k] if data.classes else f"class {k}" for k in data.labels.tolist()]
+    return [f"{id} ({label})" for id, label in zip(data.ids.tolist(), labels, strict=True)]
 
 
 def _size(files: DataFlags, model: Classifier) -> tuple[int, int] | None:

@@ -6,12 +6,14 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
+import torch.nn.functional as F
 from markupsafe import Markup
 from torch import Tensor
 
-from robustlab.base.pictures import heat_png, png
+from robustlab.base.pictures import blended, heat_png, outlined, png, sheet
 from robustlab.base.words import counted
 from robustlab.evaluation.explaining import VERSIONS, Explained
+from robustlab.explain.channels import TopImages
 from robustlab.explain.methods import METHODS
 from robustlab.explain.shifts import MEASURES
 from robustlab.reporting.templates import render
@@ -48,7 +50,8 @@ def files_of(found: Explained, names: Sequence[str], classes: Sequence[str] | No
         )
     values = without_paths({**about, "said": said(found), "checks": _checks(found), "shifts": _shifts(found)})
     values |= {"layer": found.layer.name if found.layer else None, "side": max(found.clean.shape[2:])}
-    values["measured"] = found.measured
+    values |= {"measured": found.measured, "changes": _changes(found), "channels": _channels(files, found)}
+    values["searched"] = len(found.searched[0]) if found.searched else 0
     files["explain.html"] = render("explain.html", **values, images=images, measures=MEASURES.values()).encode()
     return files
 
@@ -67,6 +70,16 @@ def told(found: Explained, names: Sequence[str], about: Json) -> Json:
         },
         "shift": found.shifts,
         "shift_n": found.measured if found.shifts else 0,
+        "channels": [
+            {
+                "channel": each.channel,
+                "strength": each.strength,
+                "images": _names(found, each),
+                "peaks": each.peaks.tolist(),
+            }
+            for each in found.tops
+        ],
+        "channel_changes": found.changes,
         "checks": [
             {"method": method, "check": check.name, "passed": check.passed, **check.value, "zero": check.zero}
             for method, each in found.checks.items()
@@ -100,13 +113,19 @@ def _heat(files: dict[str, bytes], found: Explained, method: str, row: int, stem
     shown: dict[str, Tensor] = {version: versions[version].maps[row] for version in _SHOWN if version in versions}
     scale = max(float(each.max()) for each in shown.values())  # one scale: they can be compared
     tiles = []
+
+    def tile(version: str, heat: Tensor, under: Tensor, words: str) -> None:
+        alone = _picture(files, f"{stem}-{method}-{version}.png", heat_png(heat, scale), words)
+        over = png(blended(heat, scale, under))
+        tiles.append({**alone, "over": _picture(files, f"{stem}-{method}-{version}-over.png", over, words)["uri"]})
+
     for version, each in shown.items():
         words = _SHOWN[version] + (" (zero everywhere)" if float(each.max()) == 0 else "")
-        tiles.append(_picture(files, f"{stem}-{method}-{version}.png", heat_png(each, scale), words))
+        under = found.clean if version == "clean" or found.adv is None else found.adv
+        tile(version, each, under[row], words)
     if len(shown) > 1:
         change = (shown["same"] - shown["clean"]).abs()
-        words = "how much it changes for the same class"
-        tiles.append(_picture(files, f"{stem}-{method}-change.png", heat_png(change, scale), words))
+        tile("change", change, found.clean[row], "how much it changes for the same class")
     return {"method": method, "says": METHODS[method].says, "scale": f"{scale:.3g}", "tiles": tiles}
 
 
@@ -125,13 +144,46 @@ def _said(found: Explained, version: str, row: int, classes: Sequence[str] | Non
     return f"{_named(k, classes)}, {100 * sure:.1f} %"
 
 
-def _number(value: Json) -> str:
+def _number(value: Json, digits: str = ".2f") -> str:
     """A mean with its interval."""
     if value["mean"] is None:
         return "–"
+    mean, n = format(value["mean"], digits), value["n"]
     if value["low"] is None:
-        return f"{value['mean']:.2f} (n = {value['n']})"
-    return f"{value['mean']:.2f} ({value['low']:.2f} to {value['high']:.2f}; n = {value['n']})"
+        return f"{mean} (n = {n})"
+    return f"{mean} ({value['low']:{digits}} to {value['high']:{digits}}; n = {n})"
+
+
+def _channels(files: dict[str, bytes], found: Explained) -> list[Json]:
+    """The strongest channels with their top images, as one picture each."""
+    shown = []
+    for each in found.tops:
+        words, picture = ", ".join(_names(found, each)), None
+        if found.searched and len(each.rows):
+            images = outlined(found.searched[0][each.rows.to(found.searched[0].device)], each.inside)
+            picture = _picture(
+                files, f"channel-{each.channel:04d}.png", png(sheet([F.pad(images, (2, 2, 2, 2))], 1)), words
+            )
+        shown.append({"channel": each.channel, "strength": f"{each.strength:.3g}", "picture": picture})
+    return shown
+
+
+def _names(found: Explained, top: TopImages) -> list[str]:
+    return [found.searched[1][row] for row in top.rows.tolist()] if found.searched else []
+
+
+def _changes(found: Explained) -> list[Json]:
+    return [
+        {
+            "channel": row["channel"],
+            "values": [
+                _number(row[name], ".3g" if row["channel"] is not None else ".2f")
+                for name in ("clean", "adv", "noise")
+                if row[name]
+            ],
+        }
+        for row in found.changes
+    ]
 
 
 def _shifts(found: Explained) -> list[Json]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from robustlab.attacks.base import Attack
 from robustlab.base.errors import UserError
 from robustlab.explain.activations import Channels, strongest_channels
+from robustlab.explain.channels import TopImages, channel_changes, strengths, top_images
 from robustlab.explain.heatmaps import Heatmaps
 from robustlab.explain.layers import Layer, find_layer
 from robustlab.explain.methods import METHODS, draw
@@ -40,6 +41,7 @@ class Explained:
     """What was drawn. clean, and adv where there was an attack: images. maps: method -> version -> Heatmaps.
 
     predicted, confidence: of each version of the images. shifts: rows of the table. checks: method -> its checks.
+    searched: the images among which `tops` were found, and their names. changes: rows of `channel_changes`.
     """
 
     clean: Tensor
@@ -54,6 +56,9 @@ class Explained:
     shifts: list[Json] = field(default_factory=list)
     measured: int = 0  # images that the shifts are of
     checks: dict[str, list[Check]] = field(default_factory=dict)
+    searched: tuple[Tensor, Sequence[str]] | None = None
+    tops: list[TopImages] = field(default_factory=list)
+    changes: list[Json] = field(default_factory=list)
 
 
 def explain_images(
@@ -66,6 +71,8 @@ def explain_images(
     layer: str | None = None,
     attack: Attack | None = None,
     judged: tuple[Tensor, Tensor, Tensor] | None = None,
+    searched: tuple[Tensor, Sequence[str]] | None = None,
+    count: int = 8,
     seed: int = 0,
     say: Callable[[str], None] = lambda text: None,
 ) -> Explained:
@@ -73,10 +80,11 @@ def explain_images(
 
     labels: (N,), -1 where none is known: an attack then leaves the model's own answer. attack: also explain the
     attacked images, and measure how far the heat moves. judged: images, labels and ids for the sanity checks and for
-    these measures; none: no checks, and the measures are of the images themselves.
+    these measures; none: no checks, and the measures are of the images themselves. searched: images and their names, to
+    find what the `count` strongest channels of the layer respond to; none: it is not asked.
     UserError: a method or a layer that does not exist or does not fit.
     """
-    needs_layer = any(METHODS[name].layer for name in methods)
+    needs_layer = searched is not None or any(METHODS[name].layer for name in methods)
     at = find_layer(model, images, layer) if needs_layer else None
     if layer is not None and at is None:
         raise UserError(f"A layer means nothing for {', '.join(methods)}: leave it out.")
@@ -97,6 +105,13 @@ def explain_images(
         say("Measuring how far the heat moves.")
         measured = maps if judged is None else {name: drawn(name, others) for name in methods}
         shifts = [_shift(name, version, measured[name]) for name in methods for version in VERSIONS]
+    tops: list[TopImages] = []
+    changes: list[Json] = []
+    if searched is not None:
+        say(f"Looking for what the strongest channels respond to, on {len(searched[0])} images.")
+        tops = top_images(model, searched[0], layer=at, count=count)
+        if attack is not None:
+            changes = _changes(model, others, at, [each.channel for each in tops])
     channels = strongest_channels(model, images, layer=at) if at is not None and "activations" in methods else None
     found: dict[str, list[Check]] = {}
     if judged is not None:
@@ -119,7 +134,15 @@ def explain_images(
         shifts,
         len(images if judged is None else judged[0]),
         found,
+        searched,
+        tops,
+        changes,
     )
+
+
+def _changes(model: nn.Module, versions: dict[str, Version], at: Layer | None, channels: list[int]) -> list[Json]:
+    clean, adv, noise = (strengths(model, versions[name].images, layer=at)[0] for name in ("clean", "adv", "noise"))
+    return channel_changes(clean, {"adv": adv, "noise": noise}, channels)
 
 
 def _versions(

@@ -33,10 +33,30 @@ def test_images_of_a_data_set_under_attack(tmp_path: Path, capsys: pytest.Captur
     assert json.loads((folder / "explain.json").read_text()) == found
     names = {path.name for path in (folder / "images").iterdir()}
     assert {"000-clean.png", "001-attacked.png", "000-grad-cam-same.png", "001-channels.png"} <= names
+    assert {"000-grad-cam-same-over.png", "000-activations-change-over.png"} <= names
     page = (folder / "explain.html").read_text()
     assert "at random places" in page and "http-equiv" in page and str(tmp_path) not in page
     uris = re.findall(r"data:image/png;base64,([^\"]+)", page)
     assert {base64.b64decode(uri) for uri in uris} == {path.read_bytes() for path in (folder / "images").iterdir()}
+
+
+def test_channels_with_their_top_images_and_how_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("robustlab.cli.explain.SEARCHED", 20)
+    folder = tmp_path / "out"
+    words = ["--ids", "3", "--methods", "saliency", "--channels", "3", "--attack", "fgsm", "--judge", "0", "--json"]
+    assert main(["explain", "road-signs/vit", *words, "--output", str(folder)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["layer"] is not None and [len(each["images"]) for each in found["channels"]] == [6, 6, 6]
+    assert all(each["peaks"] == sorted(each["peaks"], reverse=True) for each in found["channels"])
+    channels = [each["channel"] for each in found["channels"]]
+    assert [row["channel"] for row in found["channel_changes"]] == [*channels, None]
+    assert all(row["noise"]["n"] == row["adv"]["n"] == 1 for row in found["channel_changes"])  # --judge 0: these images
+    page = (folder / "explain.html").read_text()
+    assert "among 20 " in page and "receptive field" in page and found["channels"][0]["images"][0] in page
+    with Image.open(folder / "images" / f"channel-{channels[0]:04d}.png") as shown:
+        assert shown.size == (6 * (96 + 4), 100)
 
 
 def test_image_files_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,6 +69,14 @@ def test_image_files_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with Image.open(tmp_path / "out" / "images" / "000-clean.png") as shown:
         assert shown.size == (32, 32)
     assert "mine.png" in (tmp_path / "out" / "explain.html").read_text()
+
+
+def test_a_network_without_places_has_no_layer_to_look_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\n\ndef build():\n    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10))\n"
+    )
+    assert main(["explain", f"{tmp_path / 'net.py'}:build", "--output", str(tmp_path / "out")]) == 2
+    assert "No layer of the model gives a map" in capsys.readouterr().err
 
 
 def test_layers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,6 +95,7 @@ def test_layers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--layer", "nowhere"], "no layer 'nowhere'"),
         (["--layer", "20"], "A heatmap needs"),
         (["--methods", "saliency", "--layer", "17"], "means nothing"),
+        (["--channels", "-1"], "--channels"),
         (["--attack", "pdg"], "Did you mean 'pgd'"),
         (["missing.png"], "no image file"),
         (["text.png"], "no image that can be read"),
