@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
+from robustlab.base.errors import UserError
+
 
 def locate(path: str) -> Any:
     """What "module:name" names, imported now.
@@ -15,6 +17,24 @@ def locate(path: str) -> Any:
     """
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)
+
+
+def optional(module: str, extra: str) -> Any:
+    """A module of a package that robustlab does without, imported now; a `UserError` where it is not installed.
+
+    extra: what robustlab calls it (`pip install "robustlab[extra]"`).
+
+    >>> optional("json", "json").__name__
+    'json'
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        what = "is not installed" if error.name == package else f"cannot be imported ({error})"
+        raise UserError(
+            f'{extra}: needs the package {package}, which {what}: pip install "robustlab[{extra}]"'
+        ) from error
 
 
 def exports(module: str, paths: Iterable[str]) -> Callable[[str], Any]:

@@ -214,8 +214,8 @@ def attack(
     *models: Annotated[
         str,
         Parameter(
-            help="Zoo names (`robustlab zoo`), torchvision:NAME, cards (.toml), folders of trainings, exported programs"
-            f" (.pt2), or FILE.py:function; default {' and '.join(DEFAULT_MODELS)}."
+            help="Zoo names (`robustlab zoo`), torchvision:NAME, timm:NAME, hf:FOLDER, cards (.toml), folders of"
+            f" trainings, exported programs (.pt2), or FILE.py:function; default {' and '.join(DEFAULT_MODELS)}."
         ),
     ],
     attacks: AttackFlags = AttackFlags(),

@@ -19,7 +19,7 @@ from robustlab.cli.flags import DATA_HELP, DATA_PANEL, OWN, DataFlags, Flag, Out
 from robustlab.cli.listening import listener_of
 from robustlab.cli.streams import print_json
 from robustlab.defenses.filters import FILTERS
-from robustlab.models import ARCHITECTURES
+from robustlab.models import ARCHITECTURES, BUILDERS, library_of
 
 DEFAULT_FILTERS = ("spectral", "robust-z")
 CARDS = card_names("attacks", "backdoor")
@@ -93,7 +93,8 @@ def backdoor(
     limit: int | None = None,
     test_limit: int | None = None,
     model: Annotated[
-        str | None, Parameter(help=f"What is trained: {', '.join(ARCHITECTURES)} or torchvision:NAME (default: cnn).")
+        str | None,
+        Parameter(help=f"What is trained: {', '.join(ARCHITECTURES)}, torchvision:NAME or timm:NAME (default: cnn)."),
     ] = None,
     recipe: str = "plain",
     epochs: int | None = None,
@@ -134,8 +135,8 @@ def backdoor(
     chosen = read_setting(setting.card, {**flags, "model": model})
     asked = DEFAULT_FILTERS if defenses.filter is None and not defenses.score else defenses.filter or ()
     filters = [*map(read_filter, asked), *(read_filter(text, again=False) for text in defenses.score or ())]
-    if chosen.model not in ARCHITECTURES and not chosen.model.startswith("torchvision:"):
-        raise UserError(f"--model is {', '.join(ARCHITECTURES)} or torchvision:NAME; got {chosen.model!r}.")
+    if chosen.model not in ARCHITECTURES and library_of(chosen.model) not in BUILDERS:
+        raise UserError(f"--model is {', '.join(ARCHITECTURES)}, torchvision:NAME or timm:NAME; got {chosen.model!r}.")
     for flag, value, least in (
         ("--limit", limit, 1),
         ("--epochs", epochs, 1),

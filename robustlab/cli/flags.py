@@ -12,6 +12,7 @@ from cyclopts import Group, Parameter
 
 from robustlab.base.errors import UserError
 from robustlab.data import DATA, SQUARE, WITH_PATH, check_name, check_size, check_workers
+from robustlab.models import library_of
 from robustlab.models.card import read_model_card
 from robustlab.models.zoo import card_path, zoo_card, zoo_names
 
@@ -38,7 +39,7 @@ class DataFlags:
     """Where torchvision's data sets lie (default: the variable ROBUSTLAB_DATA)."""
 
     download: Flag = False
-    """Let torchvision download what is missing: data sets, and the weights of torchvision:NAME."""
+    """Fetch what is missing: torchvision's data sets, and the weights of torchvision:NAME, timm:NAME and hf:NAME."""
 
     size: Annotated[
         str | None,
@@ -64,7 +65,7 @@ class DataFlags:
             ("--workers", self.workers is not None, folder, "folder:PATH"),
             ("--skip-bad", self.skip_bad, folder, "folder:PATH"),
             ("--data-root", self.data_root is not None, files, sets),
-            ("--download", download, files, f"{sets} and torchvision's models"),
+            ("--download", download, files, f"{sets} and the models of other packages"),
             ("--seed", seed is not None, kind == OWN, OWN),
         ):
             if given and not fits:
@@ -95,8 +96,8 @@ class ModelFlags:
     """What belongs to the one model that is given."""
 
     weights: Path | None = None
-    """Weights for one model: .safetensors or .pth; for torchvision:NAME also random, or a name such as
-    IMAGENET1K_V1."""
+    """Weights for one model: .safetensors or .pth; for models of other packages also random, for torchvision:NAME also
+    a name such as IMAGENET1K_V1."""
 
     mean: Annotated[list[float] | None, SEVERAL] = None
     """Normalisation of one model, one value or one a channel."""
@@ -177,8 +178,8 @@ def check_once(flag: str, values: Iterable[object] | None) -> None:
 
 
 def _fetched(model: str) -> bool:
-    """May torchvision have weights for it?"""
+    """May its weights be downloaded?"""
     path = card_path(model)
     if model not in zoo_names() and path.endswith(".toml"):
-        return read_model_card(path).architecture.startswith("torchvision:")
-    return model.startswith("torchvision:")
+        return bool(library_of(read_model_card(path).architecture))
+    return bool(library_of(model))

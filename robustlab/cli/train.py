@@ -24,10 +24,11 @@ def train(
     model: Annotated[
         str,
         Parameter(
-            help=f"What to train: an architecture ({', '.join(ARCHITECTURES)}), torchvision:NAME or FILE.py:function,"
-            " from random weights; a zoo name, again as its card says; or a model card (or its folder), further from"
-            " its weights. The function gets the number of classes and (channels, height, width) if it has parameters"
-            " named classes and shape, and its network gets images in [0, 1]: normalisation belongs inside."
+            help=f"What to train: an architecture ({', '.join(ARCHITECTURES)}), torchvision:NAME, timm:NAME or"
+            " FILE.py:function, from random weights; a zoo name, again as its card says; or a model card (or its"
+            " folder), further from its weights. The function gets the number of classes and (channels, height, width)"
+            " if it has parameters named classes and shape, and its network gets images in [0, 1]: normalisation"
+            " belongs inside."
         ),
     ],
     /,

@@ -42,15 +42,16 @@ class ModelCard:
         classes = ["cat", "dog"]
         shape = [3, 32, 32]
 
-    architecture: a name in `ARCHITECTURES`, `torchvision:NAME`, `FILE.py:function` or `FILE.pt2`; files are looked for
-    beside the card. weights: a file beside the card, or what `torchvision:NAME` may take. mean, std: of the
-    normalisation; left out: none, or what the architecture brings along. classes: names, or their number. shape:
-    channels, height, width. The registered architectures need weights, classes and shape. options: keyword arguments
-    of the architecture. wrap: the defense that the classifier stands behind, its `method` in `robustlab.defenses` and
-    its parameters. split: how a folder without train and test was divided, and files: the hash of the names of all its
-    images; an attack then uses only those that were held out. recipe: how it was trained (see
-    `robustlab.training.Recipe`). hash: of the classifier that the card describes. parameters: how many it has. seconds,
-    epochs, hardware: of the training, with what is measured after each epoch; best_epoch: the kept one.
+    architecture: a name in `ARCHITECTURES`, `torchvision:NAME`, `timm:NAME`, `hf:FOLDER`, `FILE.py:function` or
+    `FILE.pt2`; files and folders are looked for beside the card. weights: a file beside the card, or what
+    `torchvision:NAME` and its like may take. mean, std: of the normalisation; left out: none, or what the architecture
+    brings along. classes: names, or their number. shape: channels, height, width. The registered architectures need
+    weights, classes and shape. options: keyword arguments of the architecture. wrap: the defense that the classifier
+    stands behind, its `method` in `robustlab.defenses` and its parameters. split: how a folder without train and test
+    was divided, and files: the hash of the names of all its images; an attack then uses only those that were held out.
+    recipe: how it was trained (see `robustlab.training.Recipe`). hash: of the classifier that the card describes.
+    parameters: how many it has. seconds, epochs, hardware: of the training, with what is measured after each epoch;
+    best_epoch: the kept one.
     """
 
     name: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 
 from robustlab.base.errors import UserError, did_you_mean, spelled
 from robustlab.base.lazy import locate
-from robustlab.models import ARCHITECTURES
+from robustlab.models import ARCHITECTURES, LIBRARIES, library_of
 from robustlab.models.card import ModelCard, read_model_card
 from robustlab.models.classifier import Classifier
 from robustlab.models.factories import from_file
@@ -21,7 +22,10 @@ from robustlab.models.zoo import card_path, zoo_names, zoo_path
 
 Shape = tuple[int, int, int]
 LARGEST = 8192  # an option of an architecture, such as its width or depth
-FORMS = "torchvision:NAME, a model card (FILE.toml), an exported program (FILE.pt2), or FILE.py:function"
+FORMS = (
+    "torchvision:NAME, timm:NAME, hf:FOLDER, a model card (FILE.toml), an exported program (FILE.pt2), or"
+    " FILE.py:function"
+)
 
 
 class CodeError(UserError):
@@ -43,15 +47,15 @@ def load_model(
 ) -> Classifier:
     """The classifier that a name means, in eval mode: images in [0, 1] (N, C, H, W) -> logits (N, K).
 
-    name: a zoo name (`road-signs/cnn`), the path of a model card (`mine/model.toml`, see `ModelCard`)
-    or of the folder of a training that holds one,
-    `torchvision:resnet18`, an exported program (`FILE.pt2`), or `FILE.py:function`, a factory that returns a module.
-    The last two run what is in the file: take them only from people whose code you would run. weights: a `.safetensors`
-    or `.pth` file with the module's parameters, which can hold no code; for torchvision also `random`, or the name of
-    weights of its own, in torch's cache or fetched there with `download`. mean, std: the normalisation, one value or
-    one a channel. What is left out is what the name brings along. defense: put this in front of it all, a table as
-    `robustlab.defenses.make_defense` takes it. run_code: without it a name that leads to code, also
-    through a card, is refused. Raises UserError.
+    name: a zoo name (`road-signs/cnn`), the path of a model card (`mine/model.toml`, see `ModelCard`) or of the folder
+    of a training that holds one, `torchvision:resnet18`, `timm:resnet18`, `hf:FOLDER` (of transformers; see the files
+    in `LIBRARIES`), an exported program (`FILE.pt2`), or `FILE.py:function`, a factory that returns a module. The last
+    two run what is in the file: take them only from people whose code you would run. weights: a `.safetensors` or
+    `.pth` file with the module's parameters, which can hold no code; for models of other packages also `random`, and
+    for torchvision the name of weights of its own. What is not in the package's cache is fetched there with `download`.
+    mean, std: the normalisation, one value or one a channel. What is left out is what the name brings along. defense:
+    put this in front of it all, a table as `robustlab.defenses.make_defense` takes it. run_code: without it a name that
+    leads to code, also through a card, is refused. Raises UserError.
 
     >>> model = load_model("road-signs/cnn")
     >>> model.shape, len(model.classes)
@@ -93,8 +97,8 @@ def _bare(
 def _from_card(card: ModelCard, path: Path, weights: str | Path | None, download: bool, run_code: bool) -> Classifier:
     if weights is None and card.weights:
         beside = path.parent / card.weights
-        # torchvision's own weights have names; whatever else is named is a file
-        weights = card.weights if card.architecture.startswith("torchvision:") and not beside.exists() else beside
+        # the weights of other packages have names; whatever else is named is a file
+        weights = card.weights if library_of(card.architecture) and not beside.exists() else beside
     file = card.architecture.rpartition(":")[0]
     if file.endswith(".py") and not (path.parent / file).is_file():
         raise UserError(
@@ -132,11 +136,13 @@ def _from_name(
     options: Mapping[str, Any] | None = None,
 ) -> Classifier:
     """What is neither a card nor in a registry. folder: what the paths in the name are relative to."""
+    if library := library_of(name):
+        within = name.partition(":")[2]
+        if (library == "hf" or "/" in within) and (folder / within).is_dir():
+            within = os.path.join(folder, within)
+        load = locate(LIBRARIES[library])
+        return cast(Classifier, load(within, weights, download, outputs=outputs, shape=shape, options=options))
     file, colon, function = name.rpartition(":")
-    if file == "torchvision":
-        from robustlab.models.torchvision_models import load_torchvision
-
-        return load_torchvision(function, weights, download, outputs=outputs, shape=shape, options=options)
     if not run_code and (name.endswith(".pt2") or (colon and file.endswith(".py"))):
         raise CodeError(f"{name} holds code, and loading it runs that.")
     if name.endswith(".pt2"):
@@ -192,8 +198,8 @@ def unknown_model(name: str) -> str:
     if path.suffix in (".pt", ".pth", ".safetensors", ".ckpt", ".bin"):
         return (
             f"{name!r} looks like weights, which alone do not say what network they belong to. Give the network and"
-            f" {spelled('weights', name)}: FILE.py:function or torchvision:NAME; or name both in a model card"
-            " (FILE.toml)."
+            f" {spelled('weights', name)}: FILE.py:function, torchvision:NAME or timm:NAME; or name both in a model"
+            " card (FILE.toml)."
         )
     return f"There is no model {name!r}.{_of_torchvision(name) or did_you_mean(name, zoo_names())} Give {forms}."
 

@@ -70,17 +70,17 @@ def train(
 ) -> Trained:
     """Train a classifier and write model, card, history and curve into the folder `output`.
 
-    architecture: a registered one, `torchvision:NAME`, `FILE.py:function`, or a model card, whose weights are trained
-    further; see `robustlab.training.start.begin`. data: a name for `load_data` (which also takes data_root, download,
-    size, workers and skip_bad), or (training data, validation data). The kept checkpoint is that of the epoch with the
-    best validation accuracy: under PGD where the recipe has a defense with a budget `eps`, else on clean images.
-    on_epoch: is shown each entry of the history; told: batches and warnings, too. given: the fields of the recipe that
-    somebody chose; the others are then fitted to a small folder that is divided for the training (`Recipe.for_few`).
-    drawn: is the curve to be drawn? world: the processes that train it together, each of which makes the same call;
-    default: those of torchrun. Only the first one writes, and calls `told` and `on_epoch`.
-    With the same seed, machine and number of threads a resumed run ends with the same weights as an uninterrupted one;
-    with another number of processes they agree up to rounding (dropout aside, whose draws are the process's own).
-    CUDA trains in bfloat16 autocast. Raises UserError and RunError.
+    architecture: a registered one, `torchvision:NAME`, `timm:NAME`, `FILE.py:function`, or a model card, whose weights
+    are trained further; see `robustlab.training.start.begin`. data: a name for `load_data` (which also takes data_root,
+    download, size, workers and skip_bad), or (training data, validation data). The kept checkpoint is that of the epoch
+    with the best validation accuracy: under PGD where the recipe has a defense with a budget `eps`, else on clean
+    images. on_epoch: is shown each entry of the history; told: batches and warnings, too. given: the fields of the
+    recipe that somebody chose; the others are then fitted to a small folder that is divided for the training
+    (`Recipe.for_few`). drawn: is the curve to be drawn? world: the processes that train it together, each of which
+    makes the same call; default: those of torchrun. Only the first one writes, and calls `told` and `on_epoch`. With
+    the same seed, machine and number of threads a resumed run ends with the same weights as an uninterrupted one; with
+    another number of processes they agree up to rounding (dropout aside, whose draws are the process's own). CUDA
+    trains in bfloat16 autocast. Raises UserError and RunError.
 
     >>> import tempfile
     >>> recipe = Recipe(epochs=1, train_size=64, val_size=32, check_size=16)

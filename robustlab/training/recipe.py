@@ -12,7 +12,7 @@ from robustlab.base.errors import UserError, did_you_mean
 from robustlab.base.typed import check_amounts, check_choice, check_whole
 from robustlab.base.words import listed
 from robustlab.defenses import parameters
-from robustlab.models import ARCHITECTURES
+from robustlab.models import ARCHITECTURES, BUILDERS, library_of
 from robustlab.models.card import ModelCard, read_model_card
 from robustlab.models.zoo import card_path, zoo_card, zoo_names
 
@@ -187,12 +187,11 @@ def recipe_for(
 ) -> Assignment:
     """What `robustlab train MODEL` means.
 
-    model: a zoo name (trained again as its card says); an architecture, `torchvision:NAME` or `FILE.py:function`, which
-    start from random weights; or a model card (or its folder), trained further from its weights and by its own
-    recipe. data: default the card's, or `road-signs`. recipe: the name or path of a card in `defenses/`; default
-    the card's own, or `plain`.
-    overrides: values that win over the card's: fields of `Recipe`, and parameters of the defense, such as `eps`.
-    Raises UserError.
+    model: a zoo name (trained again as its card says); an architecture, `torchvision:NAME`, `timm:NAME` or
+    `FILE.py:function`, which start from random weights; or a model card (or its folder), trained further from its
+    weights and by its own recipe. data: default the card's, or `road-signs`. recipe: the name or path of a card in
+    `defenses/`; default the card's own, or `plain`. overrides: values that win over the card's: fields of `Recipe`, and
+    parameters of the defense, such as `eps`. Raises UserError.
 
     >>> wanted = recipe_for("road-signs/cnn-robust", overrides={"epochs": 2, "eps": "4/255"})
     >>> wanted.architecture, wanted.data, wanted.recipe.epochs, wanted.recipe.defense["eps"]
@@ -208,7 +207,7 @@ def recipe_for(
     elif model.endswith(".toml"):
         card = read_model_card(model)
         wanted = Assignment(model, card.data or "road-signs", _of_card(card, model), card.seed)
-    elif model in ARCHITECTURES or (function and file == "torchvision") or (function and file.endswith(".py")):
+    elif model in ARCHITECTURES or library_of(model) in BUILDERS or (function and file.endswith(".py")):
         wanted = Assignment(model, "road-signs", read_recipe(recipe or "plain"))
     else:
         raise UserError(_no_such(model))
@@ -226,7 +225,7 @@ def _no_such(model: str) -> str:
         hint = f" Name the function in it that returns the network: {model}:FUNCTION."
     return (
         f"There is nothing to train called {model!r}.{hint} Give an architecture ({', '.join(ARCHITECTURES)},"
-        " torchvision:NAME or FILE.py:function), a model card (FILE.toml), or a zoo name"
+        " torchvision:NAME, timm:NAME or FILE.py:function), a model card (FILE.toml), or a zoo name"
         f" ({', '.join(zoo_names())})."
     )
 

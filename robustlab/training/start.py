@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.base.errors import UserError
+from robustlab.base.lazy import locate
 from robustlab.base.words import some
 from robustlab.data import Data
 from robustlab.defenses import make_defense
 from robustlab.defenses.base import Defense, defended
-from robustlab.models import ARCHITECTURES
+from robustlab.models import ARCHITECTURES, BUILDERS, library_of
 from robustlab.models.card import ModelCard, read_model_card
 from robustlab.models.classifier import RANDOMISED, Classifier, check
 from robustlab.models.factories import from_file
 from robustlab.models.loading import build, undefended
-from robustlab.models.torchvision_models import build_torchvision
 from robustlab.training.recipe import Recipe
 
 Norm = tuple[list[float] | None, list[float] | None]  # mean and standard deviation that a classifier normalises by
@@ -54,7 +54,7 @@ def card_of(architecture: str) -> ModelCard | None:
 
 
 def begin(architecture: str, data: Data, recipe: Recipe, seed: int, output: Path) -> Start:
-    """The classifier of a registered architecture, `torchvision:NAME`, `FILE.py:function`, or of a card's architecture.
+    """The classifier of what is to be trained, under any of the names that `robustlab.train` takes.
 
     Random weights follow from the seed alone; with `recipe.init` they are those of that model, and its normalisation
     is kept. A module of one's own gets the images as they are, in [0, 1], as in an attack; all others normalise by
@@ -94,13 +94,13 @@ def _made(
     file, colon, function = architecture.rpartition(":")
     if architecture in ARCHITECTURES:
         return build(architecture, count, shape, options, seed), _normalisation(data), architecture, options, ""
-    if file == "torchvision":
-        module = build_torchvision(function, count, shape, options, seed)
+    if (library := library_of(architecture)) in BUILDERS:
+        module = locate(BUILDERS[library])(function, count, shape, options, seed)
         return module, _normalisation(data), architecture, options, ""
     if not colon or not file.endswith(".py"):
         raise UserError(
             f"{architecture!r} cannot be trained: give an architecture ({', '.join(ARCHITECTURES)}), torchvision:NAME,"
-            " FILE.py:function, or a model card (FILE.toml) that names one of these."
+            " timm:NAME, FILE.py:function, or a model card (FILE.toml) that names one of these."
         )
     path = beside / file
     offered = {"classes": count, "num_classes": count, "shape": list(shape)}

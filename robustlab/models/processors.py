@@ -1,0 +1,89 @@
+"""What an image processor of transformers does to pixels, found by asking it. See `preprocessing`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustlab.base.errors import UserError
+from robustlab.base.words import first_line
+
+_SIDE = 256  # of the images that are shown to it
+_NEAR = 1e-5  # float32 and a few operations
+
+
+class Preprocessing(NamedTuple):
+    """(x - mean) / std of images x in [0, 1], the channels then `reversed` or not; shape: None for any size."""
+
+    mean: list[float]
+    std: list[float]
+    reversed: bool
+    shape: tuple[int, int, int] | None
+
+
+def preprocessing(processor: Any, channels: int, name: str) -> Preprocessing:
+    """Mean, standard deviation, order of the channels and size that belong to an image processor.
+
+    Its settings alone do not say it: some divide by the standard deviation twice, some reverse the channels without a
+    setting for that. So it is shown black, white, gray and one bright channel at a time: from black and white follow
+    mean and std of each channel, from the bright ones which channel becomes which. Whatever else it does to colours,
+    or where it puts a frame around the image, it is refused.
+
+    processor: called with images (C, H, W) of uint8, gives `pixel_values`. channels: 1 or 3. name: in messages.
+    Raises UserError.
+    """
+    shown = torch.zeros(3 + channels, channels, dtype=torch.uint8)  # black, white, gray, one channel each
+    shown[1], shown[2] = 255, 51
+    shown[3:] = 255 * torch.eye(channels, dtype=torch.uint8)
+    made = [_asked(processor, colour.view(-1, 1, 1).expand(-1, _SIDE, _SIDE), name) for colour in shown]
+    values = torch.stack([each[:, 0, 0] for each in made]).double()  # (colours, channels)
+    black, slope = values[0], values[1] - values[0]
+    reach = values[3:] - black  # (bright channel, channel of the result)
+    orders = [torch.diag(slope), torch.diag(slope).flip(0)]
+    found = next((k for k, order in enumerate(orders) if _near(reach, order, slope)), None)
+    straight = _near(values[2], black + slope * (51 / 255), slope)
+    flat = all(bool((each == each[:, :1, :1]).all()) for each in made)
+    if found is None or not straight or not flat or not bool((slope > 0).all()):
+        raise UserError(
+            f"The image processor of {name} ({type(processor).__name__}) does more than to scale the colours and the"
+            " image, such as a frame around it. Write a FILE.py:function whose module does that."
+        )
+    mean, std = (0.0 - black / slope).tolist(), (1 / slope).tolist()
+    if found == 1:
+        mean, std = mean[::-1], std[::-1]
+    height, width = made[0].shape[1:]
+    smaller = _asked(processor, torch.zeros(channels, _SIDE // 2, _SIDE // 2, dtype=torch.uint8), name)
+    shape = (channels, height, width) if smaller.shape == made[0].shape else None  # None: it scales nothing
+    return Preprocessing([_exact(v) for v in mean], [_exact(v) for v in std], found == 1, shape)
+
+
+def _asked(processor: Any, image: Tensor, name: str) -> Tensor:
+    """(C, H, W), what the processor makes of one image."""
+    try:
+        made = processor(images=image, input_data_format="channels_first", return_tensors="pt")["pixel_values"]
+    except Exception as error:  # of as many kinds as there are processors
+        raise UserError(
+            f"The image processor of {name} ({type(processor).__name__}) cannot take an image of {image.shape[0]}"
+            f" channels: {first_line(error)}"
+        ) from error
+    if not isinstance(made, Tensor) or made.ndim != 4 or made.shape[:2] != (1, image.shape[0]):
+        raise UserError(
+            f"The image processor of {name} ({type(processor).__name__}) makes no image (1, {image.shape[0]}, H, W) of"
+            f" one but {tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__}."
+        )
+    return made[0]
+
+
+def _near(values: Tensor, wanted: Tensor, scale: Tensor) -> bool:
+    return bool(((values - wanted).abs() <= _NEAR * scale.abs().clamp_min(1)).all())
+
+
+def _exact(value: float) -> float:
+    """The value as it was written: with the fewest digits that are as near as float32 is.
+
+    >>> _exact(0.48500001), _exact(0.48145467)
+    (0.485, 0.4814547)
+    """
+    return next((short for n in range(3, 8) if abs((short := round(value, n)) - value) <= 2e-7), value)
