@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Container, Iterator, Sequence
 from itertools import zip_longest
-from typing import Any
+from typing import Any, TypeVar
 
 from markupsafe import Markup
 
@@ -23,6 +23,7 @@ CLASSES = 50  # in a filter, whether an example shows them or not
 CRISP = 96  # pixels: smaller images are shown with their pixels, larger ones are scaled smoothly
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 def applies(runs: Sequence[PageRun]) -> bool:
@@ -70,7 +71,7 @@ def _groups(runs: Sequence[PageRun]) -> tuple[list[Json], list[dict[str, str]]]:
             groups.append({"run": at, "model": name, "items": [], "kept": len(kept), "missing": 0})
     cleans: list[dict[str, str]] = [{} for _ in runs]
     left = BYTES
-    for place, image in _one_of_each(queues):
+    for place, image in one_of_each(queues):
         group = groups[place]
         item = _item(runs[group["run"]], image)
         if item is None:
@@ -105,10 +106,10 @@ def in_turns(images: Sequence[Json], unknown: Container[int] = ()) -> list[Json]
         elif image["robust"] or image["id"] in unknown:
             strata[image["robust"]].pop(image["id"], None)
             strata[image["robust"]][image["id"]] = image
-    return [image for _, image in _one_of_each([list(stratum.values()) for stratum in strata.values()])]
+    return [image for _, image in one_of_each([list(stratum.values()) for stratum in strata.values()])]
 
 
-def _one_of_each(queues: Sequence[Sequence[Json]]) -> Iterator[tuple[int, Json]]:
+def one_of_each(queues: Sequence[Sequence[T]]) -> Iterator[tuple[int, T]]:
     """The first of each queue, then the second of each ...: (number of the queue, example)."""
     for turn in zip_longest(*queues):
         yield from ((place, image) for place, image in enumerate(turn) if image is not None)

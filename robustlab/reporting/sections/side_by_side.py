@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
+from typing import TypeVar
 
 from markupsafe import Markup
 
 from robustlab.base.words import interval, percent
 from robustlab.reporting.scatter import Spot, scatter
 from robustlab.reporting.sections.confusion import STEPS
+from robustlab.reporting.sections.gallery import CRISP, one_of_each
 from robustlab.reporting.sections.verdict import trained
 from robustlab.reporting.source import Json, PageRun
 from robustlab.reporting.templates import render as fill
-from robustlab.runs.aggregates import ModelLines
 
+T = TypeVar("T")
 NAME = "side-by-side"
 TITLE = "Models side by side"
 SHOWN = 12  # disagreements of a group of runs
+BYTES = 1_500_000  # of the pictures of a list, so that the page stays below 10 MB
 
 
 def applies(runs: Sequence[PageRun]) -> bool:
@@ -37,43 +40,65 @@ def render(runs: Sequence[PageRun]) -> Markup:
         spots = [_spot(model, costs.get(model["name"], "")) for model in run.models]
         examples, many = disagreements(run)
         item = {"run": run, "attacks": attacks, "rows": rows, "cost": any(costs.values()), "examples": examples}
-        shown.append(item | {"scatter": scatter(spots), "many": many})
+        shown.append(item | {"scatter": scatter(spots), "many": many, **canvas(run)})
     return fill("sections/side_by_side.html", shown=shown)
 
 
 def disagreements(run: PageRun) -> tuple[list[Json], int]:
     """Kept examples on which one model stays right and another falls, and how many such (pair, image) there are.
 
-    They take turns over the pairs, by sample id; at most SHOWN have a picture.
+    They take turns over the pairs, by sample id.
     """
-    suite = [attack["name"] for attack in run.info["config"]["attacks"]]
-    views = {m["name"]: ModelLines(run.tables.get(m["name"], {}), suite, run.numbers["eps"]) for m in run.models}
+    answers = {model["name"]: {a.id: a for a in run.answers[model["name"]]} for model in run.models}
     fallen = {(image["model"], image["id"]): image for image in run.info.get("images", []) if image["success"]}
     queues, many = [], 0
-    for right, wrong in permutations(views, 2):
-        ids = sorted((views[right].robust & views[wrong].right) - views[wrong].robust)
+    for right, wrong in permutations(answers, 2):
+        stays = {i for i, a in answers[right].items() if a.robust}
+        ids = [i for i, a in answers[wrong].items() if i in stays and a.right and not a.robust]
         many += len(ids)
         queues.append([(right, fallen[wrong, i]) for i in ids if (wrong, i) in fallen])
+    return pictures(queues, lambda each: _disagreement(run, *each)), many
+
+
+def pictures(queues: Sequence[Sequence[T]], draw: Callable[[T], Json | None], most: int = SHOWN) -> list[Json]:
+    """What `draw` makes of the first of each queue, then of the second of each ...: at most `most`, and BYTES.
+
+    draw: an example with `tiles` of pictures, or None where one of them is not there.
+    """
     found: list[Json] = []
-    while any(queues) and len(found) < SHOWN:
-        for queue in queues:
-            if queue and len(found) < SHOWN:
-                right, image = queue.pop(0)
-                clean, adv = run.picture(image.get("clean")), run.picture(image.get("adv"))
-                if clean and adv:
-                    found.append(
-                        {"right": right, "wrong": image["model"], "clean": clean, "adv": adv, **_said(run, image)}
-                    )
-    return found, many
+    left = BYTES
+    for _, each in one_of_each(queues):
+        if (item := draw(each)) is None:
+            continue
+        left -= sum(len(tile["uri"]) for tile in item["tiles"])
+        if left < 0 or len(found) == most:
+            break
+        found.append(item)
+    return found
 
 
-def _said(run: PageRun, image: Json) -> Json:
-    return {
-        "id": image["id"],
-        "attack": image["attack"],
-        "truth": run.class_name(image["label"]),
-        "after": run.class_name(image["prediction"]),
-    }
+def tiles(*shown: tuple[str | None, str, str]) -> list[Json] | None:
+    """Pictures beside each other, each (data URI, what it shows, what a model says); None where one is not there."""
+    found = [{"uri": uri, "label": label, "said": said} for uri, label, said in shown if uri]
+    return found if len(found) == len(shown) else None
+
+
+def canvas(run: PageRun) -> Json:
+    """How large the run's images are drawn, and whether with their pixels."""
+    size = (run.data.get("shape") or [1, 1, 1])[1:]
+    return {"size": size, "crisp": max(size) <= CRISP}
+
+
+def _disagreement(run: PageRun, right: str, image: Json) -> Json | None:
+    wrong, attack = image["model"], image["attack"]
+    drawn = tiles(
+        (run.picture(image["clean"]), "clean image", ""),
+        (run.picture(image["adv"]), f"image after {attack} on {wrong}", ""),
+    )
+    if drawn is None:
+        return None
+    said = {"truth": run.class_name(image["label"]), "after": run.class_name(image["prediction"])}
+    return {"right": right, "wrong": wrong, "id": image["id"], "attack": attack, "tiles": drawn, **said}
 
 
 def _compared(run: PageRun) -> bool:

@@ -43,7 +43,7 @@ def _shown(run: PageRun) -> Json:
         "target": attack.get("target", ""),
         "grids": _grids(found.get("grid", {}).get("rows", [])),
         "rides": [row | {"frames": frames.get(row["model"], [])} for row in found.get("drive-by", {}).get("rows", [])],
-        "heat": found.get("heat", {}),
+        "heat": {"rows": [], "note": ""} | found.get("heat", {}),
         "heat_pictures": pictures_of(run, found.get("heat", {})),
         "notes": [found[name]["note"] for name in ("success", "grid", "drive-by") if name in found],
     }
