@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,3 +135,10 @@ def test_too_few_images_in_a_class(tmp_path: Path) -> None:
         scan(data.take(data.labels == 0))
     with pytest.raises(UserError, match="Choose one of spectral, spectre, robust-z, activation-clustering"):
         scanner("abl")
+
+
+@pytest.mark.browser
+def test_the_page_has_no_barriers(tmp_path: Path, barriers: Callable[[Path], list[str]]) -> None:
+    data = written(tmp_path / "small.npz", each=25)
+    assert main(["scan", "--data", data, "--epochs", "1", "--output", str(tmp_path / "out")]) == 0
+    assert barriers(tmp_path / "out" / "scan.html") == []

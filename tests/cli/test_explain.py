@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -109,3 +110,21 @@ def test_bad_input_is_said(
     (tmp_path / "text.png").write_text("no image at all")
     assert main([*CNN, *words, "--output", "out"]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.browser
+def test_the_page_has_no_barriers(tmp_path: Path, barriers: Callable[[Path], list[str]]) -> None:
+    words = [
+        "--ids",
+        "3",
+        "--attack",
+        "fgsm",
+        "--methods",
+        "grad-cam",
+        "--judge",
+        "2",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert main([*CNN, *words]) == 0
+    assert barriers(tmp_path / "out" / "explain.html") == []

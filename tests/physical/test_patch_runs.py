@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,11 @@ def test_the_page(place: Path) -> None:
     page = (place / "run" / "report.html").read_text()
     assert "read as yield" in page and "By place: road-signs/cnn-robust" in page and "in the middle" in page
     assert "Further sections" not in page
+
+
+@pytest.mark.browser
+def test_the_page_has_no_barriers(place: Path, barriers: Callable[[Path], list[str]]) -> None:
+    assert barriers(place / "run" / "report.html") == []
 
 
 def test_a_model_of_a_training_is_called_by_its_folder(place: Path) -> None:
