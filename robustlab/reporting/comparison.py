@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from robustlab.base.errors import UserError
 from robustlab.base.words import listed
+from robustlab.reporting.questions import differences, kind
 from robustlab.reporting.source import Json, PageRun, with_models
 from robustlab.reporting.text import distinct
 from robustlab.runs.aggregates import Line, ModelLines, pairs
@@ -66,18 +67,21 @@ def compare(runs: Sequence[PageRun]) -> Comparison:
     """Comparable runs merged, in the order in which they came; a single run stays as it is."""
     groups: list[list[PageRun]] = []
     for run in runs:
-        fitting = (group for group in groups if group[0].models and run.models and not _differences(run, group[0]))
+        fitting = (group for group in groups if group[0].models and run.models and not differences(run, group[0]))
         if group := next(fitting, None):
             group.append(run)
         else:
             groups.append([run])
     notices = []
-    attacked = [group[0] for group in groups if group[0].models]
-    for run in attacked[1:]:
-        found = "; ".join(_differences(run, attacked[0]))
-        notices.append(
-            f"{run.name} cannot be compared with {attacked[0].name} ({found}); each has its own tables and charts."
-        )
+    first: dict[str, PageRun] = {}  # of each kind
+    for run, *_ in groups:
+        alike = first.setdefault(kind(run), run)
+        other = groups[0][0] if alike is run else alike
+        if found := differences(run, other):
+            notices.append(
+                f"{run.name} cannot be compared with {other.name} ({'; '.join(found)}); each has its own tables and"
+                " charts."
+            )
     notices += [notice for group in groups for run in group[1:] for notice in _cautions(run, group[0])]
     return Comparison([_merged(group) if len(group) > 1 else group[0] for group in groups], notices)
 
@@ -89,35 +93,6 @@ def one_group(folders: Sequence[str | Path]) -> tuple[PageRun, list[str]]:
         apart = " ".join(notices[: len(groups) - 1]) or "Not all of these runs are attacks."
         raise UserError(f"{apart} Give runs of the same data, samples and threat.")
     return groups[0], notices
-
-
-def _differences(run: PageRun, other: PageRun) -> list[str]:
-    """Why two attack runs cannot stand in one table, in words; empty where they can."""
-    mine, theirs = _question(run), _question(other)
-    unlike = [what for what in mine if mine[what][0] != theirs[what][0]]
-    if "data" in unlike:  # then the samples and their classes are others, too
-        unlike = [what for what in unlike if what not in ("samples", "image size", "classes")]
-    said = []
-    for what in unlike:
-        here, there = mine[what][1], theirs[what][1]
-        said.append(f"{what}: {here} instead of {there}" if here != there else f"{what}: both {here}, but not the same")
-    return said
-
-
-def _question(run: PageRun) -> dict[str, tuple[Any, str]]:
-    """What a number of this run answers: for each part of the question its value, and how it is said."""
-    config, data = run.info["config"], run.data
-    chosen, threat = config.get("data", {}), config["threat"]
-    shape, classes = data.get("shape", []), data["classes"]
-    aim = (threat.get("targeted", False), threat.get("target"))
-    return {
-        "data": (chosen.get("hash"), f"{data['name']}, {data['split']} split"),
-        "samples": ((chosen.get("ids"), run.models[0]["n"]), f"n = {run.models[0]['n']:,}"),
-        "image size": (shape, " × ".join(str(side) for side in shape)),
-        "classes": (classes, f"{len(classes)}"),
-        "labels": (config.get("labels"), config.get("labels", "given")),
-        "threat": ((threat["norm"], threat["eps"], aim, bool(run.surrogates)), run.threat),
-    }
 
 
 def _cautions(run: PageRun, other: PageRun) -> Iterator[str]:

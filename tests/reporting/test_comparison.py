@@ -164,6 +164,49 @@ def test_what_is_not_comparable_stands_apart_and_is_said_to(
         one_group([plain, other])
 
 
+EXAMPLES = Path(__file__).parents[2] / "reports"
+
+
+def test_runs_of_other_kinds_stand_on_the_page_and_are_said_to_be_others(
+    plain: Path, robust: Path, tmp_path: Path
+) -> None:
+    folders = [plain, EXAMPLES / "example-sticker", robust, EXAMPLES / "example-backdoor"]
+    page = report(folders, tmp_path / "page.html").read_text()
+    for name, kind in (("example-sticker", "sticker"), ("example-backdoor", "backdoor")):
+        assert f"{name} cannot be compared with plain (another kind of run: {kind} instead of attack)" in page
+        assert f'<section id="{kind}"' in page
+    assert "Models side by side" in page and page.count("cannot be compared") == 2
+
+
+@pytest.mark.parametrize(
+    ("example", "change", "why"),
+    [
+        ("example-sticker", {}, ""),
+        ("example-sticker", {"seed": 7}, ""),
+        ("example-backdoor", {"rate": 0.9}, "rate: 0.9 instead of 0.15"),
+        ("example-backdoor", {"target": None}, "target: every class instead of yield"),
+        ("example-backdoor", {"trigger": {"name": "badnets"}}, "trigger: badnets instead of physical"),
+    ],
+)
+def test_runs_of_one_kind_are_compared_by_what_they_were_asked(
+    example: str, change: Json, why: str, tmp_path: Path
+) -> None:
+    other = changed(EXAMPLES / example, tmp_path / "other", lambda info: info["config"].update(change))
+    groups, notices = compare(read_runs([EXAMPLES / example, other]))
+    assert len(groups) == 2 and all(f"other cannot be compared with {example} ({why})" in said for said in notices)
+    assert len(notices) == bool(why)
+
+
+def test_a_sticker_of_a_run_without_heat_has_a_page(tmp_path: Path) -> None:
+    """An unfinished study, or a run of an older version."""
+    other = changed(
+        EXAMPLES / "example-sticker",
+        tmp_path / "other",
+        lambda info: info.update(sections=[section for section in info["sections"] if section["name"] != "heat"]),
+    )
+    assert "Drive-by" in report([other], tmp_path / "page.html").read_text()
+
+
 def _suite(info: Json) -> None:
     del info["config"]["attacks"][2]
     del info["aggregates"]["models"][0]["attacks"][2]

@@ -121,3 +121,19 @@ def test_the_cost_of_a_training_stands_beside_its_model(write_run: Callable[...,
 def test_one_model_has_nothing_beside_it(write_run: Callable[..., Path], tmp_path: Path) -> None:
     run = PageRun.read(write_run(tmp_path / "one", n=20, models={"a": (0.9, 3.0)}))
     assert not side_by_side.applies([run])
+
+
+def test_the_heat_of_models_stands_beside_its_controls(three: Path) -> None:
+    run = PageRun.read(three)
+    assert "How far the heat moves" not in str(side_by_side.render([run]))
+    mean = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 9}
+    nothing = {"mean": None, "low": None, "high": None, "n": 0}
+    heat = {
+        "a": {"shift": {"adv": mean, "same": mean | {"mean": 0.55}, "noise": mean | {"n": 8}}},
+        "b": {"shift": dict.fromkeys(("adv", "same", "noise"), nothing)},
+    }
+    known = {name: run.info["heatmaps"].get(name, {}) | heat.get(name, {}) for name in MODELS}
+    html = str(side_by_side.render([PageRun(run.stored, run.info | {"heatmaps": known})]))
+    cells = html.split("How far the heat moves")[1].split("</table>")[0]
+    assert "0.50 (0.40 to 0.60; n = 9)" in cells and "0.55 (" in cells and "n = 8)" in cells
+    assert cells.count('scope="row"') == 1  # no attack on b succeeded, nothing is known of c

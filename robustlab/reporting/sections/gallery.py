@@ -210,14 +210,15 @@ def _moved(shift: Json) -> str:
     """How far the heat moves, beside both controls; nothing where no attack succeeded."""
     if all(each["mean"] is None for each in shift.values()):
         return ""
-    new, same, noise = (_mean(shift[kind]) for kind in ("adv", "same", "noise"))
+    new, same, noise = (averaged(shift[kind]) for kind in ("adv", "same", "noise"))
     return (
         f" Rank correlation of the heat before and after an attack that succeeded: {new} for the new class, {same} for"
         f" the old one; with the same change at random places {noise}."
     )
 
 
-def _mean(mean: Json) -> str:
+def averaged(mean: Json) -> str:
+    """A mean rank correlation with its interval and n."""
     if mean["mean"] is None:
         return "– (all maps are zero)"
     if mean["low"] is None:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from robustlab.base.words import interval, percent
 from robustlab.reporting.scatter import Spot, scatter
 from robustlab.reporting.sections.confusion import STEPS
-from robustlab.reporting.sections.gallery import CRISP, one_of_each
+from robustlab.reporting.sections.gallery import CRISP, averaged, one_of_each
 from robustlab.reporting.sections.verdict import trained
 from robustlab.reporting.source import Json, PageRun
 from robustlab.reporting.templates import render as fill
@@ -40,7 +40,7 @@ def render(runs: Sequence[PageRun]) -> Markup:
         spots = [_spot(model, costs.get(model["name"], "")) for model in run.models]
         examples, many = disagreements(run)
         item = {"run": run, "attacks": attacks, "rows": rows, "cost": any(costs.values()), "examples": examples}
-        shown.append(item | {"scatter": scatter(spots), "many": many, **canvas(run)})
+        shown.append(item | {"scatter": scatter(spots), "many": many, "heat": _heat(run), **canvas(run)})
     return fill("sections/side_by_side.html", shown=shown)
 
 
@@ -99,6 +99,17 @@ def _disagreement(run: PageRun, right: str, image: Json) -> Json | None:
         return None
     said = {"truth": run.class_name(image["label"]), "after": run.class_name(image["prediction"])}
     return {"right": right, "wrong": wrong, "id": image["id"], "attack": attack, "tiles": drawn, **said}
+
+
+def _heat(run: PageRun) -> list[Json]:
+    """How far the heat of each model moves under attack, beside both controls; of those where an attack succeeded."""
+    made = run.info.get("heatmaps") or {}
+    shifts = [(model["name"], made.get(model["name"], {}).get("shift") or {}) for model in run.models]
+    return [
+        {"name": name, "at": at} | {kind: averaged(shift[kind]) for kind in ("adv", "same", "noise")}
+        for at, (name, shift) in enumerate(shifts)
+        if any(each["mean"] is not None for each in shift.values())
+    ]
 
 
 def _compared(run: PageRun) -> bool:
