@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from robustlab.attacks.pgd import PGD as PGD
     from robustlab.attacks.short_tries import ShortTries as ShortTries
     from robustlab.attacks.square import Square as Square
+    from robustlab.attacks.wrapped import wrap as wrap
 
 ATTACKS: dict[str, str] = {
     "fgsm": "robustlab.attacks.fgsm:FGSM",
@@ -70,4 +71,4 @@ def attack_class(method: str) -> Any:
     return locate(registered(method))
 
 
-__getattr__ = exports(__name__, ATTACKS.values())
+__getattr__ = exports(__name__, [*ATTACKS.values(), "robustlab.attacks.wrapped:wrap"])

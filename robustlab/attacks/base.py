@@ -51,7 +51,8 @@ class Outcome:
     images: the adversarial image, or where the attack failed its final point. success: as judged by the target.
     rank: the try that succeeded, -1 for none. forwards, backwards: what the sample cost.
     invalid: the target returned NaN or infinite values for it; neither a success nor a failure.
-    refused: successes on the search copy that the target itself did not confirm, summed over samples.
+    refused: successes that do not count: the target did not confirm what the search copy said, or the point of a
+    wrapped attack lies outside the budget. Summed over samples.
     allocation: of an attack that does not try all samples in full.
     """
 
@@ -89,6 +90,8 @@ class Attack(ABC):
     aims: ClassVar[bool] = False  # ranks set targets of their own, though any wrong class is a success
     norms: ClassVar[tuple[str, ...]] = BUDGET_NORMS
     searches: ClassVar[bool] = True  # on a copy of the model, where there is one
+    keyed: ClassVar[bool] = True  # random numbers are keyed by sample: batch size and order change nothing
+    any_eps: ClassVar[bool] = True  # can be run at another budget than the suite's, for a curve
 
     norm: Norm = "linf"
     eps: float = 8 / 255

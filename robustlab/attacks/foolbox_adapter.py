@@ -14,15 +14,15 @@ import os
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from robustlab.attacks.base import Attack, Outcome
+from robustlab.attacks.base import Attack, Keep, Outcome
 from robustlab.base.errors import UserError
 from robustlab.oracle import NO_GRADIENT, NoGradientError, Oracle, most, raised_by_the_model, undisturbed
-from robustlab.threat.geometry import distance
+from robustlab.threat.geometry import column, distance
 from robustlab.threat.model import allowed
 
 
@@ -52,25 +52,25 @@ class NotFinite(Exception):
 class Shown(nn.Module):
     """The oracle as foolbox wants a model; counts how often a batch went through it, forwards and backwards."""
 
-    def __init__(self, oracle: Oracle, eot: int) -> None:
+    def __init__(self, oracle: Oracle, eot: int, samples: int) -> None:
         super().__init__()
-        self.oracle, self.eot = oracle, eot
+        self.oracle, self.eot, self.samples = oracle, eot, samples
         self.forwards: int | Tensor = 0
         self.backwards: int | Tensor = 0
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        self.forwards = self.forwards + self.eot
+        self.forwards = self.forwards + self.eot * math.ceil(len(images) / self.samples)
         logits = torch.stack([self.oracle.differentiable(images) for _ in range(self.eot)]).mean(0)
         self._check(logits)
-        if images.requires_grad:
+        if images.requires_grad and torch.is_grad_enabled():
             if not logits.requires_grad:
                 raise NoGradientError(NO_GRADIENT)
             images.register_hook(self._gradient)
         return logits
 
     def _gradient(self, gradient: Tensor) -> None:
-        self.backwards = self.backwards + self.eot
+        self.backwards = self.backwards + self.eot * math.ceil(len(gradient) / self.samples)
         self.oracle.backwards += self.eot * len(gradient)
         self._check(gradient)  # Brendel-Bethge's solver would not come back from NaN
 
@@ -84,7 +84,7 @@ class Shown(nn.Module):
 class FoolboxAttack(Attack):
     """An attack of foolbox's on the distance. eps: a success is a point within it; the search is the same without."""
 
-    keep = "smallest"
+    keep: ClassVar[Keep] = "smallest"
     searches = False
 
     eps: float = math.inf
@@ -105,11 +105,15 @@ class FoolboxAttack(Attack):
         if not done:
             none = torch.zeros_like(y)
             return Outcome(x, none.bool(), none, target, none, none, none.bool())
-        images, success, forwards, backwards, invalid = (torch.cat(each) for each in zip(*done, strict=True))
-        return Outcome(images, success, torch.where(success, 0, -1), target, forwards, backwards, invalid)
+        images, found, forwards, backwards, invalid = (torch.cat(each) for each in zip(*done, strict=True))
+        inside = distance(images - x, self.norm) <= allowed(self.eps)
+        success = found & inside
+        # a point that is merely far away is no fault of an attack on the distance
+        refused = 0 if self.keep == "smallest" else int((found & ~inside).sum())
+        return Outcome(images, success, torch.where(success, 0, -1), target, forwards, backwards, invalid, refused)
 
     def _batch(self, oracle: Oracle, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        """Images, success, forwards, backwards and invalid of a batch."""
+        """Images, found (wherever they lie), forwards, backwards and invalid of a batch."""
         images, invalid = x.clone(), torch.zeros_like(y, dtype=torch.bool)
         forwards, backwards = torch.zeros_like(y), torch.zeros_like(y)
 
@@ -120,29 +124,46 @@ class FoolboxAttack(Attack):
             predicted = logits.argmax(2)
             return most(self.succeeds(predicted, y, target)) & ~invalid
 
-        rows = (~adversarial() & ~invalid).nonzero()[:, 0]
-        while len(rows):
-            shown, bad = Shown(oracle, self.eot), torch.zeros_like(rows, dtype=torch.bool)
+        todo = [(~adversarial() & ~invalid).nonzero()[:, 0]]
+        while todo:
+            if not len(rows := todo.pop()):
+                continue
+            shown, bad = Shown(oracle, self.eot, len(rows)), torch.zeros_like(rows, dtype=torch.bool)
             try:
-                with raised_by_the_model():  # foolbox goes backwards through it
-                    images[rows] = self.search(shown, x[rows], y[rows], target[rows]).clamp(0, 1)
-            except NotFinite as error:  # once more, without them
-                bad = error.rows
+                with raised_by_the_model():  # the search goes backwards through it
+                    images[rows] = self.search(shown, x[rows], y[rows], target[rows])
+            except NotFinite as error:
+                if len(error.rows) == len(rows):  # once more, without them
+                    bad = error.rows
+                    todo.append(rows[~bad])
+                elif len(rows) > 1:  # a part of the batch, nobody knows which: one by one
+                    todo.extend(rows.split(1))
+                else:
+                    bad = ~bad
             forwards[rows] += shown.forwards
             backwards[rows] += shown.backwards
             invalid[rows[bad]] = True
-            rows = rows[~bad] if bool(bad.any()) else rows[:0]
-        # where foolbox's C&W and EAD find nothing they return a black image, which may be adversarial by itself
-        black = (images == 0).flatten(1).all(1)
-        images[black] = x[black]
         found = adversarial()
-        images[~found] = x[~found]
-        inside = distance(images - x, self.norm) <= allowed(self.eps)
-        return images, found & inside, forwards, backwards, invalid
+        if self.keep == "smallest":
+            images[~found] = x[~found]
+        return images, found, forwards, backwards, invalid
 
     def search(self, shown: Shown, x: Tensor, y: Tensor, target: Tensor, **more: Any) -> Tensor:
         """The points that foolbox finds; where it finds nothing, any. All samples are classified right."""
-        attack, criteria = self.made(len(x)), foolbox().criteria
+        points: Tensor = self.made(len(x)).run(*self.asked(shown, x, y, target), **more)
+        return or_clean(points.detach().clamp(0, 1), x)
+
+    def asked(self, shown: Shown, x: Tensor, y: Tensor, target: Tensor) -> tuple[Any, Tensor, Any]:
+        """What foolbox's attacks are called with: model, images and criterion."""
+        criteria = foolbox().criteria
         wanted = criteria.TargetedMisclassification(target) if self.targeted else criteria.Misclassification(y)
-        points: Tensor = attack.run(foolbox().PyTorchModel(shown, (0, 1), device=x.device), x, wanted, **more)
-        return points.detach()
+        return foolbox().PyTorchModel(shown, (0, 1), device=x.device), x, wanted
+
+
+def or_clean(points: Tensor, x: Tensor) -> Tensor:
+    """The clean image for a black one, which foolbox's C&W and EAD return where they find nothing.
+
+    A black image may be adversarial by itself.
+    """
+    black = (points == 0).flatten(1).all(1)
+    return torch.where(column(black, x), x, points)

@@ -16,6 +16,7 @@ from robustlab.threat.model import NORMS, ThreatModel, parse_eps
 
 if TYPE_CHECKING:
     from robustlab.attacks.base import Attack
+    from robustlab.attacks.wrapped import Wrapped
 
 DEFAULT_CARD = "linf-standard"
 
@@ -83,19 +84,21 @@ class Suite:
     def nearest(self) -> Member | None:
         """The first attack that looks for the smallest distance: what it finds is the whole security curve.
 
-        Not one that takes all its steps for each of several classes.
+        Not one that takes all its steps for each of several classes, nor one that says nothing of other budgets.
         """
-        return next((m for m in self.members if m.attack.keep == "smallest" and not m.attack.aims), None)
+        ours = (m for m in self.members if m.attack.any_eps and not m.attack.aims)
+        return next((m for m in ours if m.attack.keep == "smallest"), None)
 
     @property
     def curve_member(self) -> Member:
         """The attack that is run at each budget for a security curve.
 
         Short tries, which then take one; else the first with several steps, those on the distance last; else the first.
+        Not one that has a budget of its own, nor one that is unkeyed, if there is another.
         """
-        several = [m for m in self.members if m.attack.steps > 1]
-        several.sort(key=lambda m: (m.method != "short-tries", m.attack.keep == "smallest"))
-        return several[0] if several else self.members[0]
+        several = [m for m in self.members if m.attack.steps > 1 and m.attack.any_eps]
+        several.sort(key=lambda m: (m.method != "short-tries", not m.attack.keyed, m.attack.keep == "smallest"))
+        return several[0] if several else next((m for m in self.members if m.attack.any_eps), self.members[0])
 
 
 def parse_attack(text: str) -> dict[str, Any]:
@@ -110,19 +113,47 @@ def parse_attack(text: str) -> dict[str, Any]:
 def load_suite(
     card: str | None = None,
     *,
-    attacks: Sequence[str] = (),
+    attacks: Sequence[str | Wrapped] = (),
     default: ThreatModel | None = None,
     **threat: Any,
 ) -> Suite:
     """A suite from a card (name or path) or from `--attack` texts, under a checked threat model.
 
+    attacks: in Python, objects that `robustlab.attacks.wrap` made may stand among the texts.
     threat: norm, eps, targeted, target as flags gave them; None where not given. Flag > card > default: what neither
     says is the data set's default threat, whose eps counts only for its own norm.
     """
-    content, name, where = _content(card, attacks)
+    if wrapped := [each for each in attacks if not isinstance(each, str)]:
+        return _with_wrapped(attacks, wrapped, default or ThreatModel(), threat)
+    content, name, where = _content(card, [each for each in attacks if isinstance(each, str)])
     model, text = _threat(content.threat, threat, default or ThreatModel(), where)
     members = tuple(_member(table, model, where) for table in named(content.attack, where))
     return Suite(name, model, text, members, content.transfer)
+
+
+def _with_wrapped(
+    attacks: Sequence[str | Wrapped], wrapped: Sequence[Wrapped], default: ThreatModel, threat: dict[str, Any]
+) -> Suite:
+    """A suite of texts and of attacks of other libraries, in the order in which they are given."""
+    from robustlab.attacks.wrapped import Wrapped
+
+    if strange := [type(each).__name__ for each in wrapped if not isinstance(each, Wrapped)]:
+        raise UserError(
+            "An attack in a list is a text such as 'pgd:steps=50', or robustlab.attacks.wrap(an object of foolbox or"
+            f" torchattacks); got {strange[0]}."
+        )
+    where = "attacks"
+    model, text = _threat({}, threat, default, where)
+    tables = iter(named([parse_attack(each) for each in attacks if isinstance(each, str)], where))
+    members: list[Member] = []
+    for each in attacks:
+        if isinstance(each, str):
+            members.append(_member(next(tables), model, where))
+            continue
+        alike = sum(member.method == each.method for member in members)
+        name = f"{each.method}-{alike + 1}" if alike else each.method
+        members.append(Member(name, each.method, each.parameters, each.under(model)))
+    return Suite("attacks", model, text, tuple(members))
 
 
 def check_suite(card: str | None = None, *, attacks: Sequence[str] = (), **threat: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustlab.attacks.suite import Suite
+from robustlab.attacks.wrapped import Wrapped
 from robustlab.base.environment import resolve_device
 from robustlab.base.errors import RunError, UserError, did_you_mean
 from robustlab.base.files import default_folder, give_back, settled
@@ -33,7 +34,7 @@ from robustlab.runs import Run, StoredRun, read_run
 def evaluate(
     models: Any,
     data: Any = "road-signs",
-    suite: Suite | str | None = None,
+    suite: Suite | str | Sequence[str | Wrapped] | None = None,
     *,
     surrogate: Any = None,
     defense: Any = None,
@@ -51,10 +52,11 @@ def evaluate(
     models: a zoo name, a module, or a list of these, or a mapping from names to modules; images in [0, 1] -> logits.
     data: a name (its test split, the first `limit`), a `Data`, a pair (images (N, C, H, W) in [0, 1], labels (N,)) of
     tensors, arrays or lists, or a torch Dataset or DataLoader of such pairs, all of which is read into memory.
-    suite: a card's name or path, or a `Suite`. surrogate: as models; the images are crafted on these alone, on the mean
-    of their logits if there are several, and the attacked models are shown the finished ones. defense: preprocessing,
-    by name ("jpeg:quality=50"), as a card or a `Defense`, or several: each model is attacked bare and behind each,
-    there by the suite and by images that the suite crafts on the bare model. output: the run folder,
+    suite: a card's name or path, a `Suite`, or a list of attacks: texts ("pgd:steps=50"), and objects of foolbox and
+    torchattacks (see `robustlab.attacks.wrap`). surrogate: as models; the images are crafted on these alone, on the
+    mean of their logits if there are several, and the attacked models are shown the finished ones. defense:
+    preprocessing, by name ("jpeg:quality=50"), as a card or a `Defense`, or several: each model is attacked bare and
+    behind each, there by the suite and by images that the suite crafts on the bare model. output: the run folder,
     default reports/DATA-DATE-TIME. studies: more questions to ask, of your own. options: the fields of `Options`.
     Raises UserError for bad input, RunError where a model failed on some samples.
 

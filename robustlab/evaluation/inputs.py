@@ -56,12 +56,15 @@ def as_data(data: Any, limit: int | None, models: Sequence[Classifier] = ()) -> 
 
 
 def as_suite(suite: Any, data: Data) -> Suite:
-    """A suite, or the card of that name or path under the data's own threat where it says none."""
+    """A suite; or of a card's name or path, or of a list of attacks, under the data's own threat where it says none."""
     if isinstance(suite, Suite):
         return suite
+    if isinstance(suite, list | tuple) and suite:
+        return load_suite(attacks=suite, default=data.threat)
     if not (suite is None or isinstance(suite, str | Path)):
         raise UserError(
-            f"suite is a card's name or path, or a Suite; got {type(suite).__name__}. Attacks of your own:"
+            f"suite is a card's name or path, a list such as ['pgd:steps=50'], or a Suite; got"
+            f" {type(suite).__name__}. With another threat:"
             " robustlab.attacks.suite.load_suite(attacks=['pgd:steps=50'], eps='8/255')."
         )
     return load_suite(None if suite is None else str(suite), default=data.threat)
@@ -144,6 +147,18 @@ def check_of(model: Classifier, data: Data, device: torch.device, probabilities:
         return check(model, first, None)  # labels: see `matched`
     except UserError as error:
         raise UserError(f"{model.name}: {error}") from error
+
+
+def unkeyed(suite: Suite) -> list[str]:
+    """A warning where attacks of the suite do not draw their random numbers sample by sample."""
+    names = [member.name for member in suite.members if not member.attack.keyed]
+    if not names:
+        return []
+    return [
+        f"Unkeyed: {', '.join(names)}. Such attacks do not draw their random numbers sample by sample, so what they"
+        " find depends on the batch size and on the other images of the batch. `robustlab verify` judges their stored"
+        " images; it cannot repeat their search."
+    ]
 
 
 def named_alike(model: Classifier, data: Data) -> list[str]:

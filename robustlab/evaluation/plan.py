@@ -32,6 +32,7 @@ from robustlab.evaluation.inputs import (
     named_alike,
     numbers_only,
     predictions,
+    unkeyed,
     untrained,
     without_target_class,
 )
@@ -157,7 +158,7 @@ class Plan:
 def settle(
     models: Any,
     data: Any,
-    suite: Suite | str | None,
+    suite: Any,
     surrogate: Any,
     defense: Any,
     limit: int | None,
@@ -180,13 +181,13 @@ def settle(
     values = math.prod(selected.images.shape[1:])
     # what is nearest to the boundary of a surrogate says nothing about distances to that of the target
     nearest = None if any(crafted_on) else suite.nearest
-    curve = _curve(options, suite.threat, values, fine=nearest is not None)
+    curve = _curve(options, suite, values, fine=nearest is not None)
     size = options.batch_size or default_batch_size(values, device)
     everyone = [Participant(model, Batches(size, listener.say)) for model in (*models, *surrogates)]
     attacked = everyone[: len(models)]
     _hold_still(left_as_found, everyone, device, options.seed)
 
-    warnings = [*selected.notes, *learned_from(selected, models)]
+    warnings = [*selected.notes, *learned_from(selected, models), *unkeyed(suite)]
     warnings += [f"{e.model.name} has random weights: it was never trained." for e in everyone if untrained(e.model)]
     for each in everyone:
         left_as_found.callback(setattr, each.model, "outputs", each.model.outputs)
@@ -323,11 +324,12 @@ def _kept_in_eval(model: Classifier) -> Iterator[None]:
         hook.remove()
 
 
-def _curve(options: Options, threat: ThreatModel, values: int, fine: bool) -> tuple[float, ...]:
+def _curve(options: Options, suite: Suite, values: int, fine: bool) -> tuple[float, ...]:
     """The budgets of the security curve; many of them (`fine`) if they cost nothing.
 
     values: in an image; no budget may be larger than the way across the box.
     """
+    threat, swept = suite.threat, suite.curve_member
     most = diameter(threat.norm, values)
     given = [replace(threat, eps=parse_eps(e)).eps for e in options.curve or ()]
     for eps in (threat.eps, *given):
@@ -337,6 +339,13 @@ def _curve(options: Options, threat: ThreatModel, values: int, fine: bool) -> tu
                 f" {most:.4g}: every image could become every other. Did you mean {eps:g}/255?"
             )
     if threat.eps == 0:
+        return ()
+    if not (fine or swept.attack.any_eps):
+        if given:
+            raise UserError(
+                f"{swept.name} runs at its own budget alone, so there is no security curve. Add an attack that runs at"
+                f" any, such as pgd, or leave {spelled('curve')} out."
+            )
         return ()
     if options.curve is None:
         shares = [k / 16 for k in range(1, 33)] if fine else [0.25, 0.5, 1.0, 1.5, 2.0]

@@ -42,7 +42,11 @@ def configuration(plan: Plan) -> dict[str, Any]:
         },
         "suite": suite.name,
         "threat": {"norm": threat.norm, "eps": threat.eps},
-        "attacks": [{"name": m.name, "method": m.method, "parameters": _parameters(m)} for m in suite.members],
+        "attacks": [
+            {"name": m.name, "method": m.method, "parameters": _parameters(m)}
+            | ({} if m.attack.keyed else {"unkeyed": True})
+            for m in suite.members
+        ],
         "chunk_size": plan.chunk_size,
         **{name: getattr(options, name) for name in _DECIDING},
     }
@@ -65,7 +69,7 @@ def configuration(plan: Plan) -> dict[str, Any]:
 def _parameters(member: Member) -> dict[str, Any]:
     """As the card or flag gave them; a suite that was made in Python may have given them to the attack alone."""
     attack = member.attack
-    own = [f for f in fields(attack) if f.init and f.name not in THREAT and f.name not in member.parameters]
+    own = [f for f in fields(attack) if f.init and f.repr and f.name not in (*THREAT, *member.parameters)]
     return member.parameters | {f.name: value for f in own if (value := getattr(attack, f.name)) != f.default}
 
 

@@ -91,7 +91,8 @@ class PageRun:
     @property
     def by_batch(self) -> list[str]:
         """The attacks that charge every sample with all that its batch was shown."""
-        return [a["name"] for a in self.info["config"].get("attacks", []) if a.get("method") in FOOLBOX]
+        attacks = self.info["config"].get("attacks", [])
+        return [a["name"] for a in attacks if a.get("method") in FOOLBOX or a.get("unkeyed")]
 
     @property
     def own_labels(self) -> bool:

@@ -82,6 +82,7 @@ def attacks(run: PageRun) -> Table:
     """One row for each model and attack of its suite: what it left, broke and cost."""
     every = [attack for model in run.models for attack in model["attacks"]]
     farther = any(attack.get("found", attack["broken"]) != attack["broken"] for attack in every)
+    unkeyed = list(dict.fromkeys(attack["name"] for attack in every if attack.get("unkeyed")))
     columns = [
         Column("model", "Model", "text"),
         Column("attack", "Attack", "text"),
@@ -123,6 +124,7 @@ def attacks(run: PageRun) -> Table:
         " Forward, backward: mean passes for an attempted image."
         + (" Median: of the found adversarials, also those outside the budget." if farther else "")
         + (f" {run.unbounded} tried every image without a budget." if run.unbounded else "")
+        + (f" Unkeyed (the result depends on the batch size): {', '.join(unkeyed)}." if unkeyed else "")
     )
     return Table("attacks", f"{said} {INTERVALS}", columns, rows)
 

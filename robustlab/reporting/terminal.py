@@ -108,7 +108,7 @@ def _attacks(result: Mapping[str, Any], without: Collection[str]) -> Table:
             "forward / backward": f"{quantity(attack['forwards'])} / {quantity(attack['backwards'])}",
             "time": duration(attack["seconds"]),
         }
-        row(attack["name"], attack["left"], **more)
+        row(attack["name"] + " (unkeyed)" * bool(attack.get("unkeyed")), attack["left"], **more)
     if result["robust_accuracy"]:
         table.add_section()
         row("robust", result["robust_accuracy"])

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from robustlab.base.intervals import paired_difference, share
-from robustlab.runs.defended import suite_of
+from robustlab.runs.defended import suite_of, unaware
 from robustlab.runs.schema import Eps, Fraction, Label, Name, Size, Whole
 from robustlab.threat.model import allowed
 
@@ -83,6 +83,8 @@ def aggregate(
     curve = config.get("curve") or {}
     unbounded = curve.get("attack") if curve.get("from") == "distances" else None
     norm, targeted = str(threat["norm"]), bool(threat.get("targeted"))
+    foreign = {attack["name"] for attack in config["attacks"] if attack.get("unkeyed")}
+    unkeyed = foreign | {unaware(name) for name in foreign}
     table = by_unit(lines)
     models = []
     views: dict[str, ModelLines] = {}
@@ -101,6 +103,7 @@ def aggregate(
                 "attacks": [
                     _attack(mine, at, norm, targeted, infos)
                     | (_median_of_all(mine, name, norm, targeted) if name == unbounded else {})
+                    | ({"unkeyed": True} if name in unkeyed else {})
                     for at, name in enumerate(mine.suite)
                 ],
                 "fallen_at_smaller_eps": len(mine.succeeded_below & mine.robust),

@@ -94,8 +94,10 @@ def taken_as_stored(info: Mapping[str, Any], audit: Sequence[str], complete: boo
     keys = {str(key) for image in info.get("images", []) for key in image}
     heatmaps = "heatmaps" in info or any(key.startswith("heat") for key in keys)
     others = sorted(info.keys() - CHECKED - {"heatmaps"})
+    unkeyed = [attack["name"] for attack in info["config"]["attacks"] if attack.get("unkeyed")]
     return [
         *([] if complete else ["what the attacks found (no adversarial is stored)"]),
+        *([f"how {', '.join(unkeyed)} searched (unkeyed: not repeatable sample by sample)"] if unkeyed else []),
         "ranks, classes that attacks chose to aim at, forward and backward passes",
         "seconds, refused successes, errors",
         "parameters of attacks, search copies",
