@@ -55,7 +55,7 @@ class BrendelBethge(FoolboxAttack):
         fmn = FMN(self.norm, targeted=self.targeted, steps=self.steps)
         targets = target if self.targeted else None
         first = fmn.run(shown.oracle, x, y, targets=targets, batch_size=len(x))
-        shown.forwards, shown.backwards = first.forwards, first.backwards
+        shown.before = first.forwards, first.backwards
         if bool(first.invalid.any()):
             raise NotFinite(first.invalid)
         nearest, rows = first.images, first.success.nonzero()[:, 0]

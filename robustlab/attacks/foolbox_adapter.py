@@ -4,7 +4,8 @@ They run as foolbox has them (Rauber et al. 2020, doi:10.21105/joss.02607), one 
 without a search copy. Around them is what the other attacks promise: samples that are wrong from the start are left
 out, so that foolbox's guess of the label, the answer on the clean image, is right; what is found is measured and judged
 here; a sample for which the model gives NaN does not end the search of the others. Every sample of a batch is charged
-what the batch was shown: forwards and backwards depend on the batch size, the answers do not, up to rounding.
+its share of what the batch was shown, rounded up: forwards and backwards depend on the batch size, the answers do not,
+up to rounding.
 """
 
 from __future__ import annotations
@@ -49,18 +50,32 @@ class NotFinite(Exception):
         self.rows = rows
 
 
+class Parts(Exception):
+    """The search fails for the batch, because of some samples: smaller ones are to be tried, down to one sample."""
+
+
 class Shown(nn.Module):
-    """The oracle as foolbox wants a model; counts how often a batch went through it, forwards and backwards."""
+    """The oracle as foolbox wants a model; counts the images that went through it, forwards and backwards.
+
+    samples: in the batch. before: (forwards, backwards) of each that were made elsewhere.
+    """
 
     def __init__(self, oracle: Oracle, eot: int, samples: int) -> None:
         super().__init__()
         self.oracle, self.eot, self.samples = oracle, eot, samples
-        self.forwards: int | Tensor = 0
-        self.backwards: int | Tensor = 0
+        self.before: tuple[int | Tensor, int | Tensor] = 0, 0
+        self.images = [0, 0]
         self.eval()
 
+    @property
+    def charged(self) -> list[int | Tensor]:
+        """Forwards and backwards of each sample."""
+        return [before + -(-n // self.samples) for before, n in zip(self.before, self.images, strict=True)]
+
     def forward(self, images: Tensor) -> Tensor:
-        self.forwards = self.forwards + self.eot * math.ceil(len(images) / self.samples)
+        if not bool(torch.isfinite(images).all()):  # the attack made no image
+            raise Parts
+        self.images[0] += self.eot * len(images)
         logits = torch.stack([self.oracle.differentiable(images) for _ in range(self.eot)]).mean(0)
         self._check(logits)
         if images.requires_grad and torch.is_grad_enabled():
@@ -70,7 +85,7 @@ class Shown(nn.Module):
         return logits
 
     def _gradient(self, gradient: Tensor) -> None:
-        self.backwards = self.backwards + self.eot * math.ceil(len(gradient) / self.samples)
+        self.images[1] += self.eot * len(gradient)
         self.oracle.backwards += self.eot * len(gradient)
         self._check(gradient)  # Brendel-Bethge's solver would not come back from NaN
 
@@ -132,16 +147,18 @@ class FoolboxAttack(Attack):
             try:
                 with raised_by_the_model():  # the search goes backwards through it
                     images[rows] = self.search(shown, x[rows], y[rows], target[rows])
+            except Parts:
+                todo.extend(rows.chunk(2) if len(rows) > 1 else [])
             except NotFinite as error:
                 if len(error.rows) == len(rows):  # once more, without them
                     bad = error.rows
                     todo.append(rows[~bad])
-                elif len(rows) > 1:  # a part of the batch, nobody knows which: one by one
-                    todo.extend(rows.split(1))
+                elif len(rows) > 1:  # it was shown other images than those of the batch
+                    todo.extend(rows.chunk(2))
                 else:
                     bad = ~bad
-            forwards[rows] += shown.forwards
-            backwards[rows] += shown.backwards
+            for charge, passes in zip((forwards, backwards), shown.charged, strict=True):
+                charge[rows] += passes
             invalid[rows[bad]] = True
         found = adversarial()
         if self.keep == "smallest":

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from robustlab.attacks.base import Keep, Outcome
-from robustlab.attacks.foolbox_adapter import FoolboxAttack, NotFinite, Shown, foolbox, or_clean
+from robustlab.attacks.foolbox_adapter import FoolboxAttack, NotFinite, Parts, Shown, foolbox, or_clean
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.memory import of_the_machine
 from robustlab.base.words import kind_and_line
@@ -98,14 +98,16 @@ class Wrapped(FoolboxAttack):
     def search(self, shown: Shown, x: Tensor, y: Tensor, target: Tensor, **more: Any) -> Tensor:
         try:
             points = self._points(shown, x, y, target)
-        except (NotFinite, UserError, RunError):
+        except (NotFinite, Parts, UserError, RunError):
             raise
         except Exception as error:
             if of_the_machine(error) or of_the_model(error):
                 raise
+            if "init_attack failed" in str(error):  # for some samples, and foolbox then gives up all of them
+                raise Parts from error
             raise UserError(
-                f"{self.method} cannot run here; it says {kind_and_line(error)}. Try the same object on the model"
-                f" without robustlab, and leave it out of the suite if that fails, too."
+                f"{self.method} cannot run here; it says {kind_and_line(error)}. Try the object on the model without"
+                " robustlab. If that fails, too, leave it out of the suite."
             ) from error
         if not isinstance(points, Tensor) or points.shape != x.shape:
             came = tuple(points.shape) if isinstance(points, Tensor) else type(points).__name__
