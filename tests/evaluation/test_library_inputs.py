@@ -193,7 +193,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "curve": ({"curve": "8/255"}, r"curve must be a list of budgets"),
     "a point of the curve": ({"curve": ["x"]}, "curve must be a number or a fraction"),
     "limit": ({"limit": 2.5}, "limit must be a whole number of at least 1, got 2.5"),
-    "suite": ({"suite": A}, r"suite is a card's name or path, or a Suite; got PGD"),
+    "suite": ({"suite": A}, r"suite is a card's name or path, a list such as .*; got PGD"),
     "an unknown suite": ({"suite": "linf-standart"}, "Did you mean 'linf-standard'"),
 }
 
