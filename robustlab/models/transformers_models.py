@@ -20,7 +20,7 @@ from robustlab.base.memory import of_the_machine
 from robustlab.base.words import first_line, some
 from robustlab.models.classifier import Classifier
 from robustlab.models.processors import preprocessing
-from robustlab.models.weights import load_weights
+from robustlab.models.weights import read_weights
 
 Shape = tuple[int, int, int]
 
@@ -79,23 +79,22 @@ def _check(name: str, config: Any, hub: Any, outputs: int | None) -> None:
 
 
 def _module(name: str, weights: str | Path | None, config: Any, hub: Any, only_here: Mapping[str, Any]) -> nn.Module:
-    """The module with its weights, of which none is missing."""
+    """The module with its weights, of which none is missing; transformers brings them to its present names."""
     auto = hub.AutoModelForImageClassification
-    if weights is not None:
-        made = cast(nn.Module, auto.from_config(config, trust_remote_code=False, dtype=torch.float32))
-        if str(weights) != "random":
-            load_weights(made, weights)
-        return made
-    # weights_only: a .bin file that holds more than tensors is refused
-    module, info = auto.from_pretrained(
-        name, config=config, dtype=torch.float32, weights_only=True, output_loading_info=True, **only_here
-    )
+    how = {"config": config, "dtype": torch.float32, "output_loading_info": True}
+    if weights is None:  # weights_only: a .bin file that holds more than tensors is refused
+        module, info = auto.from_pretrained(name, weights_only=True, **how, **only_here)
+    else:
+        module = auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
+        if str(weights) == "random":
+            return cast(nn.Module, module)
+        module, info = type(module).from_pretrained(None, state_dict=read_weights(weights), **how)
     wrong = [*info["missing_keys"], *(key if isinstance(key, str) else key[0] for key in info["mismatched_keys"])]
     if wrong:
         raise UserError(
-            f"The weights of hf:{name} do not fit an image classifier: {len(wrong)} tensors are missing or of another"
-            f" shape: {some(sorted(wrong), 6)}. They are those of {some(config.architectures or ['another model'], 2)};"
-            f" give a model that was trained to classify images."
+            f"{weights or 'hf:' + name} holds other weights than those of an image classifier: {len(wrong)} tensors are"
+            f" missing or of another shape: {some(sorted(wrong), 6)}. The configuration is of"
+            f" {some(config.architectures or ['no network'], 2)}: give a model that was trained to classify images."
         )
     return cast(nn.Module, module)
 
