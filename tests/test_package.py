@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
 ]
 # These know run folders, not models: a page is built on a machine without torch.
 FILES = ("runs", "reporting")
-HEAVY = ("torch", "torchvision", "captum", "foolbox", "matplotlib", "scipy")
+HEAVY = ("torch", "torchvision", "captum", "foolbox", "matplotlib", "scipy", "timm", "transformers")
 
 
 def sources() -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -138,8 +137,8 @@ def _from_name(
     """What is neither a card nor in a registry. folder: what the paths in the name are relative to."""
     if library := library_of(name):
         within = name.partition(":")[2]
-        if (library == "hf" or "/" in within) and (folder / within).is_dir():
-            within = os.path.join(folder, within)
+        if folder != Path() and (library == "hf" or "/" in within) and (folder / within).is_dir():
+            within = str(folder / within)
         load = locate(LIBRARIES[library])
         return cast(Classifier, load(within, weights, download, outputs=outputs, shape=shape, options=options))
     file, colon, function = name.rpartition(":")
