@@ -43,11 +43,11 @@ def load_transformers(
     """
     if options:
         raise UserError(f"hf:{name} takes no options: its config.json says how it is built. Change that.")
-    hub, only_here = optional("transformers", "hf"), {"trust_remote_code": False, "local_files_only": not download}
     if Path(name).is_dir() and not Path(name, "config.json").is_file():
         raise UserError(
             f"hf:{name} is a folder without config.json. Give one that save_pretrained of transformers wrote."
         )
+    hub, only_here = optional("transformers", "hf"), {"trust_remote_code": False, "local_files_only": not download}
     with _quiet(hub.utils.logging), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         with _said(name, "configuration", download):

@@ -170,8 +170,12 @@ def test_real_signs_from_the_command_line(tmp_path: Path, data_root: Path, monke
     saved(tmp_path / "net")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net" / "code.py").write_text("raise SystemExit('this must not run')")
-    words = f"attack timm:./net --data npz:{data_root / 'gtsrb32.npz'} --labels predicted --limit 8 --attack pgd:steps=2 --quiet"
-    assert main([*words.split(), "--save-adversarial", "--audit", "0", "--keep", "0", "--output", "run"]) == 0
+    words = (
+        f"attack timm:./net --data npz:{data_root / 'gtsrb32.npz'} --labels predicted --limit 8 --attack pgd:steps=2"
+    )
+    assert (
+        main([*words.split(), "--save-adversarial", "--audit", "0", "--keep", "0", "--output", "run", "--quiet"]) == 0
+    )
     run = read_run(tmp_path / "run")
     assert run.info["aggregates"]["models"][0]["clean_accuracy"]["value"] == 1
     assert run.info["models"][0]["source"]["name"] == "timm:./net"
