@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from robustlab.base.draws import keys, uniform
 from robustlab.base.errors import RunError
 from robustlab.base.intervals import Mean, mean_interval
-from robustlab.explain.shifts import spearman
+from robustlab.explain.shifts import means, spearman
 from robustlab.oracle import ask, forked, undisturbed
 
 Explain = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, images, classes) -> maps (N, H, W)
@@ -42,8 +42,9 @@ def randomisation(
 
     Adebayo et al. (2018), "Sanity checks for saliency maps", https://arxiv.org/abs/1810.03292: the cascading
     randomisation, in at most `stages` steps. Value: the rank correlation of the maps with those of the wholly random
-    model. It passes where the upper end of the interval is below `ALIKE`: a map that stays the same says nothing of
-    what the model has learned. Zero maps are counted and left out.
+    model, with or without absolute values, as the paper has both: whichever is larger. (Where the signs of a map become
+    random and its outline stays, the plain correlation is 0.) It passes where the upper end of the interval is below
+    `ALIKE`: a map that stays the same says nothing of what the model has learned. Zero maps are counted and left out.
     """
     before = explain(model, images, classes)
     curve: list[tuple[str, float | None]] = []
@@ -53,8 +54,10 @@ def randomisation(
             after = explain(other, images, classes)
         except RunError:  # NaN: nothing to compare
             after = torch.zeros_like(before)
-        each = spearman(before, after)
-        found, zero = mean_interval(each[each.isfinite()].tolist()), int((~each.isfinite()).sum())
+        both = [spearman(before, after), spearman(before.abs(), after.abs())]
+        each = max(both, key=lambda values: float(values.nanmean().nan_to_num(-1)))
+        found = means({"spearman": each[each.isfinite()].tolist()})["spearman"]
+        zero = int((~each.isfinite()).sum())
         curve.append((name, found["mean"]))
     passed = None if found["high"] is None else found["high"] < ALIKE
     says = (
@@ -77,6 +80,17 @@ def _cascade(model: nn.Module, seed: int, stages: int) -> Iterator[tuple[str, nn
         for name, module in own[start : start + size]:
             _randomise(name, module, seed)
         yield own[min(start + size, len(own)) - 1][0] or "the model's own parameters", other
+
+
+def randomised(model: nn.Module, *, seed: int = 0) -> nn.Module:
+    """A copy of the model with random numbers in all layers: the last step of `randomisation`.
+
+    >>> net = nn.Linear(4, 2)
+    >>> bool((randomised(net).weight == net.weight).any())
+    False
+    """
+    ((_, other),) = _cascade(model, seed, 1)
+    return other
 
 
 def _randomise(name: str, module: nn.Module, seed: int) -> None:
