@@ -11,13 +11,11 @@ from torch import Tensor
 from robustlab.backdoors.job import BackdoorJob
 from robustlab.backdoors.studies import comparable, row_of, split
 from robustlab.base.errors import RunError, UserError
-from robustlab.base.intervals import mean_share
-from robustlab.base.pictures import palette, png, sheet
+from robustlab.base.pictures import enlarged, png, sheet
 from robustlab.defenses.filters.directions import top_directions
 from robustlab.evaluation.running import rows_of, table
 from robustlab.evaluation.studies.base import Study
-from robustlab.explain import grad_cam
-from robustlab.explain.shifts import heat_inside
+from robustlab.explain.regions import heat_shares, own_colours
 
 Json = dict[str, Any]
 BINS, VALUES, POINTS, SHOWN = 30, 10, 600, 8
@@ -210,24 +208,16 @@ class Heat(First):
             return {"rows": [], "reason": "no triggered image is read as the target"}
         bare = torch.cat([job.test.images[(job.test.ids == i).nonzero()[0]] for i in chosen.ids])
         inside = ((chosen.images - bare).abs().amax(1) > 0).float()
-        rows, pictures = [], []
+        versions = {"without the trigger": bare, "with the trigger": chosen.images}
         try:
-            for what, images in (("without the trigger", bare), ("with the trigger", chosen.images)):
-                x = images.to(job.device)
-                maps = grad_cam(model, x, job.answers(model, x).to(job.device)).maps.cpu()
-                each = heat_inside(maps, inside)
-                shares = each[each.isfinite()].tolist()
-                rows.append(
-                    {"images": what, "heat": mean_share(shares), "area": mean_share(inside.mean((1, 2)).tolist())}
-                )
-                coloured = torch.from_numpy(palette())[
-                    (maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)).mul(255).round().long()
-                ]
-                pictures += [images[:SHOWN].expand(-1, 3, -1, -1), coloured[:SHOWN].permute(0, 3, 1, 2) / 255]
+            maps, shares = heat_shares(model, {name: x.to(job.device) for name, x in versions.items()}, inside)
         except (UserError, RunError) as error:  # a network without a map: the rest of the run goes on
             return {"rows": [], "reason": str(error)}
-        job.run.write_image("heat.png", png(sheet(pictures)))
-        return {"rows": rows}
+        pictures = []
+        for name, images in versions.items():
+            pictures += [enlarged(images[:SHOWN].expand(-1, 3, -1, -1)), own_colours(maps[name][:SHOWN])]
+        job.run.write_image("heat.png", png(sheet(pictures, 1)))
+        return {"rows": [{"images": name, **each} for name, each in shares.items()]}
 
     def section(self, done: Mapping[str, Json]) -> Json:
         columns = [

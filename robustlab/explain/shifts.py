@@ -112,17 +112,6 @@ def centre_shift(first: Tensor, second: Tensor) -> Tensor:
     return distance / math.hypot(h, w)
 
 
-def heat_inside(maps: Tensor, inside: Tensor) -> Tensor:
-    """(B,) the share of each map (B, H, W) that lies inside a region (B, H, W) in [0, 1]; NaN where the map is zero.
-
-    >>> half = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]])
-    >>> heat_inside(torch.tensor([[[3.0, 1.0], [0.0, 0.0]]]), half)
-    tensor([0.7500])
-    """
-    total = maps.double().sum((1, 2))
-    return ((maps.double() * inside).sum((1, 2)) / total).float()
-
-
 def shift(first: Tensor, second: Tensor) -> dict[str, list[float]]:
     """Each of `MEASURES` for the pairs of maps (N, H, W) >= 0 of which neither is zero everywhere.
 

@@ -19,6 +19,7 @@ from robustlab.evaluation.listener import Listener
 from robustlab.evaluation.running import run_studies
 from robustlab.physical.folder import StickerRun
 from robustlab.physical.patch import PatchAttack
+from robustlab.physical.patch_heat import Heat
 from robustlab.physical.patch_studies import PATCH, STUDIES, PatchJob
 from robustlab.physical.running import config_of
 from robustlab.runs import StoredRun
@@ -41,7 +42,7 @@ def evaluate_patch(
     command: str = "",
     listener: Listener | None = None,
 ) -> StoredRun:
-    """Fit a patch on the first model, and measure it on all: success with controls, by size and by place.
+    """Fit a patch on the first model, and measure it on all: success with controls, by size, by place, and heat.
 
     models: as `robustlab.evaluate` takes them. fitted, judged: two splits of one data set; of the first at most 4,000
     images are used, at even distances. Raises UserError for bad input.
@@ -52,7 +53,7 @@ def evaluate_patch(
     >>> quick, quiet = PatchAttack(target="yield", steps=1), Listener(say=lambda text: None)
     >>> run = evaluate_patch("road-signs/cnn", train, test, quick, output=tempfile.mkdtemp() + "/run", listener=quiet)
     >>> [section["name"] for section in run.info["sections"]]
-    ['fit', 'success', 'by size', 'by place']
+    ['fit', 'success', 'by size', 'by place', 'heat']
     """
     check_whole("seed", seed, 0)
     where = resolve_device(device)
@@ -82,7 +83,7 @@ def evaluate_patch(
         "data": {**config["data"], "shape": shape, "classes": list(judged.classes)},
     }
     return run_studies(
-        STUDIES,
+        (*STUDIES, Heat),
         StickerRun,
         lambda run, heard, finished: PatchJob(
             run, attack, networks, _on(first, where), _on(second, where), seed, heard, finished

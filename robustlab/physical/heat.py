@@ -9,13 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustlab.base.errors import RunError, UserError
-from robustlab.base.intervals import mean_share
-from robustlab.base.pictures import palette, png, sheet
+from robustlab.base.pictures import enlarged, png, sheet
 from robustlab.evaluation.running import table
 from robustlab.evaluation.studies.base import Study
-from robustlab.explain.cams import grad_cam
-from robustlab.explain.layers import find_layer
-from robustlab.explain.shifts import heat_inside
+from robustlab.explain.regions import heat_shares, own_colours
 from robustlab.oracle import answers
 from robustlab.physical.measure import judged
 from robustlab.physical.sticker import seen
@@ -50,27 +47,15 @@ class Heat(Study[StickerJob]):
         if not bool(right.any()):
             return {"rows": []}
         try:
-            layer = find_layer(model, images[BARE][right][:8])
-            maps = {
-                name: grad_cam(model, x[right], answers(model, x[right]), layer=layer).maps
-                for name, x in images.items()
-            }
+            inside = mask_in_images(sticker.mask, scenes.take(right.nonzero()[:, 0]), job.size)
+            maps, shares = heat_shares(model, {name: x[right] for name, x in images.items()}, inside)
         except (UserError, RunError) as error:  # a network without a map: the rest of the run goes on
             return {"rows": [], "reason": str(error)}
-        inside = mask_in_images(sticker.mask, scenes.take(right.nonzero()[:, 0]), job.size)
-        rows, pictures = [], []
+        pictures = []
         for name, each in maps.items():
-            heat = heat_inside(each, inside)
-            rows.append(
-                {
-                    "sticker": name,
-                    "heat": mean_share(heat[heat.isfinite()].tolist()),
-                    "area": mean_share(area(inside).tolist()),
-                }
-            )
-            pictures += [_enlarged(images[name][right][:SHOWN]), _outlined(each[:SHOWN], inside[:SHOWN])]
+            pictures += [enlarged(images[name][right][:SHOWN]), _outlined(each[:SHOWN], inside[:SHOWN])]
         job.run.write_image("heat.png", png(sheet(pictures, 1)))
-        return {"rows": [{"model": model.name, **row} for row in rows]}
+        return {"rows": [{"model": model.name, "sticker": name, **each} for name, each in shares.items()]}
 
     def section(self, done: Mapping[str, Json]) -> Json:
         columns = [
@@ -108,23 +93,10 @@ def mask_in_images(mask: Tensor, scenes: Scenes, size: int) -> Tensor:
     return F.avg_pool2d(found, _FINE)[:, 0]
 
 
-def area(inside: Tensor) -> Tensor:
-    """(B,) the share of each image that lies inside."""
-    return inside.mean((1, 2))
-
-
-def _enlarged(images: Tensor) -> Tensor:
-    """(B, C, H, W) to about 96 pixels."""
-    k = max(1, 96 // images.shape[-1])
-    return images.repeat_interleave(k, 2).repeat_interleave(k, 3)
-
-
 def _outlined(maps: Tensor, inside: Tensor) -> Tensor:
     """(B, 3, H, W) the maps in colour, each on its own scale, with a white line around the mask; enlarged."""
-    share = maps / maps.amax((1, 2), keepdim=True).clamp_min(1e-12)
-    coloured = torch.from_numpy(palette())[share.mul(255).round().long()].permute(0, 3, 1, 2) / 255
-    k = max(1, 96 // maps.shape[-1])
-    size = (k * maps.shape[-2], k * maps.shape[-1])
+    coloured = own_colours(maps)
+    size = (coloured.shape[-2], coloured.shape[-1])
     covered = (F.interpolate(inside[:, None], size, mode="bilinear", align_corners=False) > 0.5).float()
     line = F.max_pool2d(covered, 3, 1, 1) > covered
-    return torch.where(line, torch.ones(()), _enlarged(coloured))
+    return torch.where(line, torch.ones(()), coloured)

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from robustlab.explain.shifts import heat_inside
+from robustlab.explain.regions import heat_inside
 from robustlab.models.classifier import Classifier
 from robustlab.physical.heat import Heat, mask_in_images
 from robustlab.physical.masks import mask_of

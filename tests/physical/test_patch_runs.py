@@ -48,7 +48,10 @@ def test_the_shipped_card_is_a_patch() -> None:
 
 def test_what_a_run_holds(place: Path) -> None:
     found = sections(place / "run")
-    assert list(found) == ["fit", "success", "by size", "by place"]
+    assert list(found) == ["fit", "success", "by size", "by place", "heat"]
+    heat = {row["patch"]: row for row in found["heat"]["rows"]}
+    assert list(heat) == ["bare image", "patch", "random"] and (place / "run" / "images" / "heat.png").exists()
+    assert heat["patch"]["area"]["value"] == pytest.approx(0.1, abs=0.05) and heat["patch"]["heat"]["n"] <= 12
     rows = found["success"]["rows"]
     names = [row["patch"] for row in rows[:5]]
     assert names[:4] == ["patch", "grey", "random", "black and white"] and names[4].startswith("picture of the target")
@@ -65,7 +68,7 @@ def test_what_a_run_holds(place: Path) -> None:
 def test_the_page(place: Path) -> None:
     page = (place / "run" / "report.html").read_text()
     assert "read as yield" in page and "By place: road-signs/cnn-robust" in page and "in the middle" in page
-    assert "Further sections" not in page
+    assert "Further sections" not in page and "Area of the patch" in page
 
 
 @pytest.mark.browser

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from robustlab.reporting.fitted import by_model, is_of, sections_of
+from robustlab.reporting.fitted import by_model, is_of, pictures_of, sections_of
 from robustlab.reporting.fitted import shown as shared
 from robustlab.reporting.sections.confusion import STEPS
 from robustlab.reporting.source import PageRun
@@ -16,7 +16,7 @@ from robustlab.reporting.templates import render as fill
 
 NAME = "patch"
 TITLE = "The patch"
-SHOWN = ("fit", "success", "by size", "by place")  # the sections of run.json that are shown here
+SHOWN = ("fit", "success", "by size", "by place", "heat")  # the sections of run.json that are shown here
 EDGES = {0.0: "at the upper edge", 0.5: "in the middle", 1.0: "at the lower edge"}
 SIDES = {0.0: "left", 0.5: "middle", 1.0: "right"}
 
@@ -43,7 +43,9 @@ def _shown(run: PageRun) -> Json:
     return shared(run, found) | {
         "sizes": found.get("by size", {}).get("rows", []),
         "places": {model: _places(rows) for model, rows in places.items()},
-        "notes": [found[name]["note"] for name in SHOWN[1:] if name in found],
+        "heat": {"rows": [], "note": ""} | found.get("heat", {}),
+        "heat_pictures": pictures_of(run, found.get("heat", {})),
+        "notes": [found[name]["note"] for name in SHOWN[1:4] if name in found],
     }
 
 
