@@ -290,5 +290,5 @@ def test_names_stay_names_when_scripts_run(
     page.get_by_role("button", name="Clear filter").click()
     page.locator(".enlarge").first.click()
     page.keyboard.press("ArrowRight")
-    assert page.locator("img, #zoom script").count() == 0
+    assert page.locator("img:not([src^='data:image/png']), #zoom script").count() == 0
     assert any(name in page.locator("#zoom [data-part=title]").inner_text() for name in classes)

@@ -25,7 +25,7 @@ EVIL = '"><script>alert(1)</script>'
 
 def parsed(html: str) -> ElementTree.Element:
     """The section as a tree: what a browser would fix without a word fails here."""
-    html = re.sub(r"<(input[^>]*)>", r"<\1/>", html).replace(" checked/>", ' checked=""/>')
+    html = re.sub(r"<((?:input|img)[^>]*)>", r"<\1/>", html).replace(" checked/>", ' checked=""/>')
     return ElementTree.fromstring(f"<section>{html}</section>")
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from markupsafe import Markup
 
 from robustlab.base.words import duration, interval, percent
+from robustlab.reporting.answer import cards, lead
 from robustlab.reporting.figures import share_bar
+from robustlab.reporting.sections.gallery import CRISP
 from robustlab.reporting.source import PageRun
 from robustlab.reporting.templates import render as fill
 from robustlab.reporting.text import p_value, points
@@ -23,11 +25,14 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
-    shown = [
-        {"run": run, "sentences": sentences(run), "alarms": alarms(run), "trained": trained(run)}
-        for run in runs
-        if run.models
-    ]
+    shown = []
+    for run in runs:
+        if run.models:
+            said = sentences(run)
+            first, folded = lead(run, said[: len(run.models)], said[len(run.models) :])
+            about = {"run": run, "lead": first, "folded": folded, "alarms": alarms(run), "trained": trained(run)}
+            size = max((run.data.get("shape") or [1])[1:], default=1)
+            shown.append(about | {"cards": cards(run), "crisp": size <= CRISP})
     return fill("sections/verdict.html", shown=shown, share_bar=share_bar)
 
 
