@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     {"oracle", "worlds", "runs"},
     {"data", "reporting"},
     {"models"},
-    {"attacks", "explain"},
+    {"attacks", "explain", "interop"},
     {"defenses"},
     {"training", "evaluation"},
     {"verification", "physical", "backdoors", "testing"},
