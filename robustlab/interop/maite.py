@@ -1,6 +1,6 @@
 """Image classification in MAITE's protocols: models and data sets both ways.
 
-MAITE (https://mit-ll-ai-technology.github.io/maite/, `pip install "robustlab[maite]"`) says what a model and a data set
+MAITE (https://github.com/mit-ll-ai-technology/maite, `pip install "robustlab[maite]"`) says what a model and a data set
 look like to a tool: images are arrays (C, H, W), targets are arrays (K,), a batch is a sequence of these. It does not
 say in which range pixels lie, nor whether a model returns logits or probabilities. Whoever calls has to say both.
 Objects that follow the protocols are enough: nothing here imports MAITE.
