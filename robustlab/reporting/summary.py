@@ -10,7 +10,8 @@ As JSON one object for each model:
 - `robustlab`: the same numbers as {value, low, high, n}, with 95 % Wilson intervals, threat, suite, seed, audit, and
   how the model was trained where its card says it.
 
-As Markdown a README for the Hub: the same model-index as YAML at its top, then a table and what was measured.
+As Markdown a README for the Hub: the same model-index as YAML at its top, then a table and what was measured. A card on
+the Hub is of one model (huggingface_hub takes all results for those of the last one): give a run of that model alone.
 """
 
 from __future__ import annotations

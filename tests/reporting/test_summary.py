@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
 from robustlab.cli import main
 from robustlab.reporting.source import PageRun
@@ -76,7 +79,6 @@ def test_a_failed_audit_makes_it_unreliable(write_run: Callable[..., Path], tmp_
 def test_the_card_begins_with_a_model_index_that_yaml_reads(
     models: list[dict[str, Any]], run: PageRun, write_run: Callable[..., Path], tmp_path: Path
 ) -> None:
-    yaml = pytest.importorskip("yaml")
     empty, head, rest = summary(run, "markdown").split("---\n", 2)
     assert empty == "" and "## Robustness" in rest and "95 % Wilson" in rest
     index = yaml.safe_load(head)["model-index"]
@@ -92,6 +94,23 @@ def test_the_card_begins_with_a_model_index_that_yaml_reads(
     text = summary(evil, "markdown")
     (entry,) = yaml.safe_load(text.split("---\n", 2)[1])["model-index"]
     assert entry["name"] == 'a: "b" #c\\n- d | <script> \\u202e' and "<script>" not in text.split("---\n", 2)[2]
+
+
+def test_the_hub_reads_the_card(write_run: Callable[..., Path], tmp_path: Path) -> None:
+    """By huggingface_hub itself: what its ModelCard makes of the text, and of that what it writes again."""
+    run = PageRun.read(write_run(tmp_path / "run", n=40, models={"net": (0.9, 5.0)}))
+    card = ModelCard(summary(run, "markdown"), ignore_metadata_errors=False)
+    assert card.data.model_name == "net" and "## Robustness" in card.text
+    assert card.data.tags == ["image-classification", "adversarial-robustness"]
+    clean, robust = card.data.eval_results
+    (model,) = run.models
+    assert clean.metric_value == model["clean_accuracy"]["value"] and clean.metric_args == {"n": 40}
+    assert robust.metric_value == model["robust_accuracy"]["value"] and robust.metric_args["suite"] == "linf-standard"
+    for result in (clean, robust):
+        assert result.task_type == "image-classification" and result.dataset_split == "test"
+    (told,) = json.loads(summary(run, "json"))["models"]
+    assert model_index_to_eval_results([told["model-index"]]) == ("net", [clean, robust])
+    assert eval_results_to_model_index("net", [clean, robust]) == [told["model-index"]]
 
 
 def test_the_command_writes_it(run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
