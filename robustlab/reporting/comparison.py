@@ -18,8 +18,7 @@ from robustlab.base.words import listed
 from robustlab.reporting.questions import differences, kind
 from robustlab.reporting.source import Json, PageRun, with_models
 from robustlab.reporting.text import distinct
-from robustlab.runs.aggregates import Line, ModelLines, pairs
-from robustlab.runs.defended import suite_of
+from robustlab.runs.aggregates import Line, pairs
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,10 @@ def _merged(group: Sequence[PageRun]) -> MergedRun:
         **{key: lists(key) for key in ("models", "passes", "sections")},
         **{key: by_name(key) for key in ("heatmaps", "audit")},
         "aggregates": infos[0]["aggregates"]
-        | {"models": [model for part in parts for model in part.models], "pairs": _pairs(parts)},
+        | {
+            "models": [model for part in parts for model in part.models],
+            "pairs": pairs({name: mine for part in parts for name, mine in part.views.items()}),
+        },
     }
     return MergedRun(parts[0].stored, info, parts=tuple(parts))
 
@@ -184,16 +186,6 @@ def _config(configs: Sequence[Json]) -> Json:
         if all(curve.get("from") == "distances" for curve in curves):
             joined["curve"]["from"] = "distances"
     return joined
-
-
-def _pairs(parts: Sequence[PageRun]) -> list[Json]:
-    """Every two models of all runs on the same samples, each under the suite of its own run."""
-    views = {}
-    for part in parts:
-        for model in part.models:
-            suite = suite_of(part.info["config"], model["name"])
-            views[model["name"]] = ModelLines(part.tables.get(model["name"], {}), suite, part.numbers["eps"])
-    return pairs(views)
 
 
 def _told_apart(group: Sequence[PageRun]) -> list[PageRun]:

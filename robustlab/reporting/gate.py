@@ -95,7 +95,7 @@ def gate(
         raise UserError(f"{notices[0].split('; each has')[0]}. Give runs of the same data, samples and threat.")
     before, after = runs
     classes = list(map(str, before.data["classes"]))
-    views = {name: (_lines(before, old), _lines(after, name)) for old, name in _pairs(before, after, model)}
+    views = {name: (before.views[old], after.views[name]) for old, name in _pairs(before, after, model)}
     changes, verdicts = decide(views, conditions, classes, level)
     about = f"{before.data['name']}, {before.data['split']} split, n = {before.models[0]['n']:,}; {before.threat}"
     return Gate(before.folder, after.folder, about, level, changes, verdicts, notices)
@@ -134,11 +134,6 @@ def _pairs(before: PageRun, after: PageRun, only: str | None) -> Iterator[tuple[
             " Give runs of one model each, or of models with the same names, or name one: --model."
         )
     return ((name, name) for name in new)
-
-
-def _lines(run: PageRun, model: str) -> ModelLines:
-    suite = [attack["name"] for attack in run.info["config"]["attacks"]]
-    return ModelLines(run.tables.get(model, {}), suite, run.numbers["eps"])
 
 
 def _changes(before: ModelLines, after: ModelLines) -> list[Change]:

@@ -17,7 +17,7 @@ from robustlab.base.one_sided import holm
 from robustlab.base.words import listed
 from robustlab.reporting.text import NORMS, budget, shown_names, without_paths
 from robustlab.runs import StoredRun, read_run
-from robustlab.runs.aggregates import Line, Table, by_unit
+from robustlab.runs.aggregates import Line, ModelLines, Table, by_unit
 from robustlab.runs.breakdowns import Answer, answers
 from robustlab.runs.transfer import matrix, surrogates
 
@@ -73,14 +73,19 @@ class PageRun:
         return by_unit(self.lines)
 
     @cached_property
-    def answers(self) -> dict[str, list[Answer]]:
-        """What each model says of each sample, on the clean image and in the worst case of its suite."""
+    def views(self) -> dict[str, ModelLines]:
+        """Of each model who stands after each attack that it met, those that do not know its defense among them."""
         return {
-            model["name"]: answers(
+            model["name"]: ModelLines(
                 self.tables.get(model["name"], {}), [a["name"] for a in model["attacks"]], self.numbers["eps"]
             )
             for model in self.models
         }
+
+    @cached_property
+    def answers(self) -> dict[str, list[Answer]]:
+        """What each model says of each sample, on the clean image and in the worst case of its suite."""
+        return {name: answers(mine) for name, mine in self.views.items()}
 
     @property
     def unbounded(self) -> str | None:

@@ -39,17 +39,16 @@ class Answer(NamedTuple):
     attack: str | None  # that broke it
 
 
-def answers(table: Table, suite: Sequence[str], eps: float) -> list[Answer]:
-    """One model's answers, by id. suite: names of the attacks in order; eps: the headline budget.
+def answers(mine: ModelLines) -> list[Answer]:
+    """One model's answers, by id.
 
     >>> common = {"model": "m", "id": 0, "label": 1, "clean": 1}
     >>> clean = Line(attack="clean", eps=0.0, adv=1, confidence=0.9, **common)
     >>> pgd = Line(attack="pgd", eps=0.5, adv=0, confidence=0.6, success=True, verified=True, **common)
-    >>> answer, = answers({("clean", 0.0): {0: clean}, ("pgd", 0.5): {0: pgd}}, ["pgd"], 0.5)
+    >>> answer, = answers(ModelLines({("clean", 0.0): {0: clean}, ("pgd", 0.5): {0: pgd}}, ["pgd"], 0.5))
     >>> answer.attacked, answer.attacked_confidence, answer.attack
     (0, 0.6, 'pgd')
     """
-    mine = ModelLines(table, suite, eps)
     units = [(name, mine.lines(name)) for name in mine.suite]
     return [_answer(line, mine, units) for _, line in sorted(mine.clean.items())]
 

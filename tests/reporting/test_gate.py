@@ -108,6 +108,19 @@ def test_p_is_that_of_scipy_and_corrected_for_all_conditions(base: Path, worse: 
     assert both.verdicts[0].p == pytest.approx(2 * alone.p)
 
 
+def test_a_model_behind_a_defense_has_met_the_attack_that_does_not_know_it(base: Path, tmp_path: Path) -> None:
+    behind = shutil.copytree(base, tmp_path / "behind")
+    for name in ("samples.jsonl", "run.json"):
+        text = (behind / name).read_text()
+        (behind / name).write_text(text.replace('"pgd-margin"', '"pgd (unaware)"'))
+    info = json.loads((behind / "run.json").read_text())
+    info["config"]["attacks"].pop()
+    info["config"]["models"][0] |= {"bare": "net", "unaware": ["pgd (unaware)"]}
+    (behind / "run.json").write_text(json.dumps(info))
+    _, (_, robust) = gate(base, behind, []).changes
+    assert robust.new == info["aggregates"]["models"][0]["robust_accuracy"] and robust.difference["value"] == 0
+
+
 def test_the_worst_class_counts_for_all_that_were_looked_at(base: Path, worse: Path) -> None:
     (found,) = gate(base, worse, [parse_condition("worst_class < base")]).verdicts
     difference = found.change.difference
