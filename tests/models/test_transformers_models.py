@@ -275,3 +275,22 @@ def test_without_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r'transformers, which is not installed: pip install "robustlab\[hf\]"'):
         load_model("hf:net")
+
+
+def test_names_of_the_hub_are_looked_up_in_the_cache(hub: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(UserError, match="no folder me/net, and the configuration of no such model is on this machine"):
+        load_model("hf:me/net")
+    there = tmp_path / "models--me--net"
+    (there / "refs").mkdir(parents=True)
+    (there / "refs" / "main").write_text("abc")
+    saved(hub, there / "snapshots" / "abc", "ViTForImageClassification", VIT)
+    assert load_model("hf:me/net").hash() == load_model(f"hf:{there / 'snapshots' / 'abc'}").hash()
+
+    def fetch(name: str, **options: Any) -> None:
+        assert options == {"trust_remote_code": False, "local_files_only": False}
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(hub.AutoConfig, "from_pretrained", fetch)
+    with pytest.raises(UserError, match="configuration of hf:me/other could not be downloaded: no route to host"):
+        load_model("hf:me/other", download=True)
