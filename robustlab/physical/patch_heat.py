@@ -35,9 +35,8 @@ class Heat(Study[PatchJob]):
     def work(self, part: str) -> Json:
         job = self.job
         model, patch, data = job.models[int(part)], job.run.patch(PATCH), job.judged
-        data = data.take(
-            (answers(model, data.images, data.images.device) == data.labels.cpu()).nonzero()[:, 0]
-        ).loaded()
+        right = answers(model, data.images, data.images.device) == data.labels.cpu()
+        data = data.take(right.nonzero()[:IMAGES, 0]).loaded()
         if not len(data):
             return {"rows": [], "reason": "no image is read right without the patch"}
         white = replace(patch, texture=torch.ones_like(patch.texture))
