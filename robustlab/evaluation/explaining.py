@@ -21,6 +21,7 @@ from robustlab.explain.shifts import means, same_size_noise, shift
 from robustlab.oracle import ask, undisturbed
 
 Json = dict[str, Any]
+PIXELS = 1 << 20  # of the images whose gradients are held at a time: 20 of 224 x 224
 VERSIONS = {
     "adv": "attacked, for the class that is predicted then",
     "same": "attacked, for the class of the clean image",
@@ -93,8 +94,13 @@ def explain_images(
     asked = _versions(model, images, labels, ids, attack, seed)
     others = asked if judged is None else _versions(model, *judged, attack, seed)
 
+    together = max(1, min(64, PIXELS // (images.shape[2] * images.shape[3])))
+
     def drawn(name: str, versions: dict[str, Version]) -> dict[str, Heatmaps]:
-        return {key: draw(name, model, each.images, each.classes, layer=at) for key, each in versions.items()}
+        return {
+            key: draw(name, model, each.images, each.classes, layer=at, batch_size=together)
+            for key, each in versions.items()
+        }
 
     maps: dict[str, dict[str, Heatmaps]] = {}
     for name in methods:
@@ -117,9 +123,13 @@ def explain_images(
     if judged is not None:
         for name in methods:
             say(f"Checking {name} on {len(judged[0])} images.")
-            more = {"layer": at.name} if at is not None else {}
+            layer_of_all = at.name if at is not None else None
             found[name] = checks(
-                drawn_by(name, signed=True, **more), model, judged[0], others["clean"].classes, seed=seed
+                drawn_by(name, signed=True, layer=layer_of_all, batch_size=together),
+                model,
+                judged[0],
+                others["clean"].classes,
+                seed=seed,
             )
     return Explained(
         images,

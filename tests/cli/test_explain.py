@@ -113,18 +113,10 @@ def test_bad_input_is_said(
 
 
 @pytest.mark.browser
-def test_the_page_has_no_barriers(tmp_path: Path, barriers: Callable[[Path], list[str]]) -> None:
-    words = [
-        "--ids",
-        "3",
-        "--attack",
-        "fgsm",
-        "--methods",
-        "grad-cam",
-        "--judge",
-        "2",
-        "--output",
-        str(tmp_path / "out"),
-    ]
-    assert main([*CNN, *words]) == 0
+def test_the_page_has_no_barriers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, barriers: Callable[[Path], list[str]]
+) -> None:
+    monkeypatch.setattr("robustlab.cli.explain.SEARCHED", 10)
+    words = "--ids 3 --attack fgsm --methods grad-cam --judge 2 --channels 2 --output".split()
+    assert main([*CNN, *words, str(tmp_path / "out")]) == 0
     assert barriers(tmp_path / "out" / "explain.html") == []
