@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from robustlab.evaluation import judging
 from robustlab.runs import breakdowns
-from robustlab.runs.aggregates import Line, aggregate, by_unit
+from robustlab.runs.aggregates import Line, ModelLines, aggregate, by_unit
 from robustlab.runs.breakdowns import Answer, answers, confidence, confusion, verification
 from robustlab.runs.factors import Bin, bins, by_factor
 
@@ -39,7 +39,7 @@ def tried(attack: str, id: int, label: int, adv: int, sure: float = 0.6, **field
 
 
 def of(*lines: Line, suite: tuple[str, ...] = ("a", "b")) -> list[Answer]:
-    return answers(by_unit(lines)["m"], suite, EPS)
+    return answers(ModelLines(by_unit(lines)["m"], suite, EPS))
 
 
 # sample 0 is broken by a; 1 by b; 2 withstands both; 3 is wrong from the start
