@@ -23,9 +23,9 @@ class Counts(nn.Module):
 
 
 def test_the_gradients_of_few_large_images_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, x, none = Counts(), torch.rand(9, 3, 16, 16), torch.full((9,), -1)
-    images = (x, none, torch.arange(9))
-    for pixels, most in ((3 * 256, 3), (1 << 20, 9)):
+    model, x, none = Counts(), torch.rand(20, 3, 16, 16), torch.full((20,), -1)
+    images = (x, none, torch.arange(20))
+    for pixels, most in ((9 * 256, 9), (1 << 20, 20)):
         monkeypatch.setattr("robustlab.evaluation.explaining.PIXELS", pixels)
         model.most = 0
         explain_images(model, x[:1], none[:1], torch.arange(1), ["grad-cam", "saliency"], judged=images)
