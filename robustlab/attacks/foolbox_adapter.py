@@ -114,9 +114,10 @@ class FoolboxAttack(Attack):
         if oracle.query_budget is not None:
             raise UserError(f"{type(self).__name__} cannot keep to a query budget. Use fmn, or set none.")
         target = torch.full_like(y, -1) if targets is None else targets
+        every = crafting and self.keep != "smallest"  # what fools the surrogate already need not fool the target
         with torch.inference_mode(False), torch.enable_grad(), undisturbed(oracle.model):
             parts = zip(*(each.split(how["batch_size"]) for each in (x, y, target)), strict=True)
-            done = [self._batch(oracle, *part) for part in parts if len(part[0])]
+            done = [self._batch(oracle, *part, every=every) for part in parts if len(part[0])]
         if not done:
             none = torch.zeros_like(y)
             return Outcome(x, none.bool(), none, target, none, none, none.bool())
@@ -127,8 +128,8 @@ class FoolboxAttack(Attack):
         refused = 0 if self.keep == "smallest" else int((found & ~inside).sum())
         return Outcome(images, success, torch.where(success, 0, -1), target, forwards, backwards, invalid, refused)
 
-    def _batch(self, oracle: Oracle, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        """Images, found (wherever they lie), forwards, backwards and invalid of a batch."""
+    def _batch(self, oracle: Oracle, x: Tensor, y: Tensor, target: Tensor, every: bool) -> tuple[Tensor, ...]:
+        """Images, found (wherever they lie), forwards, backwards and invalid of a batch. every: also what is wrong."""
         images, invalid = x.clone(), torch.zeros_like(y, dtype=torch.bool)
         forwards, backwards = torch.zeros_like(y), torch.zeros_like(y)
 
@@ -139,7 +140,8 @@ class FoolboxAttack(Attack):
             predicted = logits.argmax(2)
             return most(self.succeeds(predicted, y, target)) & ~invalid
 
-        todo = [(~adversarial() & ~invalid).nonzero()[:, 0]]
+        wrong = adversarial()
+        todo = [(~invalid if every else ~wrong & ~invalid).nonzero()[:, 0]]
         while todo:
             if not len(rows := todo.pop()):
                 continue

@@ -18,7 +18,7 @@ from robustlab.attacks.suite import Member, Suite
 from robustlab.base.errors import RunError, spelled
 from robustlab.base.memory import Batches
 from robustlab.base.pictures import png
-from robustlab.base.words import kind_and_line
+from robustlab.base.words import counted, kind_and_line
 from robustlab.data import Data, Loaded
 from robustlab.evaluation.faults import blamed_on_model, ends_the_run
 from robustlab.evaluation.judging import Verdict, judge, looks_of, own_answers
@@ -242,6 +242,9 @@ def _attack(
             return outcome, judge(task.model, outcome.images, x, y, outcome.target, threat, size, task.evaluations)
 
     outcome, verdict = task.batches.fit(attempt)
+    if outcome.refused and not attack.keyed:
+        points = counted(outcome.refused, "point")
+        task.say(f"{task.name}, {member.name}, chunk {number}: {points} outside the budget; they count as failures.")
     if near is not None:
         near.ended(attack, outcome.images, chunk.ids.tolist())
     if task.unbounded(member):  # outside the budget: a distance, but no success

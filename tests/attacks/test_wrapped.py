@@ -26,7 +26,7 @@ from robustlab.runs import StoredRun
 from robustlab.runs.results import results
 from robustlab.verification import verify
 
-from .conftest import answered
+from .conftest import answered, small_net
 
 EPS = 4 / 255
 CPU = torch.device("cpu")
@@ -46,8 +46,10 @@ def pgd_of(fb: Any, steps: int = 8, **more: Any) -> Any:
     return fb.attacks.LinfPGD(steps=steps, rel_stepsize=0.25, **more)
 
 
-def run(tmp_path: Path, net: nn.Module, attacks: Any, n: int = 24, **options: Any) -> StoredRun:
-    quiet = Listener(say=lambda text: None)
+def run(
+    tmp_path: Path, net: nn.Module, attacks: Any, said: list[str] | None = None, n: int = 24, **options: Any
+) -> StoredRun:
+    quiet = Listener(say=(lambda text: None) if said is None else said.append)
     suite = load_suite(attacks=attacks, eps=EPS)
     settings = {"audit": 0, "keep": 0, "curve": [], **options}
     return evaluate({"net": net}, answered(net, n), suite, output=tmp_path / "run", listener=quiet, **settings)
@@ -164,9 +166,11 @@ def test_a_point_outside_the_budget_is_counted_as_a_failure(fb: Any, net: nn.Mod
     found = net(1 - x).argmax(1) != y
     outcome = wrap(attack, eps=EPS).run(net, x, y)
     assert found.any() and not outcome.success.any() and outcome.refused == int(found.sum())
-    done = run(tmp_path, net, [wrap(attack)], audit=8, save_adversarial=True)
+    said: list[str] = []
+    done = run(tmp_path, net, [wrap(attack)], said, audit=8, save_adversarial=True)
     mine = done.info["aggregates"]["models"][0]
     assert mine["robust_accuracy"]["value"] == 1 and mine["attacks"][0]["unverified"] == int(found.sum())
+    assert f"net, foolbox.Beyond, chunk 0: {int(found.sum())} points outside the budget" in "\n".join(said)
     inside = next(each for each in done.info["audit"]["net"]["checks"] if each["name"] == "inside")
     assert inside["status"] == "fail" and inside["numbers"]["outside"] == 8
 
@@ -188,6 +192,13 @@ def test_nan_of_the_model_ends_the_search_of_its_sample_alone(fb: Any, net: nn.M
 
     outcome = wrap(pgd_of(fb), eps=EPS).run(Poisoned(), x, y)
     assert outcome.invalid.tolist() == [True] + [False] * 5
+
+
+def test_images_crafted_on_a_surrogate_are_judged_by_the_target(fb: Any, net: nn.Module) -> None:
+    x, y = answered(net, 16)
+    outcome = wrap(pgd_of(fb), eps=0.2).run(net, x, y, surrogate=small_net(seed=3))
+    with torch.no_grad():
+        assert torch.equal(net(outcome.images).argmax(1) != y, outcome.success) and outcome.success.any()
 
 
 def test_attacks_on_the_distance_run_without_a_budget(fb: Any, ta: Any, net: nn.Module) -> None:
