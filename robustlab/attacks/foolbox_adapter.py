@@ -117,7 +117,7 @@ class FoolboxAttack(Attack):
         every = crafting and self.keep != "smallest"  # what fools the surrogate already need not fool the target
         with torch.inference_mode(False), torch.enable_grad(), undisturbed(oracle.model):
             parts = zip(*(each.split(how["batch_size"]) for each in (x, y, target)), strict=True)
-            done = [self._batch(oracle, *part, every=every) for part in parts if len(part[0])]
+            done = [self._batch(oracle, every, *part) for part in parts if len(part[0])]
         if not done:
             none = torch.zeros_like(y)
             return Outcome(x, none.bool(), none, target, none, none, none.bool())
@@ -128,7 +128,7 @@ class FoolboxAttack(Attack):
         refused = 0 if self.keep == "smallest" else int((found & ~inside).sum())
         return Outcome(images, success, torch.where(success, 0, -1), target, forwards, backwards, invalid, refused)
 
-    def _batch(self, oracle: Oracle, x: Tensor, y: Tensor, target: Tensor, every: bool) -> tuple[Tensor, ...]:
+    def _batch(self, oracle: Oracle, every: bool, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, ...]:
         """Images, found (wherever they lie), forwards, backwards and invalid of a batch. every: also what is wrong."""
         images, invalid = x.clone(), torch.zeros_like(y, dtype=torch.bool)
         forwards, backwards = torch.zeros_like(y), torch.zeros_like(y)

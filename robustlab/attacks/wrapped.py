@@ -8,33 +8,28 @@ call. So what it finds depends on the batch size and on which other samples are 
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
-import random
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from robustlab.attacks.base import Keep, Outcome
 from robustlab.attacks.foolbox_adapter import FoolboxAttack, NotFinite, Parts, Shown, foolbox, or_clean
+from robustlab.attacks.foreign import recorded, seeded
 from robustlab.base.errors import RunError, UserError
 from robustlab.base.memory import of_the_machine
 from robustlab.base.words import kind_and_line
-from robustlab.oracle import Access, Oracle, forked, of_the_model
+from robustlab.oracle import Access, Oracle, of_the_model
 from robustlab.threat.model import NORMS, Norm, ThreatModel, parse_eps
 
 _NORM_OF_P: dict[float, Norm] = {0: "l0", 1: "l1", 2: "l2", math.inf: "linf"}
 _SAID = re.compile(r"Distance Measure\s*:\s*(Linf|L0|L1|L2)\b")  # in the docstrings of torchattacks
 # fields of an object of torchattacks that say nothing of how it searches
 _STATE = ("model", "model_name", "attack", "attack_mode", "targeted", "supported_mode", "normalization_used", "device")
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Wrapped(FoolboxAttack):
 
     @property
     def method(self) -> str:
-        """As lines and tables call it, unless it is given a name.
+        """As lines and tables call it; a second one of the same kind gets a number.
 
         >>> import foolbox
         >>> wrap(foolbox.attacks.LinfPGD(steps=5)).method
@@ -74,7 +69,7 @@ class Wrapped(FoolboxAttack):
     @property
     def parameters(self) -> dict[str, Any]:
         """The fields of the object, as a run records them."""
-        return {key: _recorded(value) for key, value in self._fields().items()}
+        return {key: recorded(value) for key, value in self._fields().items()}
 
     def under(self, threat: ThreatModel) -> Wrapped:
         """The attack under a suite's threat. A `UserError` where the object was made for another."""
@@ -159,14 +154,17 @@ class WrappedTorchattacks(Wrapped):
     keep: ClassVar[Keep] = "adversarial"
     any_eps = False
 
-    def under(self, threat: ThreatModel) -> Wrapped:
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for each in (self.given, *self.given._attacks.values()):
             eps = _budget(each)
-            if eps is not None and not math.isclose(eps, threat.eps, rel_tol=1e-6):
+            if eps is not None and not math.isclose(eps, self.eps, rel_tol=1e-6):
                 raise UserError(
-                    f"{self.method} was made with eps={eps:.6g}, and the threat has {threat.eps:.6g}. Give both the"
+                    f"{self.method} was made with eps={eps:.6g}, and the threat has {self.eps:.6g}. Give both the"
                     " same: its budget, step size and schedule belong together, so robustlab does not change them."
                 )
+
+    def under(self, threat: ThreatModel) -> Wrapped:
         if threat.targeted and "targeted" not in self.given.supported_mode:
             raise UserError(f"{self.method} has no targeted mode, and the threat is targeted.")
         if self.given.targeted and not threat.targeted:
@@ -268,35 +266,3 @@ def _torchattacks_norm(attack: Any) -> Norm | None:
     said = _SAID.search(type(attack).__doc__ or "")
     own = str(getattr(attack, "norm", said[1] if said else "")).lower()
     return next((norm for norm in _NORM_OF_P.values() if norm == own), None)
-
-
-@contextmanager
-def seeded(device: torch.device, seed: int, ids: Tensor) -> Iterator[None]:
-    """The generators of torch, NumPy and Python seeded by a call's seed and its samples, and put back afterwards.
-
-    >>> with seeded(torch.device("cpu"), 0, torch.arange(3)):
-    ...     first = torch.rand(2), np.random.rand(), random.random()
-    >>> with seeded(torch.device("cpu"), 0, torch.arange(3)):
-    ...     bool((torch.rand(2) == first[0]).all()), np.random.rand() == first[1], random.random() == first[2]
-    (True, True, True)
-    """
-    numpy, python = np.random.get_state(), random.getstate()
-    with forked(device, seed, ids.tolist()):
-        start = int(torch.randint(2**31, (1,)))
-        np.random.seed(start)
-        random.seed(start)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy)
-            random.setstate(python)
-
-
-def _recorded(value: Any) -> Any:
-    """A field of a foreign object as run.json holds it: the same in every process."""
-    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    if isinstance(value, Tensor | np.ndarray):
-        digest = hashlib.sha256(np.asarray(value).tobytes()).hexdigest()[:16]
-        return f"{type(value).__name__} {tuple(value.shape)} {digest}"
-    return _ADDRESS.sub("", repr(value))

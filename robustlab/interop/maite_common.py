@@ -71,7 +71,7 @@ def described(name: str, classes: Sequence[str] | None) -> Any:
 
 def array_of(value: Any) -> npt.NDArray[Any]:
     array = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)
-    return array if array.dtype != object else np.empty(0)  # rows of different lengths, or no numbers
+    return array if array.dtype.kind in "biuf" else np.empty(0)  # rows of different lengths, or no numbers
 
 
 def called(thing: Any) -> str:

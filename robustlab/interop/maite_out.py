@@ -74,7 +74,10 @@ class _MaiteModel:
 
     def __call__(self, batch: Sequence[Any], /) -> Sequence[Any]:
         tensors = all(isinstance(each, Tensor) for each in batch)
-        given = [each if isinstance(each, Tensor) else torch.from_numpy(array_of(each)) for each in batch]
+        given = [
+            each if isinstance(each, Tensor) else torch.from_numpy(np.array(array_of(each), np.float32))
+            for each in batch
+        ]
         shapes = sorted({tuple(each.shape) for each in given})
         if not given:
             return []
@@ -83,7 +86,7 @@ class _MaiteModel:
                 f"A batch is a sequence of images (C, H, W) of one size, got {', '.join(map(str, shapes))}."
             )
         home = next((each.device for each in self.classifier.state_dict().values() if isinstance(each, Tensor)), None)
-        x = to_unit(torch.stack(given).to(home).float(), self.between)
+        x = to_unit(torch.stack([each.float() for each in given]).to(home), self.between)
         with undisturbed(self.classifier), nullcontext() if tensors else torch.no_grad():
             out = ask(self.classifier, x)
             out = out.softmax(1) if self.outputs == "probabilities" else out

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from robustlab.attacks import PGD, wrap
 from robustlab.attacks.foolbox_adapter import foolbox
+from robustlab.attacks.foreign import seeded
 from robustlab.attacks.suite import load_suite
-from robustlab.attacks.wrapped import seeded
 from robustlab.base.errors import UserError
 from robustlab.evaluation.evaluate import evaluate
 from robustlab.evaluation.listener import Listener
@@ -295,6 +295,7 @@ def test_what_cannot_be_meant_is_said(fb: Any, ta: Any, net: nn.Module) -> None:
         (lambda: wrap(attacks.GaussianBlurAttack()), r"GaussianBlurAttack\(distance=foolbox.distances.linf\)"),
         (lambda: wrap(normalised), "normalised images"),
         (lambda: wrap(training), "training mode"),
+        (lambda: wrap(ta.PGD(net, eps=EPS), eps="8/255"), "was made with eps=0.0156"),
         (lambda: load_suite(attacks=[pgd_of(fb)], **under), r"robustlab.attacks.wrap\(an object"),
         (lambda: load_suite(attacks=[wrap(attacks.L2PGD())], **under), "keeps to l2, and the threat is linf"),
         (lambda: load_suite(attacks=[wrap(ta.PGDL2(net, eps=EPS))], **under), "keeps to l2, and the threat is linf"),

@@ -293,6 +293,7 @@ def test_what_is_no_model_or_data_is_said(classifier: Classifier, data: Data) ->
         (lambda: to_dataset(Data(**{**vars(data), "labels": data.labels - 9})), "without a label"),
         (lambda: to_model(classifier)([np.full((3, 8, 8), 255.0)]), "Pixels go from 255 to 255"),
         (lambda: to_model(classifier)([np.zeros((8, 8))]), "one size"),
+        (lambda: to_model(classifier)(["cat"]), "one size"),
         (lambda: to_model(classifier)([np.zeros((3, 8, 8)), np.zeros((3, 9, 9))]), "one size"),
     ]
     for call, message in cases:
@@ -308,6 +309,8 @@ def test_our_model_takes_tensors_arrays_and_an_empty_batch(classifier: Classifie
     assert isinstance(out[0], Tensor) and out[0].requires_grad and classifier.training
     array = model([x.detach().numpy().astype(np.float64)])
     assert isinstance(array[0], np.ndarray) and np.allclose(array[0], out[0].detach().numpy(), atol=1e-6)
+    mirrored = model([x.detach().numpy()[:, :, ::-1], np.zeros((3, 8, 8), np.uint8)])
+    assert np.allclose(mirrored[0], model([x.detach().flip(2)])[0].numpy(), atol=1e-6)
     assert list(model([])) == []
     assert (
         len(
