@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from robustlab.base.intervals import paired_difference
 from robustlab.reporting.comparison import MergedRun
-from robustlab.reporting.sections.side_by_side import canvas, pictures, tiles
+from robustlab.reporting.sections.side_by_side import BYTES, canvas, pictures, tiles
 from robustlab.reporting.source import Json, PageRun
 from robustlab.reporting.templates import render as fill
 from robustlab.runs.breakdowns import Answer
@@ -26,7 +26,9 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
-    shown = [{"run": run, "pairs": [_pair(run, *pair) for pair in pairs]} for run in runs if (pairs := found(run))]
+    known = [(run, pairs) for run in runs if (pairs := found(run))]
+    room = BYTES // sum(len(pairs) for _, pairs in known)
+    shown = [{"run": run, "pairs": [_pair(run, *pair, room) for pair in pairs]} for run, pairs in known]
     return fill("sections/before_after.html", shown=shown, canvas=canvas)
 
 
@@ -63,7 +65,7 @@ def _size(model: Json) -> int | None:
     return size
 
 
-def _pair(run: PageRun, before: str, after: str, known: str) -> Json:
+def _pair(run: PageRun, before: str, after: str, known: str, left: int) -> Json:
     answers = [{answer.id: answer for answer in run.answers[name]} for name in (before, after)]
     kinds = ("right", "robust") if not run.own_labels else ("robust",)
     rows = {kind: _cells(answers[0], answers[1], kind) for kind in kinds}
@@ -74,7 +76,7 @@ def _pair(run: PageRun, before: str, after: str, known: str) -> Json:
     for kind, row in rows.items():
         p = tested.get("robust" if kind == "robust" else "clean") or row["difference"]
         row["p"] = p.get("holm", p["p"])
-    examples = pictures(queues, lambda images: _example(run, *images), ROWS)
+    examples = pictures(queues, lambda images: _example(run, *images), ROWS, left)
     return {"before": before, "after": after, "known": known, "rows": rows, "examples": examples}
 
 

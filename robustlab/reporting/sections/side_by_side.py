@@ -21,7 +21,7 @@ T = TypeVar("T")
 NAME = "side-by-side"
 TITLE = "Models side by side"
 SHOWN = 12  # disagreements of a group of runs
-BYTES = 1_500_000  # of the pictures of a list, so that the page stays below 10 MB
+BYTES = 1_500_000  # of the pictures of a section, so that the page stays below 10 MB
 
 
 def applies(runs: Sequence[PageRun]) -> bool:
@@ -29,8 +29,9 @@ def applies(runs: Sequence[PageRun]) -> bool:
 
 
 def render(runs: Sequence[PageRun]) -> Markup:
-    shown = []
-    for run in filter(_compared, runs):
+    shown: list[Json] = []
+    compared = list(filter(_compared, runs))
+    for run in compared:
         attacks = list(dict.fromkeys(attack["name"] for model in run.models for attack in model["attacks"]))
         costs = {name: ", ".join(part for part in told if part) for name, told in trained(run).items()}
         rows = [
@@ -38,13 +39,13 @@ def render(runs: Sequence[PageRun]) -> Markup:
             for model in run.models
         ]
         spots = [_spot(model, costs.get(model["name"], "")) for model in run.models]
-        examples, many = disagreements(run)
+        examples, many = disagreements(run, BYTES // len(compared))
         item = {"run": run, "attacks": attacks, "rows": rows, "cost": any(costs.values()), "examples": examples}
         shown.append(item | {"scatter": scatter(spots), "many": many, "heat": _heat(run), **canvas(run)})
     return fill("sections/side_by_side.html", shown=shown)
 
 
-def disagreements(run: PageRun) -> tuple[list[Json], int]:
+def disagreements(run: PageRun, left: int = BYTES) -> tuple[list[Json], int]:
     """Kept examples on which one model stays right and another falls, and how many such (pair, image) there are.
 
     They take turns over the pairs, by sample id.
@@ -57,16 +58,17 @@ def disagreements(run: PageRun) -> tuple[list[Json], int]:
         ids = [i for i, a in answers[wrong].items() if i in stays and a.right and not a.robust]
         many += len(ids)
         queues.append([(right, fallen[wrong, i]) for i in ids if (wrong, i) in fallen])
-    return pictures(queues, lambda each: _disagreement(run, *each)), many
+    return pictures(queues, lambda each: _disagreement(run, *each), SHOWN, left), many
 
 
-def pictures(queues: Sequence[Sequence[T]], draw: Callable[[T], Json | None], most: int = SHOWN) -> list[Json]:
-    """What `draw` makes of the first of each queue, then of the second of each ...: at most `most`, and BYTES.
+def pictures(
+    queues: Sequence[Sequence[T]], draw: Callable[[T], Json | None], most: int = SHOWN, left: int = BYTES
+) -> list[Json]:
+    """What `draw` makes of the first of each queue, then of the second of each ...: at most `most`, of `left` bytes.
 
     draw: an example with `tiles` of pictures, or None where one of them is not there.
     """
     found: list[Json] = []
-    left = BYTES
     for _, each in one_of_each(queues):
         if (item := draw(each)) is None:
             continue
