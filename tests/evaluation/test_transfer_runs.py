@@ -296,7 +296,8 @@ def test_page_table_and_json(place: Path, capsys: pytest.CaptureFixture[str]) ->
     assert told["attack"] == "mi-fgsm" and [row["source"] for row in told["rows"]] == [A, A, B, B]
     assert "Successes of mi-fgsm, crafted on the model of the row, shown to that of the column (%, 95 %):" in err
     page = Path("run/report.html").read_text()
-    assert page.count(" data-own>") == 2 and "Further sections" not in page
+    matrix = page.partition('aria-label="Transfer matrix"')[2].partition("</table>")[0]
+    assert matrix.count(" data-own>") == 2 and "Further sections" not in page
     assert "No two models were attacked from the same surrogates" in page
     assert main(["table", "run", "transfer", "--format", "csv"]) == 0
     rows = capsys.readouterr().out.splitlines()
