@@ -17,6 +17,7 @@ from robustlab.attacks.driver import drive
 from robustlab.attacks.losses import margin
 from robustlab.attacks.row_attack import RowAttack
 from robustlab.attacks.rows import Draw, Observation, Rows, State
+from robustlab.attacks.short_tries import ShortTries
 from robustlab.base.draws import uniform
 from robustlab.base.errors import RunError
 from robustlab.oracle import Oracle
@@ -211,12 +212,13 @@ def test_3_ranks_are_those_of_sequential_restarts(stop: bool, net: nn.Module, sa
 def test_4_batch_size_order_and_refill_decide_nothing(
     attack: RowAttack, searched: bool, net: nn.Module, sample: tuple[Tensor, Tensor]
 ) -> None:
-    x, y = sample
+    x, y = (each[:: 2 if isinstance(attack, ShortTries) else 1] for each in sample)  # it tries long
+    ids = IDS[: len(x)]
     search = small_net() if searched else None
-    sizes = (1, 7, 256) if attack.steps < 100 and not searched else (7, 256)
-    outcomes = [attack.run(net, x, y, ids=IDS, seed=1, batch_size=b, search=search) for b in sizes]
+    sizes = (1, 7, 256) if attack.steps < 10 and not searched else (7, 256)
+    outcomes = [attack.run(net, x, y, ids=ids, seed=1, batch_size=b, search=search) for b in sizes]
     assert all(same(each, outcomes[-1]) for each in outcomes[:-1])
-    back = attack.run(net, x.flip(0), y.flip(0), ids=IDS.flip(0), seed=1, batch_size=7, search=search)
+    back = attack.run(net, x.flip(0), y.flip(0), ids=ids.flip(0), seed=1, batch_size=7, search=search)
     for field in ("images", "success", "rank", "target", "forwards", "backwards"):
         setattr(back, field, getattr(back, field).flip(0))
     assert same(outcomes[-1], back)
@@ -240,10 +242,11 @@ def test_4_idle_slots_decide_nothing(quantum: int, net: nn.Module, sample: tuple
 
 
 @pytest.mark.parametrize("method", sorted(set(ATTACKS) - {"deepfool", "cw", "ead", "brendel-bethge"}))
-@pytest.mark.parametrize(("batch_size", "quantum"), [(16, 5), (160, 20)])  # slots that are refilled, and that idle
+@pytest.mark.parametrize(("batch_size", "quantum"), [(16, 5), pytest.param(160, 20, marks=pytest.mark.slow)])
 def test_4_idle_slots_decide_nothing_of_any_attack(
     method: str, batch_size: int, quantum: int, net: nn.Module, sample: tuple[Tensor, Tensor]
 ) -> None:
+    """Slots that are refilled, and (slow) that idle."""
     x, y = sample
     norm = "l1" if "l1" in attack_class(method).norms else attack_class(method).norms[0]
     attack = quick(method, norm=norm, eps={"l1": 2.0, "l2": 0.3}[norm])

@@ -251,7 +251,8 @@ def test_refused(
     words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["backdoor", "--limit", "480", "--test-limit", "20", *words]) == 2
+    limit = "480" if {"--filter", "--layer"} & set(words) else "160"
+    assert main(["backdoor", "--limit", limit, "--test-limit", "20", *words]) == 2
     said = capsys.readouterr().err
     assert says.lower() in said.lower() and len(said.splitlines()) == 1
     assert not list(tmp_path.iterdir())

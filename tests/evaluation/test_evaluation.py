@@ -34,8 +34,9 @@ def data() -> tuple[Tensor, Tensor]:
 
 
 def run(models: Any, data: Any, folder: Path, **options: Any) -> Any:
-    options = {"audit": 0} | options
-    return robustlab.evaluate(models, data, options.pop("suite", "pgd"), output=folder, listener=QUIET, **options)
+    options = {"audit": 0, "curve": []} | options
+    suite = options.pop("suite", None) or load_suite(attacks=["pgd:steps=10"], eps="8/255")
+    return robustlab.evaluate(models, data, suite, output=folder, listener=QUIET, **options)
 
 
 def numbers(stored: Any, model: int = 0) -> Any:
@@ -119,7 +120,7 @@ class Noisy(nn.Module):
 
 def test_suspicious_models_are_warned_about(data: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     soft = nn.Sequential(linear(0), nn.Softmax(1))
-    stored = run({"soft": soft, "noisy": Noisy()}, data, tmp_path / "run", audit=0)
+    stored = run({"soft": soft, "noisy": Noisy()}, data, tmp_path / "run")
     text = " ".join(stored.info["warnings"])
     assert "probabilities" in text and "randomised" in text
     noisy = stored.info["models"][1]["search_copy"]

@@ -188,8 +188,9 @@ def test_a_folder_that_is_not_ours(state: str, place: Path, capsys: pytest.Captu
     STATES[state](place / "thesis")
     (place / "link").symlink_to(place / "thesis")
     before = tree(place)
+    ways = ("thesis", "reports/../thesis", "link") if state == "files with our names" else ("thesis",)
     for command, flag in COMMANDS:
-        for typed in ("thesis", "reports/../thesis", "link"):
+        for typed in ways:
             if typed == "thesis" or flag != "--resume":
                 assert main([*shlex.split(command), "--output", typed, *shlex.split(flag)]) == 2, (command, flag, typed)
                 error = capsys.readouterr().err

@@ -56,7 +56,7 @@ def without_times(folder: Path) -> tuple[bytes, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize(
     ("architecture", "defense"),
-    [("cnn", {}), ("cnn", DEFENSE), ("resnet20", {}), ("vit", DEFENSE)],
+    [("cnn", {}), ("cnn", DEFENSE), pytest.param("resnet20", {}, marks=pytest.mark.slow), ("vit", DEFENSE)],
     ids=["plain", "n-fgsm", "resnet20", "vit"],
 )
 def test_end_to_end(tmp_path: Path, architecture: str, defense: dict[str, Any]) -> None:

@@ -78,7 +78,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def arguments(model: str, output: str, *more: str) -> list[str]:
     data = ("--data", "npz:data.npz", "--eps", "3/255", "--no-curve", "--chunk-size", "10", "--batch-size", "10")
-    more = ("--audit", "0", *more)
+    more = ("--attack", "fgsm", "--attack", "pgd:steps=5", "--audit", "0", *more)
     return ["attack", f"model.py:{model}", *data, "--output", output, *more]
 
 

@@ -67,7 +67,14 @@ HONEST = {
 }
 
 
-@pytest.mark.parametrize("name", HONEST)
+def long(name: str) -> Any:
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
+SLOW = {"large", "two classes", "not square", "sure", "at its own labels"}  # much like the others
+
+
+@pytest.mark.parametrize("name", [long(name) if name in SLOW else name for name in HONEST])
 def test_nothing_fails_on_honest_models(name: str, world: Any, audited: Callable[..., Any]) -> None:
     honest = HONEST[name]
     found = audited(honest.make(world), honest.data(world), **honest.options)
@@ -276,7 +283,17 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
+SLOW |= {
+    "quantised input, covered by the suite's own square",
+    "quantised input, the suite's own square comes first",
+    "saturated logits, but there is an attack on the margin",
+    "noise inside, averaged over",
+    "dropout left on",
+    "a shattered gradient",
+}
+
+
+@pytest.mark.parametrize("name", [long(name) if name in SLOW else name for name in BROKEN])
 def test_what_is_broken_is_found(name: str, world: Any, audited: Callable[..., Any]) -> None:
     case = BROKEN[name]
     others = {"others": {"twin": world.plain()}} if case.others else {}
