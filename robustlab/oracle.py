@@ -97,19 +97,23 @@ def of_the_model(error: BaseException) -> bool:
 
 
 def ask(model: Callable[[Tensor], Any], images: Tensor) -> Tensor:
-    """What the model says of the images. Every call of a model goes through here.
+    """(N, K), what the model says of the images. Every call of a model goes through here.
 
     The model gets a tensor of its own, which it may write into (many normalise or clamp in place), and what it returns
-    is the caller's own, whatever the model does to it in its next call. Gradients pass through. Of an object, mapping
-    or tuple with logits, it is the logits: see `robustlab.base.outputs.unpacked`.
+    is the caller's own, whatever the model does to it in its next call. Gradients pass through. Which forms the model
+    may return, `robustlab.base.outputs.rows` says; others are a UserError.
 
     >>> x = torch.ones(1, 1, 1, 2)
     >>> ask(lambda images: images.mul_(2).flatten(1), x).tolist(), x.flatten().tolist()
     ([[2.0, 2.0]], [1.0, 1.0])
     """
+    return rows(_said(model, images), images)
+
+
+def _said(model: Callable[[Tensor], Any], images: Tensor) -> Any:
     with raised_by_the_model():
         out = unpacked(model(images.clone()))
-    return out.clone() if isinstance(out, Tensor) else out  # what it must be is checked where it is known
+    return out.clone() if isinstance(out, Tensor) else out
 
 
 @contextmanager
@@ -181,7 +185,7 @@ class Oracle:
     def differentiable(self, images: Tensor) -> Tensor:
         """(N, K) float32 logits, with a gradient where the images ask for one."""
         self.forwards += len(images)
-        out = ask(self.model, images)
+        out = _said(self.model, images)
         if self.gives == "labels":
             if out.ndim == 1 and self.classes is None:
                 raise UserError(

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
-from robustlab.base.errors import UserError
-
 
 def locate(path: str) -> Any:
     """What "module:name" names, imported now.
@@ -30,6 +28,8 @@ def optional(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
+        from robustlab.base.errors import UserError  # late: whoever only hands out names imports nothing
+
         package = module.partition(".")[0]
         what = "is not installed" if error.name == package else f"cannot be imported ({error})"
         raise UserError(

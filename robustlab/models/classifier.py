@@ -184,7 +184,7 @@ def _check_images(images: Tensor, shape: tuple[int, int, int] | None) -> None:
 
 def _logits(classifier: nn.Module, images: Tensor) -> Tensor:
     try:
-        logits = rows(ask(classifier, images), images)
+        logits = ask(classifier, images)
     except Exception as error:
         if of_the_machine(error) or isinstance(error, UserError):
             raise

@@ -18,7 +18,6 @@ from robustlab.base.draws import pixel_ids, uniform
 from robustlab.base.errors import UserError
 from robustlab.base.files import write_output
 from robustlab.base.given import check_classes, check_images, check_range, class_number, labels_of
-from robustlab.base.outputs import rows
 from robustlab.base.reading import read_bounded
 from robustlab.base.typed import check_whole
 from robustlab.oracle import NO_GRADIENT, NoGradientError, ask, undisturbed
@@ -166,7 +165,7 @@ class PatchAttack(Placement):
                 key = keyed(seed, ids[index], "fit", step).to(images.device)
                 x = self.pasted(images[index.to(images.device)], z, key)
                 y = labels[index] if target is None else torch.full((len(index),), target)
-                loss = _loss(rows(ask(classifier, x), x).float(), y.to(images.device), target)
+                loss = _loss(ask(classifier, x).float(), y.to(images.device), target)
                 if not loss.requires_grad:
                     raise NoGradientError(NO_GRADIENT)
                 (gradient,) = torch.autograd.grad(loss, z)

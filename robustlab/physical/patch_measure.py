@@ -17,7 +17,6 @@ from robustlab.base.draws import keys, pixel_ids, uniform
 from robustlab.base.errors import UserError
 from robustlab.base.given import check_classes, labels_of
 from robustlab.base.intervals import share
-from robustlab.base.outputs import rows
 from robustlab.oracle import ask, undisturbed
 from robustlab.physical.patch import Patch
 
@@ -61,7 +60,7 @@ def measure_patch(
 
 
 def _answers(classifier: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
-    logits = torch.cat([rows(ask(classifier, part), part).cpu() for part in images.split(batch_size)])
+    logits = torch.cat([ask(classifier, part).cpu() for part in images.split(batch_size)])
     check_classes(int(labels.min()), int(labels.max()), logits.shape[1])
     return logits.argmax(1)
 

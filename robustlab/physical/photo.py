@@ -19,7 +19,6 @@ from robustlab.base.errors import UserError
 from robustlab.base.files import check_output, write_output
 from robustlab.base.files.single import check_folder
 from robustlab.base.given import check_classes, check_images, check_range, class_number, labels_of
-from robustlab.base.outputs import rows
 from robustlab.base.reading import read_bounded
 from robustlab.base.typed import check_whole
 from robustlab.oracle import NO_GRADIENT, NoGradientError, ask, undisturbed
@@ -270,7 +269,7 @@ class _Fit:
         key = keyed(self.seed, self.ids[index], "fit", step, turn // len(order))
         sticker = texture, weight, self.light[index]
         x = viewed(self.images[index], self.corners[index], self.attack.camera, key, sticker)
-        logits = rows(ask(self.classifier, x), x).float()
+        logits = ask(self.classifier, x).float()
         if not logits.requires_grad:
             raise NoGradientError(NO_GRADIENT)
         y = self.labels[index] if self.target is None else torch.full_like(index, self.target)

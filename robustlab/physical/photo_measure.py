@@ -16,7 +16,6 @@ from robustlab.base.draws import pixel_ids
 from robustlab.base.errors import UserError
 from robustlab.base.given import check_classes, labels_of
 from robustlab.base.intervals import share
-from robustlab.base.outputs import rows
 from robustlab.oracle import ask, undisturbed
 from robustlab.physical.palette import control_textures
 from robustlab.physical.photo import PhotoAttack, PhotoSticker
@@ -83,7 +82,7 @@ def measure_view(
             own = None if each is None else (each.texture.to(images), each.weight.to(images), light[part])
             x = viewed(images[part], places[part], view, key[part], own)
             rounded = (x * 255).round() / 255
-            logits = rows(ask(classifier, rounded), rounded).cpu()
+            logits = ask(classifier, rounded).cpu()
             check_classes(int(labels.min()), int(labels.max()), logits.shape[1])
             found.append(logits.argmax(1))
         return torch.cat(found)

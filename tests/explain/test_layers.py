@@ -136,5 +136,5 @@ def test_a_layer_that_cannot_be_drawn_is_said(name: str, message: str) -> None:
 
 
 def test_what_returns_no_logits_is_said() -> None:
-    with pytest.raises(UserError, match=r"\(N, K\).*\(3, 5, 14, 14\)"):
+    with pytest.raises(UserError, match=r"logits of shape \(3, K\).*\(3, 5, 14, 14\)"):
         found(nn.Sequential(nn.Conv2d(3, 5, 3)))

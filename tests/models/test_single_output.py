@@ -14,6 +14,7 @@ import robustlab
 from robustlab.attacks import PGD
 from robustlab.base.errors import UserError
 from robustlab.evaluation.listener import Listener
+from robustlab.explain import occlusion
 from robustlab.models import Classifier, load_model, two_classes
 from robustlab.models.search_copy import make_search_copy
 
@@ -75,6 +76,8 @@ def test_a_single_output_is_refused_until_it_is_said_what_it_is() -> None:
     for form in (lambda z: z, lambda z: z[:, None], lambda z: SimpleNamespace(logits=z)):
         with pytest.raises(UserError, match=r"one number an image .*two_classes\(model"):
             PGD(eps=0.1)(Single(form), X, y)
+        with pytest.raises(UserError, match="one number an image"):
+            occlusion(Single(form), X, y)
         with pytest.raises(UserError, match="one number an image"):
             robustlab.evaluate(Single(form), (X, y), "fgsm")
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustlab.base.outputs import rows
 from robustlab.oracle import ask, undisturbed
 
 
@@ -40,7 +39,7 @@ class Detector(ABC):
     def logits(self, classifier: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """(views, N, K) float64: what the classifier says of each view; in float64 a score saturates later."""
         with undisturbed(classifier):
-            return torch.stack([rows(ask(classifier, view), view).double() for view in self.views(images)])
+            return torch.stack([ask(classifier, view).double() for view in self.views(images)])
 
     def __call__(self, classifier: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """(N,) float64 scores."""

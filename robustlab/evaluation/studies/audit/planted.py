@@ -20,7 +20,6 @@ import torch
 from torch import Tensor, nn
 
 from robustlab.base.draws import keys
-from robustlab.base.outputs import rows
 from robustlab.evaluation.studies.audit.noise import at_edge
 from robustlab.oracle import ask, undisturbed
 from robustlab.threat.geometry import distance
@@ -87,9 +86,9 @@ class Planted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         which = torch.cdist(x.detach().flatten(1), self.x.flatten(1), p=self.p).argmin(1)
         if self.layer is None:
-            return self.heads(rows(ask(self.model, x), x), which)
+            return self.heads(ask(self.model, x), which)
         with self.layer.register_forward_hook(lambda module, given, out: self.heads(given[0], which)):
-            return rows(ask(self.model, x), x)
+            return ask(self.model, x)
 
 
 def plant(
@@ -156,12 +155,12 @@ def last_linear(model: nn.Module, x: Tensor) -> nn.Module | None:
             for module in model.modules():
                 if isinstance(module, nn.Linear):
                     hooks.enter_context(module.register_forward_hook(lambda m, given, out: called.append((m, given))))
-            classes = rows(ask(model, x), x).shape[1]
+            classes = ask(model, x).shape[1]
         if len(x) < 2 or not called or not called[-1][1] or sum(m is called[-1][0] for m, _ in called) > 1:
             return None  # one image shows nothing; given by name, its input is not seen
         last = called[-1][0]
         with last.register_forward_hook(same):
-            answers = rows(ask(model, x), x).float()
+            answers = ask(model, x).float()
     features, out = found[0]
     if features.ndim != 2 or out.shape != (len(x), classes):
         return None
@@ -176,7 +175,7 @@ def features_of(model: nn.Module, layer: nn.Module | None, x: Tensor, size: int)
         if layer is not None:
             hooks.enter_context(layer.register_forward_hook(lambda m, given, out: found.append((given[0], out))))
         for part in x.split(size):
-            out = rows(ask(model, part), part)
+            out = ask(model, part)
             if layer is None:
                 found.append((out, out))
     features, outputs = zip(*found, strict=True)
