@@ -59,8 +59,7 @@ class Wrapped(FoolboxAttack):
     def method(self) -> str:
         """As lines and tables call it; a second one of the same kind gets a number.
 
-        >>> import foolbox
-        >>> wrap(foolbox.attacks.LinfPGD(steps=5)).method
+        >>> wrap(foolbox().attacks.LinfPGD(steps=5)).method
         'foolbox.LinfPGD'
         """
         name = type(self.given).__name__.replace("ProjectedGradientDescentAttack", "PGD")
@@ -206,9 +205,9 @@ def wrap(attack: Any, *, eps: float | str | None = None, needs: Access = "gradie
     The random numbers are not keyed by sample: runs and pages mark the attack as unkeyed. A point outside the budget
     counts as a failure of the attack, and is counted among those that were not confirmed.
 
-    >>> import foolbox
+    >>> LinfPGD = foolbox().attacks.LinfPGD  # or: from foolbox.attacks import LinfPGD
     >>> from robustlab.attacks.suite import load_suite
-    >>> suite = load_suite(attacks=[wrap(foolbox.attacks.LinfPGD(steps=5)), "fgsm"], eps="4/255")
+    >>> suite = load_suite(attacks=[wrap(LinfPGD(steps=5)), "fgsm"], eps="4/255")
     >>> [member.name for member in suite.members], suite.members[0].attack.eps == 4 / 255
     (['foolbox.LinfPGD', 'fgsm'], True)
     """
