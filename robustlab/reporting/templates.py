@@ -15,6 +15,7 @@ from markupsafe import Markup
 from robustlab.base import words
 from robustlab.base.words import visible, visible_json
 from robustlab.reporting import text
+from robustlab.reporting.glossary import with_terms
 
 
 @cache
@@ -32,6 +33,7 @@ def _environment() -> Environment:
         environment.filters[name] = getattr(words, name)
     for name in ("points", "p_value", "quantity"):
         environment.filters[name] = getattr(text, name)
+    environment.filters["with_terms"] = with_terms
     environment.filters["zip"] = zip
     environment.filters["bare"] = lambda value: "" if value is None else value  # for a cell's data-value
     environment.filters["pretty"] = lambda value: msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

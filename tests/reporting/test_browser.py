@@ -292,3 +292,118 @@ def test_names_stay_names_when_scripts_run(
     page.keyboard.press("ArrowRight")
     assert page.locator("img:not([src^='data:image/png']), #zoom script").count() == 0
     assert any(name in page.locator("#zoom [data-part=title]").inner_text() for name in classes)
+
+
+def hash_of(page: Any) -> str:
+    return str(page.evaluate("decodeURIComponent(location.hash)"))
+
+
+def test_what_is_shown_can_be_shared_by_its_address(visit: Callable[..., Any]) -> None:
+    page = visit()
+    every = visible(page)
+    page.locator("select[name=model]").select_option(label="road-signs/cnn")
+    page.locator("select[name=outcome]").select_option(label="fooled")
+    page.locator("#attacks thead th").nth(2).get_by_role("button").click(click_count=2)
+    page.locator(".enlarge:visible").nth(1).click()
+    page.keyboard.press("ArrowRight")
+    left, rows = visible(page), first_column(page, 1)
+    title = page.locator("#zoom [data-part=told]").inner_text()
+    assert 0 < len(left) < len(every) and page.evaluate("history.length") == 2  # no new entries
+
+    other = visit(page.url)
+    assert visible(other) == left and first_column(other, 1) == rows
+    assert other.locator("#attacks thead th").nth(2).get_attribute("aria-sort") == "descending"
+    assert other.locator("#zoom").is_visible()
+    assert other.locator("#zoom [data-part=told]").inner_text() == title
+    other.keyboard.press("Escape")
+    assert other.evaluate("document.activeElement.className") == "enlarge" and "zoom" not in hash_of(other)
+
+    for one in (page, other):
+        one.keyboard.press("Escape")
+        one.get_by_role("button", name="Clear filter").click()
+        one.locator("#attacks thead th").nth(2).get_by_role("button").click()
+        assert one.evaluate("location.hash") == ""
+
+
+def test_the_address_is_followed_when_it_changes(visit: Callable[..., Any]) -> None:
+    page = visit()
+    every = visible(page)
+    page.evaluate("location.hash = '#view?true=1&zoom=0&sort=1.ascending'")
+    page.wait_for_function("document.querySelector('[aria-sort]')")
+    assert {item["true"] for item in visible(page)} == {"1"}
+    page.evaluate("location.hash = '#view?outcome=withstood'")
+    page.wait_for_function("!document.querySelector('[aria-sort]')")
+    assert {item["outcome"] for item in visible(page)} == {"withstood"} and not page.locator("#zoom").is_visible()
+    page.get_by_role("link", name="Attacks").click()  # an ordinary anchor: it takes the place of the address, no more
+    assert page.evaluate("location.hash") == "#attacks" and len(visible(page)) < len(every)
+    page.locator("select[name=outcome]").select_option(label="all")
+    assert page.evaluate("location.hash") == "#attacks" and visible(page) == every
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "#view?model=nobody&true=999&outcome=%3Cscript%3E&attack=__proto__&zoom=99999&sort=99.ascending",
+        "#view?zoom=-1&sort=0.sideways&sort=constructor&model[]=1",
+        "#view?%E0%A4%A&zoom=1e1&=&&&",
+        "#view?zoom=toString&true=" + "9" * 5000,
+        "#view?",
+        "#nowhere",
+        "#<img src=x onerror=alert(1)>",
+        "#%",
+    ],
+)
+def test_an_address_that_means_nothing_is_ignored(visit: Callable[..., Any], address: str, hostile: str) -> None:
+    page = visit(address + hostile)
+    shown = page.locator("output").inner_text().split()
+    assert shown[0] == shown[2] and page.locator("[aria-sort]").count() == 0
+    assert not page.locator("#zoom").is_visible() and page.locator("img[src='x']").count() == 0
+    page.locator("select[name=outcome]").select_option(label="fooled")
+    assert "outcome=fooled" in hash_of(page)
+
+
+def test_a_term_is_explained_by_pointer_keyboard_and_touch(visit: Callable[..., Any]) -> None:
+    page = visit()
+    term, tip = page.locator("#verdict a.term").first, page.locator("#tip")
+    meaning = page.locator(f"{term.get_attribute('href')} dd").inner_text()
+    assert not tip.is_visible()
+    term.hover()
+    assert tip.inner_text() == meaning and term.get_attribute("aria-describedby") == "tip"
+    tip.hover()
+    page.wait_for_timeout(400)
+    assert tip.is_visible()  # it can be pointed at, too
+    page.keyboard.press("Escape")
+    assert not tip.is_visible() and term.get_attribute("aria-describedby") is None
+    page.mouse.move(2, 2)
+
+    page.locator("nav a").last.focus()
+    page.keyboard.press("Tab")
+    assert tip.inner_text() == meaning
+    page.keyboard.press("Tab")
+    assert not tip.is_visible() or tip.inner_text() != meaning
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == term.get_attribute("href")
+
+    phone = visit(viewport={"width": 390, "height": 844}, has_touch=True)
+    term, tip = phone.locator("#verdict a.term").first, phone.locator("#tip")
+    term.tap()
+    box = tip.bounding_box()
+    assert tip.inner_text() == meaning and phone.evaluate("location.hash") == ""
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    phone.locator("h1").tap()
+    assert not tip.is_visible()
+    term.tap()
+    term.tap()
+    assert phone.evaluate("location.hash") == term.get_attribute("href")
+
+
+def test_who_wants_no_motion_swaps_the_images_by_hand(visit: Callable[..., Any]) -> None:
+    page = visit(reduced_motion="reduce")
+    page.locator(".enlarge").first.click()
+    view = page.locator("#zoom [data-part=picture] svg")
+    for expected in ("clean", "adv"):
+        page.keyboard.press("b")
+        page.wait_for_timeout(800)
+        assert view.get_attribute("data-view") == expected
+        assert page.locator("#zoom [data-part=blink]").get_attribute("aria-pressed") == "false"

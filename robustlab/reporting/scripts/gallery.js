@@ -1,6 +1,6 @@
-// The gallery's filters. A cell of the confusion tables filters it, too.
+// The gallery's filters, kept in the fragment. A cell of the confusion tables filters it, too.
 {
-  const galleries = [...document.querySelectorAll(".examples")].map((gallery) => {
+  const galleries = [...document.querySelectorAll(".examples")].map((gallery, number) => {
     const form = gallery.querySelector("form.filters");
     const fields = [...form.querySelectorAll("select")];
     const items = [...gallery.querySelectorAll("li[data-model]")];
@@ -11,8 +11,12 @@
     const fits = (item, { name, value }) =>
       value === "" || (name === "attack" ? item.dataset.attack.split(" ").includes(value) : item.dataset[name] === value);
 
+    const key = (field) => `${field.name}${number || ""}`; // of each gallery its own
+    const has = (field, value) => [...field.options].some((option) => option.value === value);
+    const isFiltered = () => fields.some((field) => field.value !== "");
+
     const apply = () => {
-      const filtered = fields.some((field) => field.value !== "");
+      const filtered = isFiltered();
       for (const item of items) item.hidden = !fields.every((field) => fits(item, field));
       const left = items.filter((item) => !item.hidden).length;
       shown.textContent = `${left} of ${items.length} shown`;
@@ -24,23 +28,36 @@
       }
     };
 
+    const keep = () => {
+      apply();
+      fragment.set(Object.fromEntries(fields.map((field) => [key(field), field.value])));
+    };
+
     const set = (values) => {
       for (const field of fields) {
         const value = values[field.name] ?? "";
         // a class of which no example is shown: the filter still says what was asked for
-        if (![...field.options].some((option) => option.value === value)) field.add(new Option(`class ${value}`, value));
+        if (!has(field, value)) field.add(new Option(`class ${value}`, value));
         field.value = value;
       }
-      apply();
+      keep();
     };
 
-    form.addEventListener("change", apply);
+    form.addEventListener("change", keep);
     form.addEventListener("submit", (event) => event.preventDefault());
     clear.addEventListener("click", () => {
       set({});
       fields[0].focus();
     });
     apply();
+    fragment.follow((values) => {
+      for (const field of fields) {
+        const value = values.get(key(field)) ?? "";
+        field.value = has(field, value) ? value : "";
+      }
+      apply();
+      if (isFiltered()) form.scrollIntoView({ block: "start" });
+    });
     return { form, set, clear, models: new Set(items.map((item) => item.dataset.model)), run: gallery.dataset.run };
   });
 

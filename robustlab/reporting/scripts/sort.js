@@ -15,9 +15,22 @@
     return sign * String(a).localeCompare(String(b), "en", { numeric: true });
   };
 
-  for (const table of document.querySelectorAll("table.sortable")) {
+  document.querySelectorAll("table.sortable").forEach((table, number) => {
+    const key = `sort${number || ""}`; // in the fragment
     const headings = [...table.tHead.rows[0].cells];
     const bodies = [...table.tBodies].map((body) => [body, [...body.rows]]);
+
+    const sort = (at, order) => {
+      for (const other of headings) other.removeAttribute("aria-sort");
+      if (order !== "none") headings[at].setAttribute("aria-sort", order);
+      for (const [body, rows] of bodies) {
+        const moved = rows.filter((row) => !("fixed" in row.dataset));
+        const sign = order === "ascending" ? 1 : -1;
+        if (order !== "none") moved.sort((a, b) => compare(worth(a, at), worth(b, at), sign));
+        body.append(...rows.filter((row) => "fixed" in row.dataset), ...moved);
+      }
+    };
+
     headings.forEach((heading, at) => {
       const button = document.createElement("button");
       button.type = "button";
@@ -27,15 +40,14 @@
       button.addEventListener("click", () => {
         const next = { none: "ascending", ascending: "descending", descending: "none" };
         const order = next[heading.getAttribute("aria-sort") ?? "none"];
-        for (const other of headings) other.removeAttribute("aria-sort");
-        if (order !== "none") heading.setAttribute("aria-sort", order);
-        for (const [body, rows] of bodies) {
-          const moved = rows.filter((row) => !("fixed" in row.dataset));
-          const sign = order === "ascending" ? 1 : -1;
-          if (order !== "none") moved.sort((a, b) => compare(worth(a, at), worth(b, at), sign));
-          body.append(...rows.filter((row) => "fixed" in row.dataset), ...moved);
-        }
+        sort(at, order);
+        fragment.set({ [key]: order === "none" ? "" : `${at}.${order}` });
       });
     });
-  }
+    fragment.follow((values) => {
+      const [, at, order] = /^(\d\d?)\.(ascending|descending)$/.exec(values.get(key) ?? "") ?? [];
+      if (headings[at]) sort(Number(at), order);
+      else sort(0, "none");
+    });
+  });
 }

@@ -2,6 +2,8 @@
 {
   const dialog = document.getElementById("zoom");
   const part = (name) => dialog.querySelector(`[data-part="${name}"]`);
+  const every = [...document.querySelectorAll(".examples li[data-model]")]; // in the fragment one of them is a number
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
   let items = [];
   let at = 0;
   let timer = null;
@@ -26,10 +28,11 @@
   const blink = (on) => {
     clearInterval(timer);
     timer = null;
-    part("blink").setAttribute("aria-pressed", String(on));
+    part("blink").setAttribute("aria-pressed", String(on && !still.matches));
     if (!on) return;
     const flip = () => show(dialog.dataset.view === "adv" ? "clean" : "adv");
     flip();
+    if (still.matches) return; // who wants no motion gets one swap at a time
     timer = setInterval(flip, 600);
   };
 
@@ -55,19 +58,22 @@
       }),
     );
     show(dialog.dataset.view ?? "adv");
+    fragment.set({ zoom: String(every.indexOf(item)) });
   };
 
-  for (const item of document.querySelectorAll(".examples li[data-model]")) {
+  const open = (item) => {
+    items = [...item.closest(".examples").querySelectorAll("li[data-model]:not([hidden])")];
+    dialog.dataset.view = "adv";
+    if (!dialog.open) dialog.showModal();
+    go(items.indexOf(item));
+  };
+
+  for (const item of every) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "enlarge";
     button.setAttribute("aria-label", `Enlarge sample ${item.dataset.id}`);
-    button.addEventListener("click", () => {
-      items = [...item.closest(".examples").querySelectorAll("li[data-model]:not([hidden])")];
-      dialog.dataset.view = "adv";
-      dialog.showModal();
-      go(items.indexOf(item));
-    });
+    button.addEventListener("click", () => open(item));
     item.querySelector(".strip").append(button);
   }
 
@@ -76,7 +82,18 @@
     part("next").addEventListener("click", () => go(at + 1));
     part("blink").addEventListener("click", () => blink(timer === null));
     part("close").addEventListener("click", () => dialog.close());
-    dialog.addEventListener("close", () => blink(false)); // the browser gives the focus back
+    dialog.addEventListener("close", () => {
+      blink(false); // the browser gives the focus back
+      fragment.set({ zoom: "" });
+    });
+    fragment.follow((values) => {
+      const item = /^\d{1,4}$/.test(values.get("zoom") ?? "") ? every[values.get("zoom")] : undefined;
+      if (!item || item.hidden) return dialog.close();
+      const folded = item.closest("details");
+      if (folded) folded.open = true;
+      item.querySelector(".enlarge").focus(); // where it goes back to
+      open(item);
+    });
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
     dialog.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
