@@ -77,6 +77,8 @@ def test_the_pictures_say_what_became_of_each_image(run: PageRun) -> None:
         (TRAINED, {}, 1),
         (TRAINED, {"trained": 8}, 0),  # another architecture
         ({"plain": "plain", "trained": "plain"}, {}, 0),
+        ({"plain": "plain", "trained": "plain with ema, from a/b"}, {}, 0),
+        ({"plain": "plain", "trained": "plain with awp"}, {}, 1),
         ({}, {}, 0),  # one run of two models, of which nothing is known
     ],
 )

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from robustlab.base.intervals import paired_difference
 from robustlab.reporting.comparison import MergedRun
 from robustlab.reporting.sections.side_by_side import BYTES, canvas, pictures, tiles
+from robustlab.reporting.sections.verdict import trained
 from robustlab.reporting.source import Json, PageRun
 from robustlab.reporting.templates import render as fill
 from robustlab.runs.breakdowns import Answer
@@ -17,7 +18,6 @@ from robustlab.runs.defended import bare_models
 
 NAME = "before-after"
 TITLE = "Before and after a defense"
-PLAIN = "plain"  # the recipe without a defense
 ROWS = 6  # of pictures, of a pair
 
 
@@ -44,13 +44,14 @@ def found(run: PageRun) -> list[tuple[str, str, str]]:
     }
     pairs = [(before, after, f"{after} is {before} behind its defense") for after, before in bare.items()]
     told = {model["name"]: model for model in run.info.get("models", []) if model["name"] not in bare}
-    by = {name: told[name].get("trained", {}).get("by") for name in attacked if name in told}
-    for after, how in by.items():
-        if how in (PLAIN, None):
+    by = {name: trained(run).get(name, (None, ""))[0] for name in attacked if name in told}
+    plain = [name for name, recipe in by.items() if recipe and _is_plain(recipe)]
+    for after, recipe in by.items():
+        if recipe is None or after in plain:
             continue
-        alike = (name for name in by if by[name] == PLAIN and _size(told[name]) == _size(told[after]))
+        alike = (name for name in plain if _size(told[name]) == _size(told[after]))
         if before := next(alike, None):
-            pairs.append((before, after, f"{after} was trained by a defense ({how}), {before} without one"))
+            pairs.append((before, after, f"{after} was trained by a defense ({recipe}), {before} without one"))
     if not pairs and isinstance(run, MergedRun) and len(by) == len(attacked) == 2:
         before, after = attacked
         if by[after] is None and _size(told[before]) == _size(told[after]):
@@ -58,6 +59,12 @@ def found(run: PageRun) -> list[tuple[str, str, str]]:
                 (before, after, "which of the two has a defense is not known here: they stand as they were given")
             )
     return pairs
+
+
+def _is_plain(recipe: str) -> bool:
+    """Trained without a defense? As `ModelCard.trained` says it: "plain with ema, from road-signs/cnn"."""
+    how, *_ = recipe.split(", from ")
+    return how.startswith("plain") and "awp" not in how
 
 
 def _size(model: Json) -> int | None:
