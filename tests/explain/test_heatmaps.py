@@ -86,14 +86,20 @@ def test_agrees_with_a_computation_by_hand_on_a_cnn() -> None:
     assert (found.layer.name, found.layer.grid, found.maps.shape) == ("17", (4, 4), (7, 16, 16))
 
 
-def test_agrees_with_a_computation_by_hand_on_the_zoo_resnet() -> None:
-    model = load_model("road-signs/resnet20")
+@pytest.mark.parametrize("name", ["resnet20", "vit"])
+def test_agrees_with_a_computation_by_hand_on_the_zoo(name: str) -> None:
+    model = load_model(f"road-signs/{name}")
     x = torch.rand(3, 3, 32, 32)
     classes = model(x).argmax(1)
     found = grad_cam(model, x, classes)
-    assert (found.layer.name, found.layer.grid) == ("11", (8, 8))
-    cams, activations = by_hand(model, found.layer.module, x, classes, lambda out: out)
-    assert close(found.maps, cams) and not found.zero.any()
+    layer = found.layer
+    assert layer.grid == (8, 8) and (layer.outside is None) == (name == "resnet20")
+
+    def to_map(out: Tensor) -> Tensor:
+        return out if layer.outside is None else out[layer.outside :].T.reshape(-1, *layer.grid)
+
+    cams, activations = by_hand(model, layer.module, x, classes, to_map)
+    assert close(found.maps, cams) and not found.zero.all()
     assert close(activation_map(model, x).maps, activations)
 
 
