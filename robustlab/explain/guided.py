@@ -1,4 +1,4 @@
-"""Guided Grad-CAM, which comes with a warning: it shows edges, whatever the model has learned."""
+"""Guided Grad-CAM, which comes with a warning: it can show edges, whatever the model has learned."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from robustlab.explain.layers import Layer
 from robustlab.oracle import ask
 
 WARNING = (
-    "Guided Grad-CAM mostly shows the edges of the image: its maps hardly change when the model's weights are"
-    " replaced by random numbers (Adebayo et al. 2018). Use grad-cam or occlusion to argue about a model."
+    "Guided Grad-CAM can show the edges of the image rather than what the model has learned: Adebayo et al. (2018)"
+    " found maps that hardly change when the model's upper layers become random. Use grad-cam or occlusion to argue"
+    " about a model."
 )
 
 
@@ -27,7 +28,8 @@ def guided_grad_cam(
 ) -> LayerHeatmaps:
     """Grad-CAM times guided backpropagation (Selvaraju et al. 2017; Springenberg et al. 2015, arXiv:1412.6806).
 
-    It does not pass the sanity check of Adebayo et al. (2018), https://arxiv.org/abs/1810.03292, and warns of that.
+    It failed the sanity checks of Adebayo et al. (2018), https://arxiv.org/abs/1810.03292, on a large network, and
+    warns of that; on the small networks of the zoo it passes `sanity.randomisation`.
     Guided backpropagation is a gradient that is cut off at zero at each ReLU; of a pixel's channels the largest
     absolute value counts. Values are at least 0. Arguments and errors as `robustlab.explain.grad_cam`; also a UserError
     where the model has no ReLU modules, for then nothing would be guided.

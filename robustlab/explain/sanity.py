@@ -44,7 +44,8 @@ def randomisation(
     randomisation, in at most `stages` steps. Value: the rank correlation of the maps with those of the wholly random
     model, with or without absolute values, as the paper has both: whichever is larger. (Where the signs of a map become
     random and its outline stays, the plain correlation is 0.) It passes where the upper end of the interval is below
-    `ALIKE`: a map that stays the same says nothing of what the model has learned. Zero maps are counted and left out.
+    `ALIKE`: a map that stays the same says nothing of what the model has learned. `curve` has each step, for a method
+    that changes late has to do with the lower layers alone. Zero maps are counted and left out.
     """
     before = explain(model, images, classes)
     curve: list[tuple[str, float | None]] = []

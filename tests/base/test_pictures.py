@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from robustlab.base.pictures import heat_png, palette, png
+from robustlab.base.pictures import blended, enlarged, heat_png, outlined, palette, png
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -52,3 +52,23 @@ def test_the_pages_legend_has_the_colours_of_the_maps() -> None:
     stops = re.findall(r"#([0-9a-f]{6})", re.search(r"\.ramp {.*?}", css, re.DOTALL)[0])  # type: ignore[index]
     places = np.linspace(0, 255, len(stops)).round().astype(int)
     assert (np.abs(palette()[places].astype(int) - [list(bytes.fromhex(stop)) for stop in stops]) <= 1).all()
+
+
+def test_heat_over_an_image_keeps_the_scale_and_leaves_cold_places_grey() -> None:
+    image, heat = torch.rand(3, 4, 4), torch.zeros(4, 4)
+    heat[0, 0], heat[0, 1] = 2.0, 1.0
+    found = blended(heat, 2.0, image)
+    assert torch.allclose(found[:, 1:], 0.7 * image.mean(0)[1:].expand(3, -1, -1))
+    assert torch.equal(found[:, 0, 1], blended(heat / 2, 1.0, image)[:, 0, 1])  # half of the scale, whatever it is
+    assert float(found[0, 0, 0] - found[2, 0, 0]) > 0.1  # yellow
+    assert torch.equal(blended(heat * 0, 0.0, image), blended(heat * 0, 1.0, image))
+
+
+def test_the_line_runs_around_the_region_and_leaves_it_as_it_is() -> None:
+    image, inside = torch.rand(1, 1, 32, 32), torch.zeros(1, 32, 32, dtype=torch.bool)
+    inside[0, 8:16, 8:16] = True
+    found, plain = outlined(image, inside), enlarged(image.expand(-1, 3, -1, -1))
+    changed = (found != plain).any(1)[0]
+    assert not bool(changed[24:48, 24:48].any()) and bool(changed[22:24, 24:48].all())
+    assert int(changed.sum()) == 28**2 - 24**2  # two pixels on each side
+    assert torch.equal(outlined(image, ~inside & inside), plain)
