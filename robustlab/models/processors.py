@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from robustlab.base.errors import UserError
@@ -31,46 +32,49 @@ def preprocessing(processor: Any, channels: int, name: str) -> Preprocessing:
     mean and std of each channel, from the bright ones which channel becomes which. Whatever else it does to colours,
     or where it puts a frame around the image, it is refused.
 
-    processor: called with images (C, H, W) of uint8, gives `pixel_values`. channels: 1 or 3. name: in messages.
+    processor: called with an image of Pillow, gives `pixel_values`. channels: 1 or 3. name: in messages.
     Raises UserError.
     """
-    shown = torch.zeros(3 + channels, channels, dtype=torch.uint8)  # black, white, gray, one channel each
-    shown[1], shown[2] = 255, 51
-    shown[3:] = 255 * torch.eye(channels, dtype=torch.uint8)
-    made = [_asked(processor, colour.view(-1, 1, 1).expand(-1, _SIDE, _SIDE), name) for colour in shown]
+    if channels not in (1, 3):
+        raise UserError(f"{name} takes images of {channels} channels; 1 or 3 are expected.")
+    bright = [tuple(255 * (i == j) for i in range(channels)) for j in range(channels)]
+    black, white, gray = ((value,) * channels for value in (0, 255, 51))
+    made = [_asked(processor, colour, _SIDE, name) for colour in (black, white, gray, *bright)]
     values = torch.stack([each[:, 0, 0] for each in made]).double()  # (colours, channels)
-    black, slope = values[0], values[1] - values[0]
-    reach = values[3:] - black  # (bright channel, channel of the result)
+    start, slope = values[0], values[1] - values[0]
+    reach = values[3:] - start  # (bright channel, channel of the result)
     orders = [torch.diag(slope), torch.diag(slope).flip(0)]
     found = next((k for k, order in enumerate(orders) if _near(reach, order, slope)), None)
-    straight = _near(values[2], black + slope * (51 / 255), slope)
+    straight = _near(values[2], start + slope * (51 / 255), slope)
     flat = all(bool((each == each[:, :1, :1]).all()) for each in made)
     if found is None or not straight or not flat or not bool((slope > 0).all()):
         raise UserError(
             f"The image processor of {name} ({type(processor).__name__}) does more than to scale the colours and the"
             " image, such as a frame around it. Write a FILE.py:function whose module does that."
         )
-    mean, std = (0.0 - black / slope).tolist(), (1 / slope).tolist()
+    mean, std = (0.0 - start / slope).tolist(), (1 / slope).tolist()
     if found == 1:
         mean, std = mean[::-1], std[::-1]
     height, width = made[0].shape[1:]
-    smaller = _asked(processor, torch.zeros(channels, _SIDE // 2, _SIDE // 2, dtype=torch.uint8), name)
+    smaller = _asked(processor, black, _SIDE // 2, name)
     shape = (channels, height, width) if smaller.shape == made[0].shape else None  # None: it scales nothing
     return Preprocessing([_exact(v) for v in mean], [_exact(v) for v in std], found == 1, shape)
 
 
-def _asked(processor: Any, image: Tensor, name: str) -> Tensor:
-    """(C, H, W), what the processor makes of one image."""
+def _asked(processor: Any, colour: tuple[int, ...], side: int, name: str) -> Tensor:
+    """(C, H, W), what the processor makes of an image of one colour."""
+    channels = len(colour)
     try:
-        made = processor(images=image, input_data_format="channels_first", return_tensors="pt")["pixel_values"]
+        image = Image.new("L", (side, side), colour[0]) if channels == 1 else Image.new("RGB", (side, side), colour)
+        made = processor(images=image, return_tensors="pt")["pixel_values"]
     except Exception as error:  # of as many kinds as there are processors
         raise UserError(
-            f"The image processor of {name} ({type(processor).__name__}) cannot take an image of {image.shape[0]}"
+            f"The image processor of {name} ({type(processor).__name__}) cannot take an image of {channels}"
             f" channels: {first_line(error)}"
         ) from error
-    if not isinstance(made, Tensor) or made.ndim != 4 or made.shape[:2] != (1, image.shape[0]):
+    if not isinstance(made, Tensor) or made.ndim != 4 or made.shape[:2] != (1, channels):
         raise UserError(
-            f"The image processor of {name} ({type(processor).__name__}) makes no image (1, {image.shape[0]}, H, W) of"
+            f"The image processor of {name} ({type(processor).__name__}) makes no image (1, {channels}, H, W) of"
             f" one but {tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__}."
         )
     return made[0]
@@ -83,7 +87,7 @@ def _near(values: Tensor, wanted: Tensor, scale: Tensor) -> bool:
 def _exact(value: float) -> float:
     """The value as it was written: with the fewest digits that are as near as float32 is.
 
-    >>> _exact(0.48500001), _exact(0.48145467)
-    (0.485, 0.4814547)
+    >>> _exact(0.48500001), _exact(0.48145467), _exact(1 / 255)
+    (0.485, 0.4814547, 0.003921569)
     """
-    return next((short for n in range(3, 8) if abs((short := round(value, n)) - value) <= 2e-7), value)
+    return next((short for n in range(3, 10) if abs((short := round(value, n)) - value) <= 2e-7 * abs(value)), value)

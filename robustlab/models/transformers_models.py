@@ -74,6 +74,11 @@ def _check(name: str, config: Any, hub: Any, outputs: int | None) -> None:
         raise UserError(f"hf:{name} is trained for {kind}, and one class an image is expected.")
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"hf:{name} is quantised, so that it has no gradient. Give the model that it was made of.")
+    if "/" in str(getattr(config, "_attn_implementation", None)):
+        raise UserError(
+            f"hf:{name} names code on the hub for its attention ({config._attn_implementation}), which is never run:"
+            " remove attn_implementation from its config.json."
+        )
     if outputs not in (None, config.num_labels):
         raise UserError(f"hf:{name} has {config.num_labels} classes, and {outputs} were given.")
 

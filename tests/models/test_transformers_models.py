@@ -181,6 +181,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "regression": {"model_type": "vit", "problem_type": "regression", "num_labels": 1},
     "several": {"model_type": "vit", "problem_type": "multi_label_classification"},
     "quantised": {"model_type": "vit", "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+    "kernel": {"model_type": "vit", "attn_implementation": "somebody/attention"},
     "code": {"model_type": "mine", "auto_map": {"AutoConfig": "code.MyConfig"}},
     "unnamed": {"architecture": "resnet18"},
 }
@@ -195,6 +196,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         ("regression", "is trained for regression, and one class an image is expected"),
         ("several", "is trained for multi_label_classification"),
         ("quantised", "is quantised, so that it has no gradient"),
+        ("kernel", r"names code on the hub for its attention \(somebody/attention\), which is never run"),
         ("code", "The configuration of hf:.*cannot be loaded"),
         ("unnamed", "The configuration of hf:.*cannot be loaded"),
     ],
@@ -257,6 +259,23 @@ def test_a_folder_without_a_processor(hub: Any, tmp_path: Path) -> None:
 def test_processors_that_do_more_than_scale(hub: Any, processor: str, how: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         preprocessing(getattr(hub, processor)(**how), 3, "hf:net")
+
+
+def test_a_processor_that_does_not_divide_by_255(hub: Any) -> None:
+    found = preprocessing(hub.ViTImageProcessor(do_rescale=False, do_normalize=False), 3, "hf:net")
+    assert found.mean == [0.0] * 3 and found.std == pytest.approx([1 / 255] * 3, rel=1e-6)
+
+
+def test_a_classifier_of_timm_inside_transformers(hub: Any, tmp_path: Path) -> None:
+    config = hub.TimmWrapperConfig(architecture="test_resnet", num_labels=5)
+    hub.TimmWrapperForImageClassification(config).save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    told = {"input_size": [3, 64, 64], "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.25], "num_classes": 5}
+    (tmp_path / "config.json").write_text(json.dumps(content | {"pretrained_cfg": told}))
+    model, x = load_model(f"hf:{tmp_path}"), torch.rand(2, 3, 64, 64)
+    assert model.shape == (3, 64, 64)
+    shifted = (x - torch.tensor(told["mean"]).view(3, 1, 1)) / torch.tensor(told["std"]).view(3, 1, 1)
+    assert torch.allclose(model(x), model.module.timm_model(shifted), atol=1e-5)
 
 
 def test_a_processor_that_leaves_the_size_alone(hub: Any) -> None:
