@@ -101,7 +101,7 @@ TERMS = (
     Term(
         "masking",
         "Gradient masking",
-        "gradient masking|gradients? (?:that is|are) zero",
+        "gradient masking|gradients? (?:that )?(?:is|are) zero",
         "The gradients of the model lead an attack astray, so that it fails. The model seems robust and is not: an"
         " attack that needs no gradient, or a better one, succeeds.",
     ),

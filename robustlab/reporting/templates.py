@@ -29,7 +29,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
     )
-    for name in ("percent", "interval", "duration", "counted"):
+    for name in ("percent", "interval", "duration", "counted", "listed"):
         environment.filters[name] = getattr(words, name)
     for name in ("points", "p_value", "quantity"):
         environment.filters[name] = getattr(text, name)

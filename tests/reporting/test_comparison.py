@@ -99,7 +99,7 @@ def test_what_both_runs_say_is_said_once(plain: Path, robust: Path, tmp_path: Pa
     page = report([tmp_path / "one", tmp_path / "two"], tmp_path / "page.html").read_text()
     assert page.count(">the data are odd<") == 1 and page.count('<p class="note">Attacks search on a copy') == 1
     page = report([plain, tmp_path / "apart"], tmp_path / "apart.html").read_text()
-    assert page.count('<p class="note">Share of all n images') == 1
+    assert page.count('<p class="note">Each number is a share of all n images') == 1
     assert page.count('aria-label="Accuracy of each model"') == 2
 
 
@@ -263,9 +263,9 @@ def test_notes_of_merged_runs_hold_for_each(plain: Path, robust: Path, tmp_path:
     assert "the 1 (in plain) or 5 (in second) with the smallest keyed hash were kept" in mixed
     assert "the one with the smallest" in alike and "the 5 with the smallest" in full
     assert "the point is what the whole suite left" in alike and "gets one try" not in alike
-    assert "right and, in plain, had withstood every attack above" in mixed and "in plain, attacks further" in mixed
-    assert "right and had withstood every attack above" in alike and "(attacks further down" in alike
-    assert "had withstood every attack" not in full and "attacks further down" not in full
+    assert "right and, in plain, had withstood every attack above" in mixed and "in plain, later attacks of" in mixed
+    assert "right and had withstood every attack above" in alike and "; later attacks of the suite" in alike
+    assert "had withstood every attack" not in full and "later attacks of" not in full
     run, _ = one_group([plain, second])
     assert "right and, in plain, had withstood the attacks above" in written(run, "attacks", "markdown")
 

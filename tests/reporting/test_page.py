@@ -210,7 +210,7 @@ def test_the_gallery_has_the_heatmaps_that_were_made_and_says_why_others_were_no
     assert views.count("heat_clean") == views.count("heat_adv") == views.count("heat_same") == len(first)
     assert views.count("adv") == len(first) + len(in_turns(_images(run_folder, "road-signs/cnn-robust")))
     assert "Grad-CAM at layer body.6" in outline.words
-    assert "Where the prediction changed, the middle one differs" in outline.words
+    assert "Where the prediction changed, left and middle differ" in outline.words
     assert "Grad-CAM: not run: no layer has a spatial output." in outline.words
     labels = [a["aria-label"] or "" for tag, a in outline.tags if a.get("data-view") == "heat_same"]
     zero = [image for image in first if image["heat_zero"]]
