@@ -119,7 +119,7 @@ def _fields() -> set[str]:
 def _file(name: str, weights: str | Path | None, config: Mapping[str, Any], download: bool) -> Path:
     """The file with the weights: the one given, that of the folder, or timm's own in the cache."""
     if weights is not None:
-        if not Path(weights).is_file():
+        if not any(Path(place).is_file() for place in (weights, str(weights).rpartition("#")[0])):  # FILE#KEY
             raise UserError(
                 f"There is no weights file {str(weights)!r}.{did_you_mean(str(weights), ['random'])} Give a file, or"
                 " `random`; timm's own weights are a part of the name: timm:resnet18.a1_in1k."

@@ -131,6 +131,11 @@ def test_another_number_of_classes_and_another_size(tmp_path: Path) -> None:
     torch.save({"state_dict": other.state_dict(), "epoch": 3}, tmp_path / "w.pth")
     seven = load_model("timm:test_resnet", weights=tmp_path / "w.pth")
     assert same(seven, other) and seven.classes is None
+    both = {"model": other.state_dict(), "ema": {k: v + 1 for k, v in other.state_dict().items()}}
+    torch.save(both, tmp_path / "both.pth")
+    assert same(load_model("timm:test_resnet", weights=f"{tmp_path / 'both.pth'}#model"), other)
+    with pytest.raises(UserError, match="holds 2 sets of weights"):
+        load_model("timm:test_resnet", weights=tmp_path / "both.pth")
 
 
 def saved(folder: Path, *, safe: bool = True) -> nn.Module:

@@ -195,13 +195,12 @@ def two_classes(data: Data) -> Data:
     return replace(data.take(data.labels < 2), classes=data.classes[:2])
 
 
-def test_torchvision(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["torchvision:squeezenet1_1", "timm:test_resnet"])
+def test_models_of_other_packages(tmp_path: Path, name: str) -> None:
     larger = [torch.nn.functional.interpolate(d.images[:20].expand(-1, 3, -1, -1), size=32) for d in DATA]  # type: ignore[index]
     data = tuple(replace(d.take(torch.arange(20)), images=x) for d, x in zip(DATA, larger, strict=True))
-    done = train(
-        "torchvision:squeezenet1_1", data, replace(ONE, check_size=2), output=tmp_path, size=None, device="cpu"
-    )
-    assert done.card.architecture == "torchvision:squeezenet1_1" and load_model(str(tmp_path)).hash() == done.card.hash
+    done = train(name, data, replace(ONE, check_size=2), output=tmp_path, size=None, device="cpu")
+    assert done.card.architecture == name and load_model(str(tmp_path)).hash() == done.card.hash
 
 
 def test_one_class_cannot_be_learned(tmp_path: Path) -> None:
