@@ -108,17 +108,26 @@ def test_p_is_that_of_scipy_and_corrected_for_all_conditions(base: Path, worse: 
     assert both.verdicts[0].p == pytest.approx(2 * alone.p)
 
 
-def test_a_model_behind_a_defense_has_met_the_attack_that_does_not_know_it(base: Path, tmp_path: Path) -> None:
-    behind = shutil.copytree(base, tmp_path / "behind")
-    for name in ("samples.jsonl", "run.json"):
-        text = (behind / name).read_text()
-        (behind / name).write_text(text.replace('"pgd-margin"', '"pgd (unaware)"'))
-    info = json.loads((behind / "run.json").read_text())
+def test_a_model_behind_a_defense_has_met_the_attack_that_does_not_know_it(write_run: Write, tmp_path: Path) -> None:
+    """A run in which the last attack is one on the bare model, which only the model behind the defense was shown."""
+    folder = write_run(tmp_path / "behind", n=80, models={"net": (0.97, 4.0), "net+jpeg": (0.97, 9.0)})
+    info, last, unaware = json.loads((folder / "run.json").read_text()), "pgd-margin", "pgd (unaware)"
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+    def renamed(rows: list[Json], model: str) -> list[Json]:
+        mine = [row for row in rows if row.get("attack") != last or row["model"] == model]
+        return [row | ({"attack": unaware} if row.get("attack") == last else {}) for row in mine]
+
+    lines, info["passes"], info["images"] = (renamed(r, "net+jpeg") for r in (lines, info["passes"], info["images"]))
     info["config"]["attacks"].pop()
-    info["config"]["models"][0] |= {"bare": "net", "unaware": ["pgd (unaware)"]}
-    (behind / "run.json").write_text(json.dumps(info))
-    _, (_, robust) = gate(base, behind, []).changes
-    assert robust.new == info["aggregates"]["models"][0]["robust_accuracy"] and robust.difference["value"] == 0
+    info["config"]["models"][1] |= {"bare": "net", "unaware": [unaware]}
+    info["aggregates"]["models"][0]["attacks"].pop()
+    info["aggregates"]["models"][1]["attacks"][-1]["name"] = unaware
+    (folder / "run.json").write_text(json.dumps(info))
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    same = shutil.copytree(folder, tmp_path / "same")
+    _, (_, robust) = gate(folder, same, [], model="net+jpeg").changes
+    assert robust.new == info["aggregates"]["models"][1]["robust_accuracy"] and robust.difference["value"] == 0
 
 
 def test_the_worst_class_counts_for_all_that_were_looked_at(base: Path, worse: Path) -> None:
