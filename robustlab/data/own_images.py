@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from robustlab.base.errors import UserError
@@ -38,4 +38,6 @@ def _read(file: Path) -> Image.Image:
     except UserError:
         raise
     except Exception as error:  # Pillow raises whatever its decoders raise
-        raise UserError(f"{str(file)!r} is no image that can be read: {first_line(error)}. Give PNG or JPEG.") from None
+        unknown = isinstance(error, UnidentifiedImageError)  # its message is about a buffer in memory
+        reason = "its content is of no known format" if unknown else first_line(error)
+        raise UserError(f"{str(file)!r} is no image that can be read: {reason}. Give PNG or JPEG.") from None

@@ -99,7 +99,7 @@ def test_layers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--channels", "-1"], "--channels"),
         (["--attack", "pdg"], "Did you mean 'pgd'"),
         (["missing.png"], "no image file"),
-        (["text.png"], "no image that can be read"),
+        (["text.png"], "no image that can be read: its content is of no known format"),
         (["text.png", "--ids", "3"], "not both"),
     ],
 )
