@@ -249,17 +249,30 @@ def test_a_run_says_that_it_is_unkeyed(fb: Any, net: nn.Module, tmp_path: Path) 
     assert checked.disagreements == 0 and "foolbox.LinfPGD-2 searched (unkeyed" in str(checked)
 
 
+class Stops(nn.Module):
+    """Its process is ended at some call."""
+
+    def __init__(self, net: nn.Module, calls: float = float("inf")) -> None:
+        super().__init__()
+        self.net, self.calls = net, calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls -= 1
+        if self.calls < 0:
+            raise KeyboardInterrupt
+        return self.net(x)  # type: ignore[no-any-return]
+
+
 def test_a_run_is_resumed_with_the_same_object_only(fb: Any, net: nn.Module, tmp_path: Path) -> None:
-    done = run(tmp_path, net, [wrap(pgd_of(fb))], chunk_size=8)
-    lines = sorted(map(str, done.lines))
-    for part in list((done.folder / "parts").glob("*foolbox*"))[1:]:
-        part.unlink()
-    info = done.folder / "run.json"
-    info.write_text(info.read_text().replace('"finished": true', '"finished": false'))
-    again = run(tmp_path, net, [wrap(pgd_of(fb))], chunk_size=8, resume=True)
-    assert [line.split("seconds")[0] for line in sorted(map(str, again.lines))] == lines
+    """What is left does what it would have done: the seeds follow from the samples of a unit."""
+    whole = run(tmp_path / "whole", Stops(net), [wrap(pgd_of(fb))], chunk_size=8)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Stops(net, 40), [wrap(pgd_of(fb))], chunk_size=8)
+    assert list((tmp_path / "run" / "parts").glob("*foolbox*"))
     with pytest.raises(UserError, match="steps"):
-        run(tmp_path, net, [wrap(pgd_of(fb, 9))], chunk_size=8, resume=True)
+        run(tmp_path, Stops(net), [wrap(pgd_of(fb, 9))], chunk_size=8, resume=True)
+    again = run(tmp_path, Stops(net), [wrap(pgd_of(fb))], chunk_size=8, resume=True)
+    assert again.lines == whole.lines
 
 
 def test_a_list_of_attacks_is_a_suite_under_the_threat_of_the_data(fb: Any, net: nn.Module, tmp_path: Path) -> None:
