@@ -59,6 +59,12 @@ $(VENV)/.installed: pyproject.toml setup.py $(VENV)/.python
 	$(PIP) --editable .
 	touch $@
 
+# torchattacks pins an old requests, which it does not need
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --group test
+	$(PIP) --no-deps "torchattacks>=3.5"
+	touch $@
+
 $(VENV)/.installed-%: $(VENV)/.installed
 	$(PIP) --group $*
 	touch $@
