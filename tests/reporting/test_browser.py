@@ -269,6 +269,9 @@ def test_it_is_whole_without_scripts(visit: Callable[..., Any]) -> None:
     assert not page.locator("form.filters").is_visible() and not page.get_by_text("The run, JSON").is_visible()
     page.locator("details.more summary").first.click()
     assert page.locator("details.more li").first.is_visible()
+    term = page.locator("#verdict a.term").first
+    term.click()  # without a script it is a link
+    assert page.locator(f"{term.get_attribute('href')} dd").is_visible() and page.locator("#tip").count() == 0
 
 
 def test_it_prints_without_controls(visit: Callable[..., Any]) -> None:
@@ -277,6 +280,7 @@ def test_it_prints_without_controls(visit: Callable[..., Any]) -> None:
     for gone in ("nav", "form.filters", "#data", ".enlarge"):
         assert not page.locator(gone).first.is_visible(), gone
     assert page.locator("#attacks thead").get_by_text("Success rate").is_visible()
+    assert page.locator("#glossary dd").last.is_visible()
     assert page.pdf().startswith(b"%PDF")
 
 
