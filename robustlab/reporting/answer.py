@@ -28,7 +28,7 @@ def lead(run: PageRun, of_models: Sequence[str], of_pairs: Sequence[str]) -> tup
 
 def cards(run: PageRun) -> list[Json]:
     """What the first screen shows of each model: `model`, `shade`, `failure` (see there) and `why` there is none."""
-    chosen = run.models if len(run.models) <= MODELS else _ends(run)
+    chosen = run.models if len(run.models) <= MODELS else _ends(run) or run.models
     return [
         {"model": model, "shade": run.models.index(model) % 6, "failure": failure(run, model), "why": _why(model)}
         for model in chosen
@@ -40,9 +40,9 @@ def failure(run: PageRun, model: Json) -> Json | None:
 
     Where several attacks succeeded on it: the first of the suite.
     """
-    suite = [attack["name"] for attack in model["attacks"]]
+    place = {attack["name"]: at for at, attack in enumerate(model["attacks"])}
     kept = [image for image in run.info.get("images", []) if image["model"] == model["name"] and image["success"]]
-    for image in sorted(kept, key=lambda image: (image["id"], suite.index(image["attack"]))):
+    for image in sorted(kept, key=lambda image: (image["id"], place.get(image["attack"], len(place)))):
         clean, adv = run.picture(image.get("clean")), run.picture(image.get("adv"))
         if clean and adv:
             names = {"before": run.class_name(image["label"]), "after": run.class_name(image["prediction"])}

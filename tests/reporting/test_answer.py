@@ -36,6 +36,9 @@ def test_the_failure_is_the_first_by_sample_number_then_by_attack(run_folder: Pa
     both = PageRun(run.stored, run.info | {"images": again})
     assert (found := failure(both, model)) and (found["id"], found["attack"]) == (least, shown["attack"])
 
+    strange = [image | {"attack": "of another suite"} for image in fallen]
+    assert (found := failure(PageRun(run.stored, run.info | {"images": strange}), model)) and found["id"] == least
+
     gone = [image | ({"adv": "images/gone.png"} if image["id"] == least else {}) for image in fallen]
     other = failure(PageRun(run.stored, run.info | {"images": gone}), model)
     assert other and other["id"] == min(image["id"] for image in fallen if image["id"] != least)
@@ -68,6 +71,8 @@ def test_many_models_have_one_sentence_and_two_cards(run_folder: Path) -> None:
     assert f"and {first['name']} the fewest, {100 * worst:.1f}" in said[0]
     assert [card["model"]["name"] for card in cards(with_models(many))] == ["m0", first["name"]]
     assert len(cards(with_models(few))) == 2
+    bare = [model | {"robust_accuracy": None, "attacks": []} for model in many]
+    assert {card["why"] for card in cards(with_models(bare))} == {"No picture: the model was not attacked."}
 
 
 @pytest.mark.browser
