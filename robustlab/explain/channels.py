@@ -102,27 +102,31 @@ def channel_changes(clean: Tensor, changed: Mapping[str, Tensor], channels: list
 
     A row a channel: the mean of the clean images, and under the name of each version the mean paired difference, all
     with n and 95 % t intervals. The last row, of no channel, is about whole images: which share of an image's strongest
-    channels (as many as `channels`) are still among its strongest.
+    channels (as many as `channels`) are still among its strongest. An image does not count there if a tie decides which
+    channels these are, as in a layer that gives only zeros; nor does any if `channels` are all there are.
+    UserError: a channel that the layer does not have, or the same one twice.
 
     >>> clean, adv = torch.tensor([[1.0, 3.0], [1.0, 3.0]]), torch.tensor([[4.0, 3.0], [1.0, 3.0]])
     >>> rows = channel_changes(clean, {"adv": adv}, [1])
     >>> rows[0]["clean"]["mean"], rows[0]["adv"]["mean"], rows[1]["adv"]["mean"]
     (3.0, 0.0, 0.5)
     """
-    if not channels or max(channels) >= clean.shape[1]:
-        raise UserError(f"channels are some of 0 to {clean.shape[1] - 1}; got {channels}.")
+    if not channels or len(set(channels)) < len(channels) or not set(channels) <= set(range(clean.shape[1])):
+        raise UserError(f"channels are some of 0 to {clean.shape[1] - 1}, each once; got {channels}.")
     rows: list[Json] = []
     for c in channels:
         differences = {name: mean_interval((each[:, c] - clean[:, c]).tolist()) for name, each in changed.items()}
         rows.append({"channel": c, "clean": mean_interval(clean[:, c].tolist()), **differences})
-    first = _strongest(clean, len(channels))
-    kept = {
-        name: mean_interval((first & _strongest(each, len(channels))).double().sum(1).div(len(channels)).tolist())
-        for name, each in changed.items()
-    }
+    first, kept = _strongest(clean, len(channels)), {}
+    for name, each in changed.items():
+        then = _strongest(each, len(channels))
+        clear = first.any(1) & then.any(1)
+        kept[name] = mean_interval((first & then)[clear].double().sum(1).div(len(channels)).tolist())
     return [*rows, {"channel": None, "clean": None, **kept}]
 
 
 def _strongest(strength: Tensor, count: int) -> Tensor:
-    """(N, C) bool: the largest values of each row."""
-    return torch.zeros_like(strength, dtype=torch.bool).scatter(1, strength.topk(count, 1).indices, True)
+    """(N, C) bool: the `count` largest values of each row; none in a row in which the next one is as large."""
+    at = strength.topk(min(count + 1, strength.shape[1]), 1)
+    clear = at.values[:, count - 1 : count] > at.values[:, -1:]
+    return torch.zeros_like(strength, dtype=torch.bool).scatter(1, at.indices[:, :count], clear.expand(-1, count))

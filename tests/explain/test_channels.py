@@ -83,6 +83,14 @@ def test_changes_are_paired_and_beside_each_other() -> None:
     assert kept["channel"] is None and (kept["adv"]["mean"], kept["noise"]["mean"]) == (0.75, 1.0)  # 1 of 2, and both
 
 
+def test_where_a_tie_decides_no_channel_is_kept() -> None:
+    dead, clear = torch.zeros(2, 3), torch.tensor([[1.0, 5.0, 3.0], [4.0, 4.0, 1.0]])
+    assert channel_changes(dead, {"adv": dead}, [0])[-1]["adv"]["n"] == 0
+    assert channel_changes(clear, {"adv": clear}, [0])[-1]["adv"] == {"mean": 1, "low": None, "high": None, "n": 1}
+    assert channel_changes(clear, {"adv": clear}, [0, 1])[-1]["adv"]["n"] == 2  # of the second image both 4 are in
+    assert channel_changes(clear, {"adv": clear}, [0, 1, 2])[-1]["adv"]["n"] == 0
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -90,6 +98,8 @@ def test_changes_are_paired_and_beside_each_other() -> None:
         (lambda net, x: top_images(net, x, top=0), "top"),
         (lambda net, x: top_images(net, x, layer="3"), "A heatmap needs"),
         (lambda net, x: channel_changes(torch.ones(2, 3), {}, [3]), "0 to 2"),
+        (lambda net, x: channel_changes(torch.ones(2, 3), {}, [-1]), "0 to 2"),
+        (lambda net, x: channel_changes(torch.ones(2, 3), {}, [1, 1]), "each once"),
     ],
 )
 def test_bad_input_is_said(call: Callable[..., Any], message: str) -> None:
