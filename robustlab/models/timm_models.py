@@ -6,7 +6,7 @@ A folder is one that timm's `save_for_hf` writes: config.json beside the weights
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -42,21 +42,25 @@ def load_timm(
     name: an architecture (`resnet18`), one with the name of its weights (`resnet18.a1_in1k`), or the path of a folder,
     with a / in it. weights: a file; `random`, a function of nothing but the name; default: those of the folder, or
     timm's own, which must lie in Hugging Face's cache unless `download` is set. Normalisation and image size are what
-    `timm.data.resolve_model_data_config` says; another number of classes in a file is that file's. outputs, shape,
-    options: another number of classes, image size, and keyword arguments of `timm.create_model`. Raises UserError.
+    `timm.data.resolve_model_data_config` says; for another number of channels than it has means, all get the average,
+    as in timm's loader (`timm.data.loader.adapt_to_chs`). Another number of classes in a file is that file's. outputs,
+    shape, options: another number of classes, image size, and keyword arguments of `timm.create_model`. Raises
+    UserError.
     """
     architecture, config, arguments = _of_folder(Path(name)) if "/" in name else (*_of_name(name), {})
+    arguments |= options or {}
+    config["input_size"] = _input_size(config, arguments)
     path = Path() if str(weights) == "random" else _file(name, weights, config, download)
     state = None if str(weights) == "random" else read_weights(path)
     count = outputs or (state and _rows(state, config)) or config["num_classes"]
     if not 1 <= count <= MOST_CLASSES:
         what = "gives features and has no classes" if count == 0 else f"has {count:,} classes"
         raise UserError(f"timm:{name} {what}: a classifier with 2 to {MOST_CLASSES:,} is expected.")
-    module = _built(architecture, config, count, shape, arguments | dict(options or {}), state, path)
+    module = _built(architecture, config, count, shape, arguments, state, path)
     data = optional("timm.data", "timm").resolve_model_data_config(module)
     shape = shape or tuple(data["input_size"])
-    norm = (data["mean"], data["std"]) if len(data["mean"]) == shape[0] else (None, None)
-    return Classifier(module, *norm, classes=_classes(config, count), shape=shape)
+    mean, std = (_for_channels(data[key], shape[0]) for key in ("mean", "std"))
+    return Classifier(module, mean, std, classes=_classes(config, count), shape=shape)
 
 
 def build_timm(name: str, classes: int, shape: Shape, options: Mapping[str, Any], seed: int = 0) -> nn.Module:
@@ -105,11 +109,15 @@ def _of_folder(path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     if not optional("timm", "timm").is_model(architecture):
         raise UserError(f"{file} names the architecture {architecture!r}, which timm does not have.")
     config |= {key: content[key] for key in ("num_classes", "label_names") if content.get(key) is not None}
+    return architecture, {"num_classes": 1000, **config}, arguments
+
+
+def _input_size(config: Mapping[str, Any], arguments: Mapping[str, Any]) -> Shape:
+    """The shape of the images: that of the description, where the arguments do not say another."""
     channels, *size = config.get("input_size") or (3, 224, 224)
     side = arguments.get("img_size") or size
     height, width = (side, side) if isinstance(side, int) else side
-    config["input_size"] = (arguments.get("in_chans") or channels, height, width)
-    return architecture, {"num_classes": 1000, **config}, arguments
+    return arguments.get("in_chans") or channels, height, width
 
 
 def _fields() -> set[str]:
@@ -196,6 +204,11 @@ def _built(
     if state is not None:
         load_state(module, state, path)
     return module
+
+
+def _for_channels(values: Sequence[float], channels: int) -> list[float]:
+    """One value a channel: those given, or their average for all."""
+    return list(values) if len(values) == channels else [sum(values) / len(values)] * channels
 
 
 def _classes(config: Mapping[str, Any], count: int) -> list[str] | None:
