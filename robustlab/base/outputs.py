@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import prod
 from typing import Any, Literal
 
 import torch
@@ -47,7 +48,9 @@ def rows(out: Any, images: Tensor) -> Tensor:
     out = unpacked(out)
     if not isinstance(out, torch.fx.Proxy):
         _check_form(out, len(images))
-    if not isinstance(out, Tensor) or out.ndim != 2:
+    if isinstance(out, Tensor) and out.ndim > 1:
+        out = out.flatten(1)
+    else:
         out = out.reshape(images.shape[0], -1)
     made: Tensor = out
     return made
@@ -98,7 +101,7 @@ def _check_form(out: Any, n: int) -> None:
             " for the command in FILE.py:function."
         )
     single = out.ndim == 1 and n == 1 and len(out) > 1
-    flat = out.ndim >= 2 and len(out) == n and out[:1].numel() == out.shape[1]
+    flat = out.ndim >= 2 and len(out) == n and shape[1] > 1 and prod(shape[2:]) == 1
     if not (single or flat) or not out.is_floating_point():
         raise UserError(
             f"The model must return float logits of shape ({n}, K), one column a class and at least 2; got"

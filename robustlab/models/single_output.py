@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -13,6 +14,11 @@ from robustlab.base.errors import UserError
 from robustlab.base.outputs import Squashed, logits_of_probabilities, unpacked
 from robustlab.models.classifier import Classifier
 
+_ENOUGH = 8  # images: that the logits of all lie between 0 and 1 is then no chance
+LIKE_PROBABILITIES = (
+    "The model's output is said to be a logit, and all of its values lie in [0, 1]: every image with more than 0 is then"
+    ' of class 1. Where it is a probability: two_classes(model, output="probability").'
+)
 Single = Literal["logit", "probability"]
 
 
@@ -21,7 +27,8 @@ def two_classes(model: nn.Module, output: Single = "logit", *, classes: Sequence
 
     output: what the number is, the `logit` of class 1 (trained with BCEWithLogitsLoss), or its `probability`, after a
     sigmoid (trained with BCELoss). classes: the names of class 0 and class 1. The logits are 0 and z: their softmax is
-    the model's own sigmoid(z), and class 1 is the answer where z > 0. Of a probability z is what went into the sigmoid,
+    the model's own sigmoid(z), and class 1 is the answer where z > 0. A warning says where the first 8 or more of them
+    look like probabilities. Of a probability z is what went into the sigmoid,
     where the model's last step is one, else log p - log(1 - p). Of a `Classifier` normalisation, shape and name are
     kept. Raises UserError.
 
@@ -46,10 +53,15 @@ class _TwoClasses(nn.Module):
     def __init__(self, module: nn.Module, output: Single) -> None:
         super().__init__()
         self.module, self.output = module, output
+        self.looked = False  # at outputs that are said to be logits
 
     def forward(self, x: Tensor) -> Tensor:
         if self.output == "logit":
             z = _single(self.module(x), x).float()
+            if not self.looked and isinstance(z, Tensor) and len(z) >= _ENOUGH:
+                self.looked = True
+                if bool(((z >= 0) & (z <= 1)).all()):
+                    warnings.warn(LIKE_PROBABILITIES, stacklevel=2)
         else:
             with Squashed() as squashed:
                 out = unpacked(self.module(x))

@@ -249,6 +249,13 @@ def test_forms_that_are_taken(make: Callable[[Tensor], Any], images: Tensor) -> 
     assert check(Classifier(Net()), images, None).warnings == []
 
 
+def test_no_images_have_no_rows() -> None:
+    none = SEVERAL[:0]
+    assert rows(torch.zeros(0, 3), none).shape == rows(torch.zeros(0, 3, 1, 1), none).shape == (0, 3)
+    with pytest.raises(UserError, match=r"of shape \(0, K\)"):
+        rows(torch.zeros(0, 3, 2, 2), none)
+
+
 @pytest.mark.parametrize(
     ("out", "images", "message"),
     [

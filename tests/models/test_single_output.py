@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -96,6 +97,23 @@ def test_a_single_output_is_refused_until_it_is_said_what_it_is() -> None:
 def test_what_is_no_single_output(model: nn.Module, output: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         two_classes(model, output)(X)
+
+
+def test_a_probability_that_is_called_a_logit_is_told() -> None:
+    two = two_classes(Single(torch.sigmoid))
+    with warnings.catch_warnings(action="error"):
+        assert bool((two(X[:2]).argmax(1) == 1).all())  # too few to tell
+        two_classes(Single())(X)
+        two_classes(Single(torch.sigmoid), "probability")(X)
+    with pytest.warns(UserWarning, match=r'every image with more than 0.*output="probability"'):
+        two(X)
+    with warnings.catch_warnings(action="error"):
+        two(X)  # once is enough
+
+
+def test_no_images() -> None:
+    for net, output in ((Single(), "logit"), (Single(torch.sigmoid), "probability")):
+        assert two_classes(net, output)(X[:0]).shape == (0, 2)  # type: ignore[arg-type]
 
 
 def test_a_classifier_keeps_its_normalisation() -> None:
