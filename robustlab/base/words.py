@@ -8,6 +8,7 @@ make a text read other than it is; zero-width characters make two names one.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -79,6 +80,16 @@ def some(names: Sequence[str], most: int) -> str:
     ('a, b', 'a, b, ...')
     """
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, each once: those that occur several times get their place behind them.
+
+    >>> distinct(["crane", "goose", "crane"])
+    ('crane (0)', 'goose', 'crane (2)')
+    """
+    often = Counter(names)
+    return tuple(f"{name} ({k})" if often[name] > 1 else name for k, name in enumerate(names))
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustlab.base.errors import UserError, did_you_mean
-from robustlab.base.words import some
+from robustlab.base.words import listed, some
 from robustlab.data import Data
 
 
@@ -30,8 +30,11 @@ def class_index(name: str, classes: Sequence[str]) -> int:
     >>> class_index("yield", ["stop", "yield"]), class_index("0", ["stop", "yield"])
     (1, 0)
     """
-    if name in classes:
-        return list(classes).index(name)
+    if (found := [k for k, each in enumerate(classes) if each == name])[1:]:
+        numbers = listed([*map(str, found)], "or")
+        raise UserError(f"{len(found)} classes are called {name!r}: give the number of one, {numbers}.")
+    if found:
+        return found[0]
     same = [k for k, each in enumerate(classes) if composed(each) == composed(name)]
     if len(same) == 1:
         return same[0]

@@ -23,6 +23,7 @@ from robustlab.base.outputs import (
     unlike_logits,
     unpacked,
 )
+from robustlab.base.words import distinct
 from robustlab.models.hashing import pieces
 from robustlab.models.repeats import repeats
 from robustlab.oracle import ask
@@ -47,9 +48,10 @@ class Classifier(nn.Module):
     """Images in [0, 1] (N, C, H, W) -> logits (N, K), with the normalisation inside.
 
     mean, std: one value, or one a channel, in the units of the images; left out: none. classes: the names of the K
-    outputs. shape: (C, H, W) that the module expects, where known. data: the name of the data set it was trained on.
-    outputs: what the module returns, logits, or the probabilities of a softmax or of one sigmoid a class, of which the
-    classifier then returns the logits. For other forms that are taken see `robustlab.base.outputs.rows`.
+    outputs; those that occur several times get their number behind them, as in `crane (134)`. shape: (C, H, W) that the
+    module expects, where known. data: the name of the data set it was trained on. outputs: what the module returns,
+    logits, or the probabilities of a softmax or of one sigmoid a class, of which the classifier then returns the
+    logits. For other forms that are taken see `robustlab.base.outputs.rows`.
 
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
     >>> model = Classifier(net, mean=[0.5], std=[0.25], classes=["a", "b", "c"], shape=(3, 2, 2))
@@ -86,7 +88,7 @@ class Classifier(nn.Module):
             self.register_buffer(key, torch.tensor([float(v) for v in values]).view(1, -1, 1, 1))
         if not bool((self.std > 0).all()) or not bool(torch.isfinite(self.mean).all()):
             raise UserError(f"std must be positive and mean finite, got mean {mean} and std {std}.")
-        self.classes = None if classes is None else tuple(classes)
+        self.classes = classes
         self.shape = shape
         self.name = name
         self.data = data
@@ -98,6 +100,15 @@ class Classifier(nn.Module):
             str, Any
         ] = {}  # by which defense and how long, where a card says it: see `ModelCard.trained`
         self.source: dict[str, Any] | None = None  # how `load_model` can load it again; set there
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the outputs, each once; None where they have none."""
+        return self._classes
+
+    @classes.setter
+    def classes(self, names: Sequence[str] | None) -> None:
+        self._classes = None if names is None else distinct(names)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.normalised:

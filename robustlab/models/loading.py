@@ -173,7 +173,7 @@ def _adjusted(
             std = model.std.flatten().tolist() if std is None else std
         old, model = model, Classifier(model.module, mean, std, shape=shape or model.shape, outputs=model.outputs)
         model.classes, model.data, model.divided, model.trained = old.classes, old.data, old.divided, old.trained
-    model.classes = model.classes if classes is None else tuple(classes)
+    model.classes = model.classes if classes is None else classes
     model.shape = shape or model.shape
     return model
 

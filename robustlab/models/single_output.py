@@ -16,8 +16,8 @@ from robustlab.models.classifier import Classifier
 
 _ENOUGH = 8  # images: that the logits of all lie between 0 and 1 is then no chance
 LIKE_PROBABILITIES = (
-    "The model's output is said to be a logit, and all of its values lie in [0, 1]: every image with more than 0 is then"
-    ' of class 1. Where it is a probability: two_classes(model, output="probability").'
+    "The model's output is said to be a logit, and all of its values lie in [0, 1]: every image with more than 0 is"
+    ' then of class 1. Where it is a probability: two_classes(model, output="probability").'
 )
 Single = Literal["logit", "probability"]
 

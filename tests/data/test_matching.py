@@ -133,6 +133,12 @@ def test_names_in_another_unicode_form_are_the_same() -> None:
     assert class_index(APART, [TOGETHER, APART]) == 1  # where both occur, the one that is typed
 
 
+def test_a_name_of_two_classes_means_none_of_them() -> None:
+    with pytest.raises(UserError, match="2 classes are called 'crane': give the number of one, 0 or 2"):
+        class_index("crane", ["crane", "goose", "crane"])
+    assert class_index("2", ["crane", "goose", "crane"]) == 2
+
+
 def test_names_that_only_look_alike_are_not() -> None:
     """Form K would merge these: x squared and x2, a ligature and its letters."""
     assert labels(made(["x\u00b2", "y"]), ["x2", "y"], 2) == [0, 1]  # in order

@@ -45,6 +45,15 @@ def test_normalisation_that_cannot_be() -> None:
         Classifier(lambda x: x)  # type: ignore[arg-type]
 
 
+def test_names_that_occur_twice_get_their_numbers() -> None:
+    model = Classifier(linear(), classes=["crane", "goose", "crane"])
+    assert model.classes == ("crane (0)", "goose", "crane (2)")
+    model.classes = ("a", "b", "b")
+    assert model.classes == ("a", "b (1)", "b (2)")
+    model.classes = None
+    assert model.classes is None
+
+
 def test_hash_is_that_of_all_weights_and_the_normalisation() -> None:
     net = linear()
     model = Classifier(net, [0.5], [0.25])

@@ -127,6 +127,7 @@ def test_logits_are_those_of_transformers_pipeline(
 
 def test_class_names_source_and_generator(hub: Any, tmp_path: Path) -> None:
     saved(hub, tmp_path, "ViTForImageClassification", VIT | {"id2label": {0: "cat", 1: "dog", 2: "cow"}})
+    assert load_model(f"hf:{tmp_path}", classes=["a", "b", "a"]).classes == ("a (0)", "b", "a (2)")
     state, level = torch.random.get_rng_state(), hub.utils.logging.get_verbosity()
     model = load_model(f"hf:{tmp_path}")
     assert model.classes == ("cat", "dog", "cow")
