@@ -105,7 +105,4 @@ def defended(classifier: Classifier, defense: Defense) -> Classifier:
         return classifier
     if len(list(module.parameters())) > len(list(classifier.parameters())):
         raise UserError(f"{type(defense).__name__} adds parameters to the classifier, which a model card cannot hold.")
-    about = {key: getattr(classifier, key) for key in ("classes", "shape", "name", "data")}
-    outer = Classifier(module, **about)
-    outer.divided, outer.trained = classifier.divided, classifier.trained
-    return outer.train(classifier.training)
+    return Classifier(module).described_as(classifier).train(classifier.training)

@@ -235,7 +235,7 @@ def _looked_at(each: Participant, data: Data, device: torch.device, options: Opt
     probabilities = options.outputs == "probabilities"
     found = each.batches.fit(partial(check_of, each.model, data, device, probabilities))
     each.randomised, each.answer = found.randomised, logits_of(each.model, data.images[:1].to(device), 1)
-    return [f"{each.model.name}: {text}" for text in found.warnings]
+    return [f"{each.model.name}: {text}" for text in (*each.model.notes, *found.warnings)]
 
 
 def _samples(

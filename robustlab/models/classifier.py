@@ -99,7 +99,14 @@ class Classifier(nn.Module):
         self.trained: dict[
             str, Any
         ] = {}  # by which defense and how long, where a card says it: see `ModelCard.trained`
+        self.notes: list[str] = []  # what a run has to say about it
         self.source: dict[str, Any] | None = None  # how `load_model` can load it again; set there
+
+    def described_as(self, other: Classifier) -> Classifier:
+        """Itself, with all that is known of another classifier: names, shape, data, training and notes."""
+        for key in ("classes", "shape", "name", "data", "divided", "trained", "notes"):
+            setattr(self, key, getattr(other, key))
+        return self
 
     @property
     def classes(self) -> tuple[str, ...] | None:

@@ -171,8 +171,8 @@ def _adjusted(
         if model.normalised:
             mean = model.mean.flatten().tolist() if mean is None else mean
             std = model.std.flatten().tolist() if std is None else std
-        old, model = model, Classifier(model.module, mean, std, shape=shape or model.shape, outputs=model.outputs)
-        model.classes, model.data, model.divided, model.trained = old.classes, old.data, old.divided, old.trained
+        made = Classifier(model.module, mean, std, shape=shape or model.shape, outputs=model.outputs)
+        model = made.described_as(model)
     model.classes = model.classes if classes is None else classes
     model.shape = shape or model.shape
     return model

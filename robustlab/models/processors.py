@@ -10,18 +10,23 @@ from torch import Tensor
 
 from robustlab.base.errors import UserError
 from robustlab.base.words import first_line
+from robustlab.models.framing import framing
 
 _SIDE = 256  # of the images that are shown to it
 _NEAR = 1e-5  # float32 and a few operations
 
 
 class Preprocessing(NamedTuple):
-    """(x - mean) / std of images x in [0, 1], the channels then `reversed` or not; shape: None for any size."""
+    """(x - mean) / std of images x in [0, 1], the channels then `reversed` or not; shape: None for any size.
+
+    notes: whether the processor shows another part of an image than robustlab; see `framing`.
+    """
 
     mean: list[float]
     std: list[float]
     reversed: bool
     shape: tuple[int, int, int] | None
+    notes: list[str]
 
 
 def preprocessing(processor: Any, channels: int, name: str) -> Preprocessing:
@@ -29,8 +34,8 @@ def preprocessing(processor: Any, channels: int, name: str) -> Preprocessing:
 
     Its settings alone do not say it: some divide by the standard deviation twice, some reverse the channels without a
     setting for that. So it is shown black, white, gray and one bright channel at a time: from black and white follow
-    mean and std of each channel, from the bright ones which channel becomes which. Whatever else it does to colours,
-    or where it puts a frame around the image, it is refused.
+    mean and std of each channel, from the bright ones which channel becomes which. Where it does more to colours, or
+    puts a frame around a square image, it is refused. What it crops or stretches is said in a note, and is not done.
 
     processor: called with an image of Pillow, gives `pixel_values`. channels: 1 or 3. name: in messages.
     Raises UserError.
@@ -39,7 +44,7 @@ def preprocessing(processor: Any, channels: int, name: str) -> Preprocessing:
         raise UserError(f"{name} takes images of {channels} channels; 1 or 3 are expected.")
     bright = [tuple(255 * (i == j) for i in range(channels)) for j in range(channels)]
     black, white, gray = ((value,) * channels for value in (0, 255, 51))
-    made = [_asked(processor, colour, _SIDE, name) for colour in (black, white, gray, *bright)]
+    made = [_asked(processor, _filled(colour, _SIDE), name) for colour in (black, white, gray, *bright)]
     values = torch.stack([each[:, 0, 0] for each in made]).double()  # (colours, channels)
     start, slope = values[0], values[1] - values[0]
     reach = values[3:] - start  # (bright channel, channel of the result)
@@ -56,16 +61,26 @@ def preprocessing(processor: Any, channels: int, name: str) -> Preprocessing:
     if found == 1:
         mean, std = mean[::-1], std[::-1]
     height, width = made[0].shape[1:]
-    smaller = _asked(processor, black, _SIDE // 2, name)
-    shape = (channels, height, width) if smaller.shape == made[0].shape else None  # None: it scales nothing
-    return Preprocessing([_exact(v) for v in mean], [_exact(v) for v in std], found == 1, shape)
+    norm, turned = ([_exact(v) for v in mean], [_exact(v) for v in std]), found == 1
+    if _asked(processor, _filled(black, _SIDE // 2), name).shape != made[0].shape:  # it scales nothing
+        return Preprocessing(*norm, turned, None, [])
+
+    def show(image: Image.Image) -> Tensor:
+        return (_asked(processor, image, name).double() - start[:, None, None]) / slope[:, None, None]
+
+    shape = (channels, height, width)
+    return Preprocessing(*norm, turned, shape, framing(show, shape))
 
 
-def _asked(processor: Any, colour: tuple[int, ...], side: int, name: str) -> Tensor:
-    """(C, H, W), what the processor makes of an image of one colour."""
-    channels = len(colour)
+def _filled(colour: tuple[int, ...], side: int) -> Image.Image:
+    """A square of one colour, with as many channels as the colour has values."""
+    return Image.new("L", (side, side), colour[0]) if len(colour) == 1 else Image.new("RGB", (side, side), colour)
+
+
+def _asked(processor: Any, image: Image.Image, name: str) -> Tensor:
+    """(C, H, W), what the processor makes of an image."""
+    channels = len(image.getbands())
     try:
-        image = Image.new("L", (side, side), colour[0]) if channels == 1 else Image.new("RGB", (side, side), colour)
         made = processor(images=image, return_tensors="pt")["pixel_values"]
     except Exception as error:  # of as many kinds as there are processors
         raise UserError(

@@ -44,9 +44,9 @@ def two_classes(model: nn.Module, output: Single = "logit", *, classes: Sequence
     if model.outputs != "logits":
         raise UserError(f"The classifier's outputs are said to be {model.outputs}: leave that out.")
     norm = [each.flatten().tolist() for each in (model.mean, model.std)] if model.normalised else [None, None]
-    return Classifier(
-        _TwoClasses(model.module, output), *norm, classes=classes, shape=model.shape, name=model.name, data=model.data
-    )
+    two = Classifier(_TwoClasses(model.module, output), *norm).described_as(model)
+    two.classes = classes
+    return two
 
 
 class _TwoClasses(nn.Module):

@@ -21,6 +21,7 @@ from robustlab.base.lazy import optional
 from robustlab.base.words import first_line, some
 from robustlab.models.card import MOST_CLASSES
 from robustlab.models.classifier import Classifier
+from robustlab.models.framing import framing
 from robustlab.models.weights import load_state, read_weights
 
 FILES = ("model.safetensors", "pytorch_model.bin")  # of the weights, in a folder or on the hub
@@ -58,9 +59,13 @@ def load_timm(
         raise UserError(f"timm:{name} {what}: a classifier with 2 to {MOST_CLASSES:,} is expected.")
     module = _built(architecture, config, count, shape, arguments, state, path)
     data = optional("timm.data", "timm").resolve_model_data_config(module)
-    shape = shape or tuple(data["input_size"])
-    mean, std = (_for_channels(data[key], shape[0]) for key in ("mean", "std"))
-    return Classifier(module, mean, std, classes=_classes(config, count), shape=shape)
+    found = shape or tuple(data["input_size"])
+    mean, std = (_for_channels(data[key], found[0]) for key in ("mean", "std"))
+    model = Classifier(module, mean, std, classes=_classes(config, count), shape=found)
+    if shape is None:  # else the images are not those of timm's own pipeline
+        plain = dict(data, input_size=found, mean=[0.0], std=[1.0])
+        model.notes = framing(optional("timm.data", "timm").create_transform(**plain, is_training=False), found)
+    return model
 
 
 def build_timm(name: str, classes: int, shape: Shape, options: Mapping[str, Any], seed: int = 0) -> nn.Module:

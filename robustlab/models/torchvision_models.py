@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlparse
 
 import torch
 import torchvision
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms._presets import ImageClassification
 
 from robustlab.base.errors import UserError, did_you_mean, spelled
 from robustlab.models.card import MOST_CLASSES
 from robustlab.models.classifier import Classifier
+from robustlab.models.framing import framing
 from robustlab.models.weights import load_state, read_weights
 
 # names in the files that torchvision offers -> names in its modules
@@ -61,7 +65,8 @@ def load_torchvision(
     offered = torchvision.models.get_model_weights(name)
     chosen = offered.__members__.get(str(weights), offered.DEFAULT)
     preset, names = chosen.transforms(), chosen.meta["categories"]
-    shape = shape or (3, preset.crop_size[0], preset.crop_size[0])
+    own = (3, preset.crop_size[0], preset.crop_size[0])
+    shape = shape or own
     path = None if str(weights) == "random" else _file(name, weights, chosen, list(offered.__members__), download)
     count = outputs or len(names or ()) or 1000
     module = build_torchvision(name, count, shape, options or {})
@@ -76,7 +81,16 @@ def load_torchvision(
             module = build_torchvision(name, count, shape, options or {})
         load_state(module, state, path)
     classes = names if names is not None and len(names) == count else None
-    return Classifier(module, preset.mean, preset.std, classes=classes, shape=shape)
+    model = Classifier(module, preset.mean, preset.std, classes=classes, shape=shape)
+    if shape == own:
+        model.notes = framing(partial(_shown, preset), own)
+    return model
+
+
+def _shown(preset: ImageClassification, image: Image.Image) -> Tensor:
+    """(3, H, W) in [0, 1], the pixels that a model sees of an image."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preset.mean, preset.std))
+    return cast(Tensor, preset(image) * std + mean)
 
 
 def build_torchvision(

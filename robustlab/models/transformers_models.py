@@ -39,7 +39,8 @@ def load_transformers(
     name: the path of a folder, or a name on Hugging Face's hub, which must lie in its cache unless `download` is set.
     weights: a file; `random`, a function of nothing but the configuration; default: those of the folder. Normalisation,
     order of the channels and image size are what the image processor makes of images (see `preprocessing`), class names
-    those of the configuration. outputs, shape: must be the model's. options: none are taken. Raises UserError.
+    those of the configuration. Where the processor crops or stretches, the model's notes say it. outputs, shape: must
+    be the model's. options: none are taken. Raises UserError.
     """
     if options:
         raise UserError(f"hf:{name} takes no options: its config.json says how it is built. Change that.")
@@ -62,7 +63,9 @@ def load_transformers(
     unnamed = len(names) < 2 or names == [f"LABEL_{k}" for k in range(len(names))]
     if found.reversed:
         module = _Reversed(module)
-    return Classifier(module, found.mean, found.std, classes=None if unnamed else names, shape=found.shape)
+    model = Classifier(module, found.mean, found.std, classes=None if unnamed else names, shape=found.shape)
+    model.notes = found.notes
+    return model
 
 
 def _check(name: str, config: Any, hub: Any, outputs: int | None) -> None:

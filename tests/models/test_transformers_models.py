@@ -279,6 +279,22 @@ def test_a_classifier_of_timm_inside_transformers(hub: Any, tmp_path: Path) -> N
     assert torch.allclose(model(x), model.module.timm_model(shifted), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("processor", "how", "said"),
+    [
+        ("CLIPImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": 32}, ""),
+        ("CLIPImageProcessor", {"size": {"shortest_edge": 40}, "crop_size": 32}, "256 x 256 pixels 80 % x 80 % (here"),
+        ("ViTImageProcessor", SMALL, "256 x 128 pixels 100 % x 100 % (here 50 % x 100 %)"),
+    ],
+)
+def test_a_processor_that_crops_or_stretches_is_told(
+    hub: Any, tmp_path: Path, processor: str, how: Any, said: str
+) -> None:
+    saved(hub, tmp_path, "ViTForImageClassification", VIT, processor, how)
+    notes = load_model(f"hf:{tmp_path}").notes
+    assert said in notes[0] if said else notes == []
+
+
 def test_a_processor_that_leaves_the_size_alone(hub: Any) -> None:
     assert preprocessing(hub.ViTImageProcessor(do_resize=False), 3, "hf:net").shape is None
 
