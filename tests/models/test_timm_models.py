@@ -171,7 +171,10 @@ def test_a_folder(tmp_path: Path, safe: bool) -> None:
 def test_a_folder_of_a_model_of_gray_images(tmp_path: Path) -> None:
     net = made("test_resnet", in_chans=1, num_classes=3)
     save_for_hf(net, str(tmp_path / "net"), safe_serialization=True)
-    model, x = load_model(f"timm:{tmp_path / 'net'}"), torch.rand(2, 1, 160, 160, generator=torch.Generator().manual_seed(0))
+    model, x = (
+        load_model(f"timm:{tmp_path / 'net'}"),
+        torch.rand(2, 1, 160, 160, generator=torch.Generator().manual_seed(0)),
+    )
     mean, std = (timm.data.resolve_model_data_config(net)[key][0] for key in ("mean", "std"))
     assert model.shape == (1, 160, 160) and agree(model, x, net((x - mean) / std))
     (tmp_path / "m.toml").write_text(
