@@ -98,7 +98,7 @@ def _check_form(out: Any, n: int) -> None:
         raise UserError(
             f"The model returned one number an image (shape {shape}); one a class is needed, also for two classes."
             ' Say what it is: robustlab.two_classes(model, output="logit"), or output="probability" after a sigmoid;'
-            " for the command in FILE.py:function."
+            " in a model card (FILE.toml): single_output = 'logit'."
         )
     single = out.ndim == 1 and n == 1 and len(out) > 1
     flat = out.ndim >= 2 and len(out) == n and shape[1] > 1 and prod(shape[2:]) == 1

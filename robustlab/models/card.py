@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from robustlab.base.cards import read_card
 from robustlab.base.errors import UserError
 
 MOST_CLASSES = 100_000
 MOST_PIXELS = 65_536  # of a side
+Single = Literal["logit", "probability"]  # what a single output is, see `robustlab.models.two_classes`
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class ModelCard:
     `FILE.pt2`; files and folders are looked for beside the card. weights: a file beside the card, or what
     `torchvision:NAME` and its like may take. mean, std: of the normalisation; left out: none, or what the architecture
     brings along. classes: names, or their number. shape: channels, height, width. The registered architectures need
-    weights, classes and shape. options: keyword arguments of the architecture. wrap: the defense that the classifier
+    weights, classes and shape. single_output: the model has one output for two classes, the `logit` of the second or
+    its `probability`. options: keyword arguments of the architecture. wrap: the defense that the classifier
     stands behind, its `method` in `robustlab.defenses` and its parameters. split: how a folder without train and test
     was divided, and files: the hash of the names of all its images; an attack then uses only those that were held out.
     recipe: how it was trained (see `robustlab.training.Recipe`). hash: of the classifier that the card describes.
@@ -61,6 +63,7 @@ class ModelCard:
     std: list[float] | None = None
     classes: list[str] | int | None = None
     shape: tuple[int, int, int] | None = None
+    single_output: Single | None = None
     options: dict[str, Any] = field(default_factory=dict)
     wrap: dict[str, Any] = field(default_factory=dict)
     summary: str = ""
@@ -83,6 +86,8 @@ class ModelCard:
         if self.outputs is not None and not 2 <= self.outputs <= MOST_CLASSES:
             bound = "at least 2" if self.outputs < 2 else f"at most {MOST_CLASSES:,}"
             raise UserError(f"A model card needs {bound} classes, got {self.outputs}.")
+        if self.single_output and self.outputs not in (None, 2):
+            raise UserError(f"A model card with a single_output is of 2 classes, got {self.outputs}.")
         if self.shape is not None and not 1 <= min(self.shape) <= max(self.shape) <= MOST_PIXELS:
             raise UserError(
                 f"A model card's shape is [channels, height, width] in pixels, got {list(self.shape)}; each is from 1"

@@ -16,6 +16,7 @@ from robustlab.models import ARCHITECTURES, LIBRARIES, library_of
 from robustlab.models.card import ModelCard, read_model_card
 from robustlab.models.classifier import Classifier
 from robustlab.models.factories import from_file
+from robustlab.models.single_output import two_classes
 from robustlab.models.weights import check_fit, load_state, load_weights, read_weights
 from robustlab.models.zoo import card_path, zoo_names, zoo_path
 
@@ -104,23 +105,26 @@ def _from_card(card: ModelCard, path: Path, weights: str | Path | None, download
             f"The model card {path} names the factory {card.architecture}, and there is no file {path.parent / file}."
             " Put it back, or change the line `architecture` in the card."
         )
+    outputs = 1 if card.single_output else card.outputs
     if card.architecture in ARCHITECTURES:
-        if card.outputs is None or card.shape is None or weights is None:
-            needed = (("classes", card.outputs), ("shape", card.shape), ("weights", weights))
+        if outputs is None or card.shape is None or weights is None:
+            needed = (("classes", outputs), ("shape", card.shape), ("weights", weights))
             missing = ", ".join(key for key, value in needed if value is None)
             raise UserError(f"{path} lacks {missing}: the architecture {card.architecture!r} cannot do without.")
         state = read_weights(weights)
         with torch.device("meta"):  # takes no memory: what does not fit is known before the module is made
-            without_data = build(card.architecture, card.outputs, card.shape, card.options)
+            without_data = build(card.architecture, outputs, card.shape, card.options)
         check_fit(without_data, state, weights)
-        module = build(card.architecture, card.outputs, card.shape, card.options)
+        module = build(card.architecture, outputs, card.shape, card.options)
         load_state(module, state, weights)
         model = Classifier(module, shape=card.shape)
     else:
         model = _from_name(
-            card.architecture, path.parent, weights, download, run_code, card.outputs, card.shape, card.options
+            card.architecture, path.parent, weights, download, run_code, outputs, card.shape, card.options
         )
     model.data, model.divided, model.trained = card.data, card.files if card.split else "", card.trained
+    if card.single_output:
+        model = two_classes(model, card.single_output)
     return _adjusted(model, card.mean, card.std, card.names, card.shape)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 import torch.fx
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from robustlab.base.errors import UserError
 from robustlab.base.outputs import Squashed, logits_of_probabilities, unpacked
+from robustlab.models.card import Single
 from robustlab.models.classifier import Classifier
 
 _ENOUGH = 8  # images: that the logits of all lie between 0 and 1 is then no chance
@@ -19,7 +20,6 @@ LIKE_PROBABILITIES = (
     "The model's output is said to be a logit, and all of its values lie in [0, 1]: every image with more than 0 is"
     ' then of class 1. Where it is a probability: two_classes(model, output="probability").'
 )
-Single = Literal["logit", "probability"]
 
 
 def two_classes(model: nn.Module, output: Single = "logit", *, classes: Sequence[str] | None = None) -> Classifier:

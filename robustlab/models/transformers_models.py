@@ -73,7 +73,9 @@ def _check(name: str, config: Any, hub: Any, outputs: int | None) -> None:
     if type(config) not in hub.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING:
         written = some(config.architectures or [f"of the type {config.model_type}"], 2)
         raise UserError(f"hf:{name} is no image classifier of transformers but {written}.")
-    if (kind := getattr(config, "problem_type", None)) not in (None, "single_label_classification"):
+    single = outputs == config.num_labels == 1  # trained as several yes or no, of which there is one
+    taken = (None, "single_label_classification", *(["multi_label_classification"] if single else []))
+    if (kind := getattr(config, "problem_type", None)) not in taken:
         raise UserError(f"hf:{name} is trained for {kind}, and one class an image is expected.")
     if getattr(config, "quantization_config", None) is not None:
         raise UserError(f"hf:{name} is quantised, so that it has no gradient. Give the model that it was made of.")

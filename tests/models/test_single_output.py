@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import robustlab
@@ -17,6 +18,7 @@ from robustlab.base.errors import UserError
 from robustlab.evaluation.listener import Listener
 from robustlab.explain import occlusion
 from robustlab.models import Classifier, load_model, two_classes
+from robustlab.models.loading import build
 from robustlab.models.search_copy import make_search_copy
 
 X = torch.rand(16, 3, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -128,6 +130,38 @@ def test_batchnorm_is_folded_behind_it() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 1))
     found = make_search_copy(two_classes(net).eval(), X)
     assert found.folded and found.module is not None
+
+
+CARD = """mean = [0.4]
+std = [0.2]
+classes = ["cat", "dog"]
+"""
+
+
+def test_a_card_says_what_the_single_output_is(tmp_path: Path) -> None:
+    net = build("cnn", 1, (3, 16, 16), {}).eval()
+    save_file(net.state_dict(), tmp_path / "w.safetensors")
+    card = tmp_path / "card.toml"
+    own = 'architecture = "cnn"\nweights = "w.safetensors"\nshape = [3, 16, 16]\nsingle_output = "logit"\n'
+    card.write_text(own + CARD)
+    x = torch.rand(4, 3, 16, 16)
+    model = load_model(str(card))
+    assert torch.allclose(model(x)[:, 1:], net((x - 0.4) / 0.2), atol=1e-6)
+    assert model.classes == ("cat", "dog") and model.shape == (3, 16, 16)
+    for wrong, message in (
+        (own + CARD.replace('"dog"', '"dog", "cow"'), "is of 2 classes, got 3"),
+        (own.replace('"logit"', '"logits"') + CARD, "single_output"),
+    ):
+        card.write_text(wrong)
+        with pytest.raises(UserError, match=message):
+            load_model(str(card))
+
+
+def test_a_card_of_a_model_of_timm_with_a_single_output(tmp_path: Path) -> None:
+    card = tmp_path / "card.toml"
+    card.write_text('architecture = "timm:test_resnet"\nweights = "random"\nsingle_output = "logit"\n' + CARD)
+    model, x = load_model(str(card)).eval(), torch.rand(2, 3, 160, 160)
+    assert model(x).shape == (2, 2) and not bool(model(x)[:, 0].any())
 
 
 def test_the_command_line_takes_it_from_a_file(tmp_path: Path) -> None:

@@ -160,6 +160,11 @@ def test_a_single_output_is_refused_until_it_is_said_what_it_is(hub: Any, tmp_pa
         evaluate(model, (x, torch.zeros(4, dtype=torch.int64)), "fgsm", **quiet)
     two = two_classes(model)
     assert torch.equal(two(x)[:, 1:], model.module((x - model.mean) / model.std).logits)
+    config = json.loads((tmp_path / "config.json").read_text())  # as one that was trained with BCEWithLogitsLoss
+    (tmp_path / "config.json").write_text(json.dumps(config | {"problem_type": "multi_label_classification"}))
+    (tmp_path / "card.toml").write_text('architecture = "hf:./"\nclasses = ["no", "yes"]\nsingle_output = "logit"\n')
+    card = load_model(str(tmp_path / "card.toml"))
+    assert torch.equal(card(x), two(x)) and card.classes == ("no", "yes")
 
 
 def test_real_signs_from_the_command_line(
