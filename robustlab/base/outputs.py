@@ -26,6 +26,12 @@ ROUNDED = (
     " these is left."
 )
 UNROUNDED = "Give the layer before the sigmoid or softmax: its logits keep what the probabilities have lost."
+ENOUGH = 8  # images: what holds for all of them is hardly chance
+SINGLE_PROBABILITY = (
+    "The model's output is said to be a logit, and all of its values lie in [0, 1]: every image with more than 0 is"
+    ' then of class 1. Where it is a probability: two_classes(model, output="probability"), or in a model card'
+    ' single_output = "probability".'
+)
 _VANISH = "Losses are computed on logits: on {these} gradients vanish and the model looks more robust than it is."
 _SAY_SO = (
     'say so: with --outputs probabilities (in Python: outputs="probabilities") attacks see the logits of these values.'
@@ -129,6 +135,8 @@ def unlike_logits(outputs: Tensor) -> str:
     low, high = z.min().item(), z.max().item()
     cut = _cut(z, low, high)
     ends = f"{low:.4g} and {high:.4g}"
+    if like_a_single_probability(z):
+        return SINGLE_PROBABILITY
     if sum_to_one(z):
         kind = "The outputs look like probabilities (in [0, 1], each row sums to 1), not logits. "
         return kind + _VANISH.format(these="probabilities") + " Remove the softmax, or " + _SAY_SO
@@ -159,6 +167,12 @@ def unlike_logits(outputs: Tensor) -> str:
     return ""
 
 
+def like_a_single_probability(logits: Tensor) -> bool:
+    """Are these logits (N, 2) of `two_classes`, 0 and z, in which every z lies in [0, 1]? False for a few images."""
+    z = logits.detach()
+    return z.shape[1] == 2 and len(z) >= ENOUGH and not bool(z[:, 0].any()) and bool(((z >= 0) & (z <= 1)).all())
+
+
 def sum_to_one(outputs: Tensor) -> bool:
     """Do all rows (N, K) lie in [0, 1] and sum to 1?"""
     return bool((outputs >= 0).all()) and bool(((outputs.sum(1) - 1).abs() < 1e-3).all())
@@ -176,7 +190,7 @@ def _at_the_ends(z: Tensor, low: float, high: float) -> bool:
     crowded = (
         lower.double().mean() > 0.05 and lower.any(1).double().mean() > 0.25 and upper.any(1).double().mean() > 0.4
     )
-    return len(z) >= 8 and bool(crowded) and min(int(lower.any(0).sum()), int(upper.any(0).sum())) > 1
+    return len(z) >= ENOUGH and bool(crowded) and min(int(lower.any(0).sum()), int(upper.any(0).sum())) > 1
 
 
 def _cut(z: Tensor, low: float, high: float) -> bool:

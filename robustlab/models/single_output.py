@@ -11,15 +11,16 @@ import torch.fx
 from torch import Tensor, nn
 
 from robustlab.base.errors import UserError
-from robustlab.base.outputs import Squashed, logits_of_probabilities, unpacked
+from robustlab.base.outputs import (
+    ENOUGH,
+    SINGLE_PROBABILITY,
+    Squashed,
+    like_a_single_probability,
+    logits_of_probabilities,
+    unpacked,
+)
 from robustlab.models.card import Single
 from robustlab.models.classifier import Classifier
-
-_ENOUGH = 8  # images: that the logits of all lie between 0 and 1 is then no chance
-LIKE_PROBABILITIES = (
-    "The model's output is said to be a logit, and all of its values lie in [0, 1]: every image with more than 0 is"
-    ' then of class 1. Where it is a probability: two_classes(model, output="probability").'
-)
 
 
 def two_classes(model: nn.Module, output: Single = "logit", *, classes: Sequence[str] | None = None) -> Classifier:
@@ -58,10 +59,6 @@ class _TwoClasses(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.output == "logit":
             z = _single(self.module(x), x).float()
-            if not self.looked and isinstance(z, Tensor) and len(z) >= _ENOUGH:
-                self.looked = True
-                if bool(((z >= 0) & (z <= 1)).all()):
-                    warnings.warn(LIKE_PROBABILITIES, stacklevel=2)
         else:
             with Squashed() as squashed:
                 out = unpacked(self.module(x))
@@ -72,7 +69,12 @@ class _TwoClasses(nn.Module):
                     f' {p.max().item():.4g}. Where it is a logit: two_classes(model, output="logit").'
                 )
             z = logits_of_probabilities(p, "sigmoids", None if before is None else _single(before, x))
-        return torch.cat([torch.zeros_like(z), z], 1)
+        logits = torch.cat([torch.zeros_like(z), z], 1)
+        if self.output == "logit" and not self.looked and isinstance(logits, Tensor) and len(logits) >= ENOUGH:
+            self.looked = True
+            if like_a_single_probability(logits):
+                warnings.warn(SINGLE_PROBABILITY, stacklevel=2)
+        return logits
 
 
 def _single(out: Any, x: Tensor) -> Tensor:

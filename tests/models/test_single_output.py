@@ -18,6 +18,7 @@ from robustlab.base.errors import UserError
 from robustlab.evaluation.listener import Listener
 from robustlab.explain import occlusion
 from robustlab.models import Classifier, load_model, two_classes
+from robustlab.models.classifier import check
 from robustlab.models.loading import build
 from robustlab.models.search_copy import make_search_copy
 
@@ -111,6 +112,8 @@ def test_a_probability_that_is_called_a_logit_is_told() -> None:
         two(X)
     with warnings.catch_warnings(action="error"):
         two(X)  # once is enough
+    (said,) = check(two, X, None).warnings  # and in every run
+    assert "single_output" in said and "--outputs" not in said
 
 
 def test_no_images() -> None:
