@@ -107,9 +107,13 @@ def below_p(k: int, n: int, bound: float) -> float:
 def holm(values: Sequence[float]) -> list[float]:
     """p of several tests, so that one of them falls below x by chance with a probability of at most x (Holm 1979).
 
+    ValueError: a NaN among them; a test without p leaves those of the others unknown.
+
     >>> holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
+    if any(map(math.isnan, values)):
+        raise ValueError(f"Holm's correction needs p of every test, got {list(values)}. Leave out a test without one.")
     order = sorted(range(len(values)), key=lambda at: values[at])
     found, largest = list(values), 0.0
     for place, at in enumerate(order):

@@ -134,7 +134,7 @@ _TAG = re.compile(r"(<[^>]*>)")
 _SECTION = re.compile(r"<(?:section|h2)\b")
 # no link in what is one itself, is no prose, or is a name
 _BARE = re.compile(
-    r"<(/?)(script|style|svg|nav|dialog|form|h1|h2|h3|a|button|label|summary|code|pre|q|b|thead|title)\b"
+    r"<(/?)(script|style|svg|nav|dialog|form|h1|h2|h3|a|button|label|summary|code|pre|q|cite|b|thead|title)\b"
 )
 
 

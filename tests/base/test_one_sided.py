@@ -76,6 +76,11 @@ def test_holm_keeps_the_order() -> None:
     assert holm([0.5, 0.9, 0.01]) == pytest.approx([1.0, 1.0, 0.03])
 
 
+def test_holm_refuses_a_test_without_p() -> None:
+    with pytest.raises(ValueError, match="needs p of every test"):
+        holm([0.04, float("nan"), 0.01])
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_holm_is_that_of_statsmodels(values: list[float]) -> None:

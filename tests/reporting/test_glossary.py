@@ -27,7 +27,7 @@ def test_each_section_marks_the_first_use() -> None:
     "html",
     [
         '<p title="the suite">sweet</p>',
-        "<button>suite</button><h3>suite</h3><code>suite</code><q>suite</q>",
+        "<button>suite</button><h3>suite</h3><code>suite</code><q>suite</q><cite>suite</cite>",
         '<script type="application/json">{"a": "suite > budget"}</script><svg><title>suite</title></svg>',
         "<p>example-backdoor road-signs/suite suite:budget=1 net+suite budgeted L20</p>",
         "<details><summary>The <b>suite</b></summary></details>",
