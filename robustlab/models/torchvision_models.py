@@ -13,7 +13,6 @@ import torch
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms._presets import ImageClassification
 
 from robustlab.base.errors import UserError, did_you_mean, spelled
 from robustlab.models.card import MOST_CLASSES
@@ -87,7 +86,7 @@ def load_torchvision(
     return model
 
 
-def _shown(preset: ImageClassification, image: Image.Image) -> Tensor:
+def _shown(preset: Any, image: Image.Image) -> Tensor:
     """(3, H, W) in [0, 1], the pixels that a model sees of an image."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (preset.mean, preset.std))
     return cast(Tensor, preset(image) * std + mean)
