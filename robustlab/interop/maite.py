@@ -8,6 +8,7 @@ Objects that follow the protocols are enough: nothing here imports MAITE.
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -32,6 +33,7 @@ from robustlab.interop.maite_common import (
     to_unit,
 )
 from robustlab.interop.maite_out import to_dataset, to_model
+from robustlab.interop.maite_parts import parts_of
 from robustlab.models.classifier import Classifier
 from robustlab.oracle import NO_GRADIENT, NoGradientError
 from robustlab.threat.model import ThreatModel
@@ -50,13 +52,15 @@ def from_model(model: ic.Model, *, pixel_range: Range, outputs: Form, gradient: 
     returns: "logits", or the probabilities of a "softmax" or of "sigmoids", of which attacks then see the logits.
     gradient: hand it torch tensors, through which a gradient flows if the model computes with torch alone. Otherwise it
     gets NumPy arrays (float32) and gives no gradient: only attacks that ask scores or labels work, such as square.
-    Torch modules in the model's attributes are put into eval mode. They, and arrays there, count in the classifier's
-    hash. Raises UserError.
+    Torch modules in the model's attributes, and in lists, mappings and objects there, are put into eval mode. They, and
+    arrays there, count in the classifier's hash; where there are none, a warning says so. Raises UserError.
 
     >>> class Mean:
     ...     metadata = {"id": "mean", "index2label": {0: "dark", 1: "bright"}}
+    ...     def __init__(self):
+    ...         self.slope = np.array([-1.0, 1.0])
     ...     def __call__(self, batch):
-    ...         return [np.array([127.5 - np.mean(image), np.mean(image) - 127.5]) for image in batch]
+    ...         return [self.slope * (np.mean(image) - 127.5) for image in batch]
     >>> mean = from_model(Mean(), pixel_range=(0, 255), outputs="logits")
     >>> mean(torch.ones(1, 3, 2, 2)).tolist(), mean.classes
     ([[-127.5, 127.5]], ('dark', 'bright'))
@@ -104,6 +108,7 @@ def from_dataset(dataset: ic.Dataset, *, pixel_range: Range, limit: int | None =
         images.append(image)
         targets.append(target)
     labels = np.stack(targets).argmax(1)
+    pixels = to_unit(torch.from_numpy(np.stack(images)), between)
     classes = names_of(metadata) or tuple(str(k) for k in range(len(targets[0])))
     if len(classes) != len(targets[0]):
         raise UserError(
@@ -112,11 +117,11 @@ def from_dataset(dataset: ic.Dataset, *, pixel_range: Range, limit: int | None =
     return Data(
         name=metadata["id"],
         split="test",
-        images=to_unit(torch.from_numpy(np.stack(images)), between),
+        images=pixels,
         labels=torch.from_numpy(labels),
         ids=torch.arange(count),
         classes=classes,
-        hash=content_hash([str(images[0].shape).encode(), *(image.tobytes() for image in images), labels]),
+        hash=content_hash([str(images[0].shape).encode(), pixels.numpy().tobytes(), labels]),
         threat=ThreatModel(),
     )
 
@@ -128,8 +133,14 @@ class _Module(nn.Module):
         super().__init__()
         self.between, self.gradient = between, gradient
         self.held = [(name, model)]  # in a list: a module in it is registered once, below
-        own = {"model": model} if isinstance(model, nn.Module) else getattr(model, "__dict__", {})
-        self.parts = nn.ModuleDict({key: value for key, value in own.items() if isinstance(value, nn.Module)})
+        found = parts_of(model)
+        if not found:
+            warnings.warn(
+                f"The model {name!r} shows no weights: no torch module, no array. So two such models with other weights"
+                " look like one model to resume and compare. Keep the weights in its attributes, or its ids apart.",
+                stacklevel=3,
+            )
+        self.parts = nn.ModuleList(part for part in found.values() if isinstance(part, nn.Module))
 
     def forward(self, x: Tensor) -> Tensor:
         model, values = self.held[0][1], from_unit(x, self.between)
@@ -144,9 +155,10 @@ class _Module(nn.Module):
     def get_extra_state(self) -> dict[str, Any]:
         """For the hash: weights that are no torch modules."""
         name, model = self.held[0]
-        values = getattr(model, "__dict__", {}).items()
-        arrays = {key: value for key, value in values if isinstance(value, Tensor | np.ndarray)}
-        return {"id": name, "kind": type(model).__qualname__, "pixel_range": self.between, "arrays": arrays}
+        found = parts_of(model)
+        arrays = {where: part for where, part in found.items() if not isinstance(part, nn.Module)}
+        kind = type(model).__qualname__
+        return {"id": name, "kind": kind, "pixel_range": self.between, "parts": list(found), "arrays": arrays}
 
     def set_extra_state(self, state: Any) -> None:
         """Nothing: the model is the one that was given."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,50 @@ def test_torch_modules_inside_are_in_eval_mode_and_in_the_hash(classifier: Class
 # --- their data sets --------------------------------------------------------------------------------------------------
 
 
+class Holder:
+    """A MAITE model whose module lies wherever `held` puts it."""
+
+    metadata = {"id": "holder"}
+
+    def __init__(self, name: str, held: Any, net: nn.Module) -> None:
+        self.net = lambda x: net(x)  # a function shows nothing
+        setattr(self, name, held)
+
+    def __call__(self, batch: Any) -> Any:
+        return list(self.net(torch.stack(list(batch))))
+
+
+@pytest.mark.parametrize("name", ["type", "keys", "items", "pop", "a.b"])  # names that a ModuleDict cannot have
+@pytest.mark.parametrize(
+    "put",
+    [lambda net: net, lambda net: [{"x": (net,)}], lambda net: SimpleNamespace(inner=net), lambda net: net.forward],
+)
+def test_modules_are_found_wherever_they_are(name: str, put: Callable[[nn.Module], Any]) -> None:
+    hashes, x = set(), torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    for value in (0.1, 0.2):
+        net = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(48, 4))
+        nn.init.constant_(net[2].weight, value)
+        nn.init.zeros_(net[2].bias)
+        model = from_model(Holder(name, put(net), net), pixel_range=(0, 1), outputs="logits", gradient=True)
+        hashes.add(model.hash())
+        assert torch.equal(model.eval()(x), model(x)) and model(x).max() > 0
+    assert len(hashes) == 2
+
+
+def test_arrays_inside_count_in_the_hash_and_a_cycle_ends() -> None:
+    def of(value: float) -> str:
+        held = SimpleNamespace(weights=[np.full(3, value)])
+        held.back = held
+        return from_model(Holder("held", held, nn.Identity()), pixel_range=(0, 1), outputs="logits").hash()
+
+    assert of(1.0) == of(1.0) != of(2.0)
+
+
+def test_a_model_that_shows_no_weights_is_said() -> None:
+    with pytest.warns(UserWarning, match="'holder' shows no weights"):
+        from_model(Holder("held", None, nn.Identity()), pixel_range=(0, 1), outputs="logits")
+
+
 class Few:
     """A data set of MAITE's kind: the samples that are given."""
 
@@ -219,6 +264,7 @@ def test_a_data_set_of_any_kind_of_array() -> None:
     assert len(from_dataset(dataset, pixel_range=(0, 255), limit=1)) == 1
     changed = Few(*dataset.samples[:1], sample(0.0, 2), index2label=dataset.metadata["index2label"])
     assert from_dataset(changed, pixel_range=(0, 255)).hash != found.hash
+    assert from_dataset(changed, pixel_range=(0, 510)).hash != from_dataset(changed, pixel_range=(0, 255)).hash
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
@@ -255,6 +301,9 @@ def test_a_bad_data_set_is_said(dataset: Any, options: dict[str, Any], message: 
 def answering(answer: Callable[[int], Any]) -> Any:
     class Answering:
         metadata = {"id": "answering"}
+
+        def __init__(self) -> None:
+            self.weights = np.zeros(1)
 
         def __call__(self, batch: Sequence[Any], /) -> Any:
             return answer(len(batch))
