@@ -244,7 +244,8 @@ def _attack(
     outcome, verdict = task.batches.fit(attempt)
     if outcome.refused and not attack.keyed:
         points = counted(outcome.refused, "point")
-        task.say(f"{task.name}, {member.name}, chunk {number}: {points} outside the budget; they count as failures.")
+        at = f"chunk {number}, eps {eps:.4g}"
+        task.say(f"{task.name}, {member.name}, {at}: {points} outside the budget; they count as failures.")
     if near is not None:
         near.ended(attack, outcome.images, chunk.ids.tolist())
     if task.unbounded(member):  # outside the budget: a distance, but no success

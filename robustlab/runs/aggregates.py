@@ -101,7 +101,7 @@ def aggregate(
                 "robust_accuracy": share(len(mine.robust), mine.n) if mine.suite else None,
                 "robust_accuracy_8bit": _after_rounding(mine),
                 "attacks": [
-                    _attack(mine, at, norm, targeted, infos)
+                    _attack(mine, at, norm, targeted, infos, name in unkeyed)
                     | (_median_of_all(mine, name, norm, targeted) if name == unbounded else {})
                     | ({"unkeyed": True} if name in unkeyed else {})
                     for at, name in enumerate(mine.suite)
@@ -183,16 +183,23 @@ def _defended(mine: ModelLines, unaware: Sequence[str]) -> Json:
 
 
 def _attack(
-    mine: ModelLines, at: int, norm: str, targeted: bool, infos: Mapping[tuple[str, float], Mapping[str, Any]]
+    mine: ModelLines,
+    at: int,
+    norm: str,
+    targeted: bool,
+    infos: Mapping[tuple[str, float], Mapping[str, Any]],
+    unkeyed: bool,
 ) -> Json:
     name = mine.suite[at]
+    info = infos.get((name, mine.eps), {})
     tried = [line for i, line in mine.lines(name).items() if i in mine.right]
     successes = [line for line in tried if line.succeeded]
-    # an attack on the distance also finds adversarials that are too far away to be successes
-    far = [line for line in tried if found_beyond(line, norm, mine.eps, targeted)]
+    # an attack on the distance also finds adversarials that are too far away to be successes; what an unkeyed attack
+    # was refused, which has no search copy, broke its budget and is no distance
+    broke = unkeyed and info.get("refused", 0) > 0
+    far = [] if broke else [line for line in tried if found_beyond(line, norm, mine.eps, targeted)]
     sizes = [size for line in (*successes, *far) if (size := line.size(norm)) is not None]
     rounded = [line.success_8bit for line in successes if line.success_8bit is not None]
-    info = infos.get((name, mine.eps), {})
     return {
         "name": name,
         "left": share(len(mine.left[at]), mine.n),

@@ -51,7 +51,7 @@ def test_every_place_says_of_how_many(folder: Path) -> None:
     found, middle = fab["found"], f"{fab['median_distance']:.3g}"
     page, run = report([folder], folder / "page.html").read_text(), PageRun.read(folder)
     assert f"{middle}<small>of {found}</small>" in page and page.count(f"<small>of {found}</small>") == 1
-    assert ", which found this outside the budget" in page
+    assert "Attacks that look for the distance find some outside the budget, too" in page
     assert f"{middle} of {found}" in terminal_table(results(stored))
     for kind in ("markdown", "latex"):
         text = written(run, "attacks", kind)
