@@ -22,6 +22,7 @@ def compare(
     fail_if: Words | None = None,
     level: float = 0.05,
     model: str | None = None,
+    allow_other_attacks: Flag = False,
     format: Literal["terminal", "markdown", "json"] = "terminal",
     junit: Path | None = None,
     sarif: Path | None = None,
@@ -47,6 +48,9 @@ def compare(
         The probability with which noise alone may fail the build.
     model
         Compare only this model, where the runs have several.
+    allow_other_attacks
+        Also compare robust accuracies of runs with other attacks or other parameters. A weaker attack makes the new
+        model look better, so without this such runs exit with 2.
     format
         terminal, markdown (for a pull request) or json.
     junit
@@ -78,7 +82,7 @@ def compare(
     for file in (junit, sarif):
         if file is not None:
             check_output(file, replace=overwrite)
-    found = gate(base, new, conditions, level=level, model=model)
+    found = gate(base, new, conditions, level=level, model=model, allow_other_attacks=allow_other_attacks)
     if junit is not None:
         write_output(junit, as_junit(found), replace=overwrite)
     if sarif is not None:

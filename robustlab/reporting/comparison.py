@@ -97,7 +97,29 @@ def one_group(folders: Sequence[str | Path]) -> tuple[PageRun, list[str]]:
 def _cautions(run: PageRun, other: PageRun) -> Iterator[str]:
     """How the attack on a run differed from that on another in its table."""
     mine, theirs = run.info["config"], other.info["config"]
-    ours, before = ({a["name"]: a.get("parameters", {}) for a in config["attacks"]} for config in (mine, theirs))
+    yield from other_attacks(run, other)
+    if mine.get("full") != theirs.get("full"):
+        whole, cascade = (run.name, other.name) if mine.get("full") else (other.name, run.name)
+        yield (
+            f"In {whole} every attack ran on every image, in {cascade} only on what had withstood the attacks before:"
+            " compare what is left, not the success rates."
+        )
+    if mine["seed"] != theirs["seed"]:
+        yield (
+            f"{run.name} was attacked with seed {mine['seed']}, {other.name} with seed {theirs['seed']}: the random"
+            " draws are others."
+        )
+    curves = [config.get("curve", {}).get("attack") for config in (mine, theirs)]
+    if all(curves) and curves[0] != curves[1]:
+        yield f"The security curve of {run.name} is from {curves[0]}, that of {other.name} from {curves[1]}."
+
+
+def other_attacks(run: PageRun, other: PageRun) -> Iterator[str]:
+    """Where the attacks on two runs differ, so that one of them may be the weaker one. Another seed is none of it."""
+    ours, before = (
+        {a["name"]: {"method": a.get("method")} | a.get("parameters", {}) for a in config["attacks"]}
+        for config in (run.info["config"], other.info["config"])
+    )
     unlike = []
     if list(ours) != list(before):
         unlike.append(f"{', '.join(ours) or 'no attack'} instead of {', '.join(before) or 'no attack'}")
@@ -110,25 +132,11 @@ def _cautions(run: PageRun, other: PageRun) -> Iterator[str]:
             f"{run.name} was not attacked as {other.name} was ({'; '.join(sorted(unlike))}):"
             " where the robust accuracies differ, the suites may be the reason, not the models."
         )
-    if mine.get("full") != theirs.get("full"):
-        whole, cascade = (run.name, other.name) if mine.get("full") else (other.name, run.name)
-        yield (
-            f"In {whole} every attack ran on every image, in {cascade} only on what had withstood the attacks before:"
-            " compare what is left, not the success rates."
-        )
     if _sources(run) != _sources(other):
         yield (
             f"The images of {run.name} were crafted on {run.crafted_on}, those of {other.name} on {other.crafted_on}:"
             " where the robust accuracies differ, the surrogates may be the reason, not the models."
         )
-    if mine["seed"] != theirs["seed"]:
-        yield (
-            f"{run.name} was attacked with seed {mine['seed']}, {other.name} with seed {theirs['seed']}: the random"
-            " draws are others."
-        )
-    curves = [config.get("curve", {}).get("attack") for config in (mine, theirs)]
-    if all(curves) and curves[0] != curves[1]:
-        yield f"The security curve of {run.name} is from {curves[0]}, that of {other.name} from {curves[1]}."
 
 
 def _sources(run: PageRun) -> set[tuple[str, ...]]:

@@ -10,6 +10,9 @@ new model is at most 0.01 worse than the base, and the condition holds where its
   multiplied by the number of classes (Bonferroni), because the class is picked after looking.
 - All p of one comparison are Holm-corrected. So two models that are equally good fail a build with a probability of at
   most the level, however many conditions are given.
+
+A weaker attack makes a model look better. So runs with other attacks are refused where a condition is on robust
+accuracy, unless the caller allows them; and checks of the attack that fail only in the new run are told.
 """
 
 from __future__ import annotations
@@ -23,11 +26,12 @@ from typing import NamedTuple
 from robustlab.base.errors import UserError
 from robustlab.base.intervals import PairedDifference, Share, paired_difference, share
 from robustlab.base.one_sided import below_p, drop_p, holm
-from robustlab.base.words import listed
-from robustlab.reporting.comparison import compare, read_runs
+from robustlab.base.words import counted, listed
+from robustlab.reporting.comparison import compare, other_attacks, read_runs
 from robustlab.reporting.conditions import Condition
 from robustlab.reporting.source import PageRun
 from robustlab.runs.aggregates import ModelLines
+from robustlab.runs.audits import failed_checks
 
 LEVEL = 0.05
 
@@ -56,7 +60,10 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Gate:
-    """A comparison of two runs. changes: for each model clean and robust accuracy. notes: what a reader must know."""
+    """A comparison of two runs. changes: for each model clean and robust accuracy. notes: what a reader must know.
+
+    doubts: of each model whose attack failed checks in the new run that it did not fail in the base, which.
+    """
 
     base: Path
     new: Path
@@ -65,6 +72,7 @@ class Gate:
     changes: list[tuple[str, Change]]
     verdicts: list[Verdict]
     notes: list[str]
+    doubts: list[tuple[str, str]]
 
     @property
     def failed(self) -> list[Verdict]:
@@ -78,11 +86,13 @@ def gate(
     *,
     level: float = LEVEL,
     model: str | None = None,
+    allow_other_attacks: bool = False,
 ) -> Gate:
     """Compare two runs of the same images under the same threat; see the top of this file for the tests.
 
     Models of the same name are compared, or the one of each run. model: only this one.
-    UserError: runs that cannot be compared (other data, samples, labels or threat), or no such models.
+    allow_other_attacks: compare also where the runs were attacked otherwise; it is in the notes.
+    UserError: runs that cannot be compared (other data, samples, labels, threat or attacks), or no such models.
     """
     runs = read_runs([base, new])
     for run in runs:
@@ -94,11 +104,25 @@ def gate(
     if len(groups) > 1:
         raise UserError(f"{notices[0].split('; each has')[0]}. Give runs of the same data, samples and threat.")
     before, after = runs
+    unlike = [] if allow_other_attacks else list(other_attacks(after, before))
+    if unlike and any(condition.metric != "clean_accuracy" for condition in conditions):
+        raise UserError(f"{' '.join(unlike)} Give runs with the same attacks, or --allow-other-attacks.")
     classes = list(map(str, before.data["classes"]))
-    views = {name: (before.views[old], after.views[name]) for old, name in _pairs(before, after, model)}
+    pairs = list(_pairs(before, after, model))
+    views = {name: (before.views[old], after.views[name]) for old, name in pairs}
     changes, verdicts = decide(views, conditions, classes, level)
     about = f"{before.data['name']}, {before.data['split']} split, n = {before.models[0]['n']:,}; {before.threat}"
-    return Gate(before.folder, after.folder, about, level, changes, verdicts, notices)
+    return Gate(before.folder, after.folder, about, level, changes, verdicts, notices, _doubts(before, after, pairs))
+
+
+def _doubts(before: PageRun, after: PageRun, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    found = []
+    for old, name in pairs:
+        had = failed_checks(before.info, old)
+        if checks := [check for check in failed_checks(after.info, name) if check not in had]:
+            said = f"{counted(len(checks), 'check')} of the attack on {name} ({', '.join(checks)})"
+            found.append((name, f"{said} failed in the new run, not in the base: its robust accuracy may be too high."))
+    return found
 
 
 def decide(
@@ -190,6 +214,7 @@ def as_json(gate: Gate) -> Mapping[str, object]:
             | {"holds": one.holds, **_said(one.change)}
             for one in gate.verdicts
         ],
+        "doubts": [text for _, text in gate.doubts],
         "notes": gate.notes,
     }
 

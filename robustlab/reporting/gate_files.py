@@ -13,11 +13,14 @@ import msgspec
 
 from robustlab.base.words import visible
 from robustlab.reporting.conditions import METRICS
-from robustlab.reporting.gate import Gate, Verdict
+from robustlab.reporting.gate import Gate
 from robustlab.reporting.gate_text import TESTED, sentence
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 _SHORT = 1000  # characters that a code-scanning page shows
+
+_SOME_FILE = ("README.md", "README.rst", "pyproject.toml")  # a result needs some file of the repository
+_ELSEWHERE = " Neither the model's file nor the run is in this repository: the place beside this message means nothing."
 
 
 def junit(gate: Gate) -> bytes:
@@ -38,6 +41,8 @@ def junit(gate: Gate) -> bytes:
             ElementTree.SubElement(case, "system-out").text = said
     if gate.notes:
         ElementTree.SubElement(suite, "system-out").text = _xml("\n".join(gate.notes))
+    if gate.doubts:
+        ElementTree.SubElement(suite, "system-err").text = _xml("\n".join(text for _, text in gate.doubts))
     ElementTree.indent(suites)
     return f'<?xml version="1.0" encoding="utf-8"?>\n{ElementTree.tostring(suites, encoding="unicode")}\n'.encode()
 
@@ -45,16 +50,27 @@ def junit(gate: Gate) -> bytes:
 def sarif(gate: Gate, version: str, root: Path) -> bytes:
     """SARIF 2.1.0 with all that GitHub's code scanning requires; a result for each condition that holds.
 
+    Checks of the attack that failed only in the new run are warnings.
+
     version: of robustlab. root: the top of the repository. A result points to the file that the model is built in
-    (`FILE.py:function`, a card) where it lies below the root, and else to the new run's run.json.
+    (`FILE.py:function`, a card) where it lies below the root, and else to the new run's run.json or the
+    README there; where nothing of it is there, to a run.json that the repository does not have. The message says so.
     """
     rules = list(dict.fromkeys(verdict.condition.metric for verdict in gate.verdicts))
     driver = {
         "name": "robustlab",
         "semanticVersion": version,
-        "rules": [_rule(metric) for metric in rules],
+        "rules": [*(_rule(metric) for metric in rules), *([_AUDIT] if gate.doubts else [])],
     }
-    results = [_result(verdict, rules, _place(verdict.model, gate.new, root)) for verdict in gate.failed]
+    results = []
+    for verdict in gate.failed:
+        metric = verdict.condition.metric
+        about = {"ruleId": _rule(metric)["id"], "ruleIndex": rules.index(metric), "level": "error"}
+        identity = [metric, verdict.condition.text, verdict.model]
+        results.append(about | _result(sentence(verdict), identity, _place(verdict.model, gate.new, root)))
+    for model, doubt in gate.doubts:
+        about = {"ruleId": _AUDIT["id"], "ruleIndex": len(rules), "level": "warning"}
+        results.append(about | _result(doubt, [_AUDIT["id"], model], _place(model, gate.new, root)))
     log = {"$schema": SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
     return msgspec.json.format(msgspec.json.encode(log), indent=2) + b"\n"
 
@@ -72,29 +88,36 @@ def _rule(metric: str) -> dict[str, Any]:
     }
 
 
-def _result(verdict: Verdict, rules: Sequence[str], uri: str) -> dict[str, Any]:
-    metric = verdict.condition.metric
-    identity = "\n".join([metric, verdict.condition.text, verdict.model])
-    fingerprint = hashlib.sha256(identity.encode(errors="backslashreplace")).hexdigest()[:16]
+_AUDIT: dict[str, Any] = {
+    "id": "attack-audit",
+    "name": "AttackAudit",
+    "shortDescription": {"text": "Checks of the attack on a model failed that passed before."},
+    "fullDescription": {"text": "The audit says that the attack may be too weak: robust accuracy may be too high."},
+    "help": {"text": "What to do is in the section Audit on the page of the new run: robustlab report."},
+    "defaultConfiguration": {"level": "warning"},
+    "properties": {"tags": ["robustness"], "precision": "high", "problem.severity": "warning"},
+}
+
+
+def _result(text: str, identity: Sequence[str], place: tuple[str, str]) -> dict[str, Any]:
+    uri, remark = place
+    fingerprint = hashlib.sha256("\n".join(identity).encode(errors="backslashreplace")).hexdigest()[:16]
     region = {"startLine": 1, "startColumn": 1, "endLine": 1, "endColumn": 2}
     return {
-        "ruleId": _rule(metric)["id"],
-        "ruleIndex": rules.index(metric),
-        "level": "error",
-        "message": {"text": visible(sentence(verdict))[:_SHORT]},
+        "message": {"text": visible(text)[: _SHORT - len(remark)] + remark},
         "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri}, "region": region}}],
         "partialFingerprints": {"primaryLocationLineHash": f"{fingerprint}:1"},
     }
 
 
-def _place(model: str, run: Path, root: Path) -> str:
-    """The path of a file in the repository, relative to its top."""
+def _place(model: str, run: Path, root: Path) -> tuple[str, str]:
+    """The path of a file below the root, and what to say where it has nothing to do with the model."""
     top = root.resolve()
-    for named in (model.partition(":")[0], model, str(run / "run.json")):
+    for named in (model.partition(":")[0], model, str(run / "run.json"), *_SOME_FILE):
         path = (top / named).resolve()
         if path.is_file() and path.is_relative_to(top):
-            return quote(path.relative_to(top).as_posix())
-    return quote(f"{run.name}/run.json")
+            return quote(path.relative_to(top).as_posix()), _ELSEWHERE if named in _SOME_FILE else ""
+    return quote(f"{run.name}/run.json"), _ELSEWHERE
 
 
 def _xml(text: str) -> str:

@@ -113,6 +113,8 @@ def terminal(gate: Gate, width: int) -> str:
         console.print(Text(f"{'FAILED' if verdict.holds else 'passed'}  {visible(sentence(verdict))}"))
     for table in conditions:
         console.print(Text(table.caption))
+    for _, doubt in gate.doubts:
+        console.print(Text(f"Audit: {visible(doubt)}"))
     for note in gate.notes:
         console.print(Text(f"Note: {visible(note)}"))
     console.print(Text(summary(gate)))
@@ -126,6 +128,7 @@ def as_markdown(gate: Gate) -> str:
         text = markdown(table)
         body, _, caption = text.rstrip("\n").rpartition("\n\n")
         parts += [body, "", f"<details><summary>How to read this</summary>\n\n{caption}\n\n</details>", ""]
+    parts += [f"> **Audit**: {escaped(doubt)}\n" for _, doubt in gate.doubts]
     parts += [f"> {escaped(note)}\n" for note in gate.notes]
     return "\n".join(parts).rstrip("\n") + "\n"
 

@@ -21,6 +21,12 @@ def tally(record: Json | None) -> dict[str, int]:
     return {status: often[status] for status in STATUSES}
 
 
+def failed_checks(info: Mapping[str, Any], model: str) -> list[str]:
+    """The checks that failed; none where there was no audit."""
+    record = audit_of(info, model)
+    return [check["name"] for check in record["checks"] if check["status"] == "fail"] if record else []
+
+
 def in_one_line(record: Json | None) -> str:
     """What came out, and which checks did not pass.
 

@@ -188,6 +188,67 @@ def test_flags_that_cannot_be_meant(
     assert reason in err and err.count("\n") == 1
 
 
+def changed(folder: Path, copy: Path, change: Callable[[Json], None]) -> str:
+    """A copy of a run whose run.json is changed."""
+    info = json.loads((shutil.copytree(folder, copy) / "run.json").read_text())
+    change(info)
+    (copy / "run.json").write_text(json.dumps(info))
+    return str(copy)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"parameters": {"steps": 1}}, "pgd with steps 1 instead of the default"),
+        ({"method": "fgsm"}, "pgd with method fgsm instead of pgd"),
+    ],
+)
+def test_a_weaker_attack_is_no_better_model(
+    base: Path, worse: Path, tmp_path: Path, change: Json, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weaker = changed(base, tmp_path / "weaker", lambda info: info["config"]["attacks"][1].update(change))
+    assert main(["compare", str(worse), weaker, "--fail-if", DROP]) == 2
+    out, err = capsys.readouterr()
+    assert said in err and "--allow-other-attacks" in err and not out
+    assert main(["compare", str(worse), weaker, "--fail-if", DROP, "--allow-other-attacks"]) == 0
+    assert said in capsys.readouterr().out
+    assert main(["compare", str(worse), weaker, "--fail-if", "clean_accuracy < base"]) == 0  # no attack is in it
+    assert main(["compare", str(worse), weaker]) == 0
+
+
+def test_another_seed_is_no_weaker_attack(base: Path, worse: Path, tmp_path: Path) -> None:
+    other = changed(base, tmp_path / "other", lambda info: info["config"].update(seed=1))
+    assert main(["compare", str(worse), other, "--fail-if", DROP]) == 0
+
+
+def test_an_audit_that_fails_in_the_new_run_is_told(
+    base: Path, worse: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def audited(**statuses: str) -> Callable[[Json], None]:
+        words = dict.fromkeys(("title", "measured", "advice", "source"), "words")
+        checks = [{"name": name, "status": status, "numbers": {}, **words} for name, status in statuses.items()]
+        record = {"n": 64, "ids": "0", "asked": 64, "tolerated": 0.02, "checks": checks}
+        return lambda info: info.update(audit={"road-signs/cnn": record})
+
+    before = changed(worse, tmp_path / "before", audited(converged="fail", noise="pass"))
+    after = changed(base, tmp_path / "after", audited(converged="fail", noise="fail"))
+    xml, sarif = tmp_path / "gate.xml", tmp_path / "gate.sarif"
+    said = "1 check of the attack on road-signs/cnn (noise) failed in the new run"
+    flags = ["--fail-if", DROP, "--junit", str(xml), "--sarif", str(sarif)]
+    assert main(["compare", before, after, *flags]) == 0
+    assert f"Audit: {said}" in " ".join(capsys.readouterr().out.split())
+    assert main(["compare", before, after, "--format", "markdown"]) == 0
+    assert f"> **Audit**: {said}" in capsys.readouterr().out.replace("\\", "")
+    (suite,) = ElementTree.parse(xml).getroot()
+    assert said in (suite.findtext("system-err") or "") and suite.attrib["failures"] == "0"
+    (run,) = json.loads(sarif.read_text())["runs"]
+    (result,) = run["results"]
+    assert result["level"] == "warning" and result["message"]["text"].startswith(said)
+    assert run["tool"]["driver"]["rules"][result["ruleIndex"]]["id"] == result["ruleId"] == "attack-audit"
+    assert main(["compare", after, before]) == 0
+    assert "Audit:" not in capsys.readouterr().out
+
+
 def test_markdown_is_two_tables_that_no_name_breaks(
     write_run: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

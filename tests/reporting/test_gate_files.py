@@ -20,10 +20,11 @@ from robustlab.reporting.conditions import METRICS
 # what the elements may have in the schema junit-10.xsd of Jenkins' xUnit plugin, of what the gate writes
 JENKINS = {
     "testsuites": ({"name", "tests", "failures", "errors", "time"}, {"testsuite"}),
-    "testsuite": ({"name", "tests", "failures", "errors", "time", "skipped"}, {"testcase", "system-out"}),
+    "testsuite": ({"name", "tests", "failures", "errors", "time", "skipped"}, {"testcase", "system-out", "system-err"}),
     "testcase": ({"name", "classname", "time"}, {"failure", "system-out"}),
     "failure": ({"message", "type"}, set()),
     "system-out": (set(), set()),
+    "system-err": (set(), set()),
 }
 
 
@@ -52,6 +53,19 @@ def test_junit_has_only_what_the_schema_of_jenkins_allows(written: Path) -> None
     for element in ElementTree.parse(written / "gate.xml").getroot().iter():
         attributes, children = JENKINS[element.tag]
         assert set(element.attrib) <= attributes and {child.tag for child in element} <= children
+
+
+def test_a_result_points_to_a_file_that_is_there(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The runs lie outside of the repository, and no file of it is the model's: the README, and the message says so."""
+    (tmp_path / "README.md").write_text("A repository.")
+    monkeypatch.chdir(tmp_path)
+    runs = [str(written / at) for at in ("1", "2")]
+    assert main(["compare", *runs, "--fail-if", "robust_accuracy < base", "--sarif", "gate.sarif"]) == 1
+    (result,) = json.loads(Path("gate.sarif").read_text())["runs"][0]["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == "README.md"
+    assert "the place beside this message means nothing" in result["message"]["text"]
 
 
 @pytest.mark.slow
