@@ -30,6 +30,13 @@ _NORM_OF_P: dict[float, Norm] = {0: "l0", 1: "l1", 2: "l2", math.inf: "linf"}
 _SAID = re.compile(r"Distance Measure\s*:\s*(Linf|L0|L1|L2)\b")  # in the docstrings of torchattacks
 # fields of an object of torchattacks that say nothing of how it searches
 _STATE = ("model", "model_name", "attack", "attack_mode", "targeted", "supported_mode", "normalization_used", "device")
+# what asks no gradient, by the name of the class or of one that it comes from
+_SCORES = {"Square", "SPSA", "OnePixel", "Pixle", "GenAttack"}
+_LABELS = {"BoundaryAttack", "HopSkipJumpAttack", "PointwiseAttack", "GN", "VANILA", "SaltAndPepperNoiseAttack"} | {
+    "BaseAdditiveNoiseAttack", "BaseRepeatedAdditiveNoiseAttack", "LinearSearchBlendedUniformNoiseAttack",
+    "L2ContrastReductionAttack", "BinarySearchContrastReductionAttack", "LinearSearchContrastReductionAttack",
+    "GaussianBlurAttack", "InversionAttack", "DatasetAttack",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Wrapped(FoolboxAttack):
     needs: Access = field(default="gradient", kw_only=True)  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        steps = getattr(self.given, "steps", 1)
+        steps = getattr(_inner(self.given), "steps", 1)
         object.__setattr__(self, "steps", steps if isinstance(steps, int) and steps > 0 else 1)
         super().__post_init__()
 
@@ -61,9 +68,12 @@ class Wrapped(FoolboxAttack):
 
         >>> wrap(foolbox().attacks.LinfPGD(steps=5)).method
         'foolbox.LinfPGD'
+        >>> wrap(foolbox().attacks.LinfPGD(steps=5).repeat(3)).method
+        'foolbox.LinfPGD-x3'
         """
-        name = type(self.given).__name__.replace("ProjectedGradientDescentAttack", "PGD")
-        return f"{self.library}.{name}"
+        inner = _inner(self.given)
+        name = type(inner).__name__.replace("ProjectedGradientDescentAttack", "PGD")
+        return f"{self.library}.{name}" + (f"-x{self.given.times}" if inner is not self.given else "")
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -193,14 +203,14 @@ class WrappedUnbounded(WrappedTorchattacks):
     eps: float = math.inf
 
 
-def wrap(attack: Any, *, eps: float | str | None = None, needs: Access = "gradient") -> Wrapped:
+def wrap(attack: Any, *, eps: float | str | None = None, needs: Access | None = None) -> Wrapped:
     """An attack object of foolbox or torchattacks as an attack of ours, to call or to put in a suite.
 
     attack: such as foolbox.attacks.LinfPGD(steps=20) or torchattacks.PGD(model, eps=8/255). A fixed budget of foolbox's
     is that of the threat; attacks on the distance run without one. torchattacks' objects carry their own, which must
     agree with the threat; their model is replaced by the attacked one. eps: the budget where the attack is called
     outside a suite (default: the object's own, else 8/255). needs: what it asks of the model: "gradient", "scores" or
-    "labels", such as for foolbox's HopSkipJumpAttack. Of a model without a gradient only the last two can be asked.
+    "labels" (default: what is known of its class, else "gradient"). A model without a gradient answers the last two.
 
     The random numbers are not keyed by sample: runs and pages mark the attack as unkeyed. A point outside the budget
     counts as a failure of the attack, and is counted among those that were not confirmed.
@@ -211,6 +221,7 @@ def wrap(attack: Any, *, eps: float | str | None = None, needs: Access = "gradie
     >>> [member.name for member in suite.members], suite.members[0].attack.eps == 4 / 255
     (['foolbox.LinfPGD', 'fgsm'], True)
     """
+    needs = _needs(attack) if needs is None else needs
     if needs not in ("gradient", "scores", "labels"):
         raise UserError(f"needs is gradient, scores or labels, got {needs!r}.")
     homes = {f"{each.__module__}.{each.__name__}" for each in type(attack).__mro__}
@@ -229,7 +240,7 @@ def wrap(attack: Any, *, eps: float | str | None = None, needs: Access = "gradie
         return kind(norm or "linf", held, bool(attack.targeted), given=attack, own_norm=norm, needs=needs)
     if "foolbox.attacks.base.AttackWithDistance" in homes:
         norm = _foolbox_norm(attack)
-        if isinstance(getattr(attack, "attack", attack), foolbox().attacks.base.FixedEpsilonAttack):
+        if isinstance(_inner(attack), foolbox().attacks.base.FixedEpsilonAttack):
             held = 8 / 255 if budget is None else budget
             return WrappedFoolbox(norm, held, given=attack, own_norm=norm, needs=needs)
         held = math.inf if budget is None else budget
@@ -254,14 +265,43 @@ def _foolbox_norm(attack: Any) -> Norm:
     return _NORM_OF_P[p]
 
 
+def _inner(attack: Any) -> Any:
+    """What foolbox's Repeated repeats, else the object itself."""
+    return attack.attack if hasattr(attack, "times") and hasattr(attack, "attack") else attack
+
+
+def _needs(attack: Any) -> Access:
+    """What is known of its class; of several together, the most that one asks."""
+    several = getattr(attack, "attacks", None)
+    if isinstance(several, list):
+        order: list[Access] = ["labels", "scores", "gradient"]
+        return max((_needs(each) for each in several), key=order.index, default="gradient")
+    names = {each.__name__ for each in type(_inner(attack)).__mro__}
+    return "labels" if names & _LABELS else "scores" if names & _SCORES else "gradient"
+
+
 def _budget(attack: Any) -> float | None:
-    """That of an object of torchattacks, None where it has none."""
+    """That of an object of torchattacks, or the one of the attacks inside it; None where it has none."""
     found = getattr(attack, "eps", getattr(attack, "max_epsilon", None))
-    return float(found) if isinstance(found, int | float) else None
+    if isinstance(found, int | float):
+        return float(found)
+    inside = {_budget(each) for each in attack._attacks.values()}
+    if len(inside) > 1:
+        said = ", ".join(sorted("none" if eps is None else f"{eps:.6g}" for eps in inside))
+        raise UserError(
+            f"The attacks inside {type(attack).__name__} have different budgets: {said}. Give all the same."
+        )
+    return next(iter(inside), None)
 
 
 def _torchattacks_norm(attack: Any) -> Norm | None:
-    """What its field or its docstring says; None where neither does."""
+    """What its field, its docstring or the attacks inside it say; None where none does."""
     said = _SAID.search(type(attack).__doc__ or "")
     own = str(getattr(attack, "norm", said[1] if said else "")).lower()
-    return next((norm for norm in _NORM_OF_P.values() if norm == own), None)
+    if found := next((norm for norm in _NORM_OF_P.values() if norm == own), None):
+        return found
+    inside = {_torchattacks_norm(each) for each in attack._attacks.values()} - {None}
+    if len(inside) > 1:
+        said_norms = ", ".join(sorted(map(str, inside)))
+        raise UserError(f"The attacks inside {type(attack).__name__} keep to different norms: {said_norms}. Wrap each.")
+    return next(iter(inside), None)

@@ -230,6 +230,33 @@ def test_a_decision_based_attack_asks_no_gradient(fb: Any, net: nn.Module) -> No
         wrap(pgd_of(fb), eps=EPS).run(Numb(), x, y)
 
 
+def test_what_is_known_of_a_class_is_asked(fb: Any, ta: Any, net: nn.Module) -> None:
+    known = [fb.attacks.LinfAdditiveUniformNoiseAttack(), fb.attacks.BoundaryAttack(), ta.Square(net), ta.SPSA(net)]
+    assert [wrap(each).needs for each in known] == ["labels", "labels", "scores", "scores"]
+    assert wrap(fb.attacks.LinfAdditiveUniformNoiseAttack().repeat(2)).needs == "labels"
+    assert wrap(ta.MultiAttack([ta.Square(net), ta.PGD(net)])).needs == wrap(pgd_of(fb)).needs == "gradient"
+    assert wrap(known[2], needs="gradient").needs == "gradient"
+    x, y = answered(net, 4)
+    outcome = wrap(known[0], eps=0.5).run(Oracle(net, gives="labels"), x, y)
+    assert (outcome.backwards == 0).all()
+
+
+def test_a_repeated_attack_has_the_name_and_steps_of_what_it_repeats(fb: Any) -> None:
+    attack = wrap(pgd_of(fb, 2).repeat(3))
+    assert (attack.method, attack.steps, attack.keep) == ("foolbox.LinfPGD-x3", 2, "adversarial")
+
+
+def test_several_of_torchattacks_together_have_their_common_budget(ta: Any, net: nn.Module) -> None:
+    x, y = answered(net, 8)
+    pair = wrap(ta.MultiAttack([ta.FGSM(net, eps=EPS), ta.PGD(net, eps=EPS, alpha=EPS / 4, steps=8)]))
+    assert (pair.eps, pair.norm, pair.keep) == (EPS, "linf", "adversarial")
+    assert pair.run(net, x, y).success.sum() >= wrap(ta.FGSM(net, eps=EPS)).run(net, x, y).success.sum()
+    with pytest.raises(UserError, match=r"inside MultiAttack have other budgets: 0.0156863, 0.1"):
+        wrap(ta.MultiAttack([ta.FGSM(net, eps=EPS), ta.FGSM(net, eps=0.1)]))
+    with pytest.raises(UserError, match="inside MultiAttack keep to different norms: l2, linf"):
+        wrap(ta.MultiAttack([ta.FGSM(net, eps=EPS), ta.PGDL2(net, eps=EPS)]))
+
+
 # --- in a run ---------------------------------------------------------------------------------------------------------
 
 
