@@ -95,6 +95,18 @@ def test_two_runs_stand_as_they_were_given_where_nothing_is_known(write_run: Wri
         (group,), _ = compare(read_runs(given))
         ((before, after, known),) = before_after.found(group)
         assert [before, after] == [folder.name for folder in given] and "as they were given" in known
+        html = before_after.TITLE + str(before_after.render([group]))
+        assert not re.search("before (and after )?(a|the) defense", html, re.I)
+
+
+def test_of_several_plain_models_only_the_start_is_the_one_before(write_run: Write, tmp_path: Path) -> None:
+    """The same size alone does not say which of two plain models is the one without the defense."""
+    models = {"other": (0.97, 6.0), **MODELS}
+    by = {"other": "plain", "plain": "plain", "trained": "pgd-at, from plain"}
+    run = PageRun.read(described(write_run(tmp_path / "run", n=20, models=models), by))
+    assert [pair[:2] for pair in before_after.found(run)] == [("plain", "trained")]
+    unsaid = PageRun.read(described(tmp_path / "run", by | {"trained": "pgd-at"}))
+    assert not before_after.found(unsaid)
 
 
 def test_a_model_behind_a_defense_has_the_bare_one_before_it(run: PageRun) -> None:

@@ -17,7 +17,7 @@ from robustlab.runs.breakdowns import Answer
 from robustlab.runs.defended import bare_models
 
 NAME = "before-after"
-TITLE = "Before and after a defense"
+TITLE = "Two models, the same images"
 ROWS = 6  # of pictures, of a pair
 
 
@@ -35,8 +35,9 @@ def render(runs: Sequence[PageRun]) -> Markup:
 def found(run: PageRun) -> list[tuple[str, str, str]]:
     """Models before and after a defense, and how that is known: (before, after, words).
 
-    A model behind a defense has the bare one before it, and one that was trained by a defense a plain one of the same
-    size. Of two runs with one model each, of the same size, nothing need be known: they were given in this order.
+    A model behind a defense has the bare one before it, and one that was trained by a defense the plain one
+    that it started from, or else the only plain one of the same size. Of two runs with one model each, of the same
+    size, nothing need be known: they were given in this order, and nothing is said of a defense.
     """
     attacked = [model["name"] for model in run.models if model["attacks"]]
     bare = {
@@ -49,14 +50,16 @@ def found(run: PageRun) -> list[tuple[str, str, str]]:
     for after, recipe in by.items():
         if recipe is None or after in plain:
             continue
-        alike = (name for name in plain if _size(told[name]) == _size(told[after]))
-        if before := next(alike, None):
+        alike = [name for name in plain if _size(told[name]) == _size(told[after])]
+        start = [name for name in alike if recipe.partition(", from ")[2] in (name, _source(told[name]))]
+        if len(start or alike) == 1:
+            (before,) = start or alike
             pairs.append((before, after, f"{after} was trained by a defense ({recipe}), {before} without one"))
     if not pairs and isinstance(run, MergedRun) and len(by) == len(attacked) == 2:
         before, after = attacked
         if by[after] is None and _size(told[before]) == _size(told[after]):
             pairs.append(
-                (before, after, "which of the two has a defense is not known here: they stand as they were given")
+                (before, after, "whether one of the two has a defense is not known here: they stand as they were given")
             )
     return pairs
 
@@ -65,6 +68,12 @@ def _is_plain(recipe: str) -> bool:
     """Trained without a defense? As `ModelCard.trained` says it: "plain with ema, from road-signs/cnn"."""
     how, *_ = recipe.split(", from ")
     return how.startswith("plain") and "awp" not in how
+
+
+def _source(model: Json) -> str | None:
+    """The name by which it was loaded; on a page of several runs it may have another one."""
+    name: str | None = (model.get("source") or {}).get("name")
+    return name
 
 
 def _size(model: Json) -> int | None:
