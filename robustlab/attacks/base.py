@@ -53,6 +53,7 @@ class Outcome:
     invalid: the target returned NaN or infinite values for it; neither a success nor a failure.
     refused: successes that do not count: the target did not confirm what the search copy said, or the point of a
     wrapped attack lies outside the budget. Summed over samples.
+    unsearched: samples on which another library's search could not start or go on; they count as failures.
     allocation: of an attack that does not try all samples in full.
     """
 
@@ -64,6 +65,7 @@ class Outcome:
     backwards: Tensor
     invalid: Tensor
     refused: int = 0
+    unsearched: int = 0
     allocation: Allocation | None = None
 
     def put(self, at: Tensor, found: Outcome, first: int = 0) -> None:
@@ -74,6 +76,7 @@ class Outcome:
         self.forwards[at] += found.forwards
         self.backwards[at] += found.backwards
         self.refused += found.refused
+        self.unsearched += found.unsearched
 
 
 @dataclass(frozen=True)

@@ -121,16 +121,23 @@ class FoolboxAttack(Attack):
         if not done:
             none = torch.zeros_like(y)
             return Outcome(x, none.bool(), none, target, none, none, none.bool())
-        images, found, forwards, backwards, invalid = (torch.cat(each) for each in zip(*done, strict=True))
+        images, found, forwards, backwards, invalid, unsearched = (torch.cat(each) for each in zip(*done, strict=True))
         inside = distance(images - x, self.norm) <= allowed(self.eps)
         success = found & inside
         # a point that is merely far away is no fault of an attack on the distance
         refused = 0 if self.keep == "smallest" else int((found & ~inside).sum())
-        return Outcome(images, success, torch.where(success, 0, -1), target, forwards, backwards, invalid, refused)
+        rank = torch.where(success, 0, -1)
+        return Outcome(
+            images, success, rank, target, forwards, backwards, invalid, refused, int((unsearched & ~found).sum())
+        )
 
     def _batch(self, oracle: Oracle, every: bool, x: Tensor, y: Tensor, target: Tensor) -> tuple[Tensor, ...]:
-        """Images, found (wherever they lie), forwards, backwards and invalid of a batch. every: also what is wrong."""
-        images, invalid = x.clone(), torch.zeros_like(y, dtype=torch.bool)
+        """Images, found (wherever they lie), forwards, backwards, invalid and unsearched of a batch.
+
+        every: also what is wrong.
+        """
+        images = x.clone()
+        invalid, unsearched = (torch.zeros_like(y, dtype=torch.bool) for _ in range(2))
         forwards, backwards = torch.zeros_like(y), torch.zeros_like(y)
 
         def adversarial() -> Tensor:
@@ -150,6 +157,7 @@ class FoolboxAttack(Attack):
                 with raised_by_the_model():  # the search goes backwards through it
                     images[rows] = self.search(shown, x[rows], y[rows], target[rows])
             except Parts:
+                unsearched[rows] = len(rows) == 1
                 todo.extend(rows.chunk(2) if len(rows) > 1 else [])
             except NotFinite as error:
                 if len(error.rows) == len(rows):  # once more, without them
@@ -165,7 +173,7 @@ class FoolboxAttack(Attack):
         found = adversarial()
         if self.keep == "smallest":
             images[~found] = x[~found]
-        return images, found, forwards, backwards, invalid
+        return images, found, forwards, backwards, invalid, unsearched
 
     def search(self, shown: Shown, x: Tensor, y: Tensor, target: Tensor, **more: Any) -> Tensor:
         """The points that foolbox finds; where it finds nothing, any. All samples are classified right."""

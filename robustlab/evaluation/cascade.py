@@ -242,10 +242,12 @@ def _attack(
             return outcome, judge(task.model, outcome.images, x, y, outcome.target, threat, size, task.evaluations)
 
     outcome, verdict = task.batches.fit(attempt)
-    if outcome.refused and not attack.keyed:
-        points = counted(outcome.refused, "point")
-        at = f"chunk {number}, eps {eps:.4g}"
-        task.say(f"{task.name}, {member.name}, {at}: {points} outside the budget; they count as failures.")
+    outside = 0 if attack.keyed else outcome.refused
+    unsearched = counted(outcome.unsearched, "sample") + " on which the search could not start"
+    for count, said in ((outside, f"{counted(outside, 'point')} outside the budget"), (outcome.unsearched, unsearched)):
+        if count:
+            at = f"chunk {number}, eps {eps:.4g}"
+            task.say(f"{task.name}, {member.name}, {at}: {said}; they count as failures.")
     if near is not None:
         near.ended(attack, outcome.images, chunk.ids.tolist())
     if task.unbounded(member):  # outside the budget: a distance, but no success
@@ -265,8 +267,8 @@ def _attack(
     info: dict[str, Any] = {"refused": outcome.refused, "unverified": unverified, "leaves_8bit": left}
     if outcome.allocation is not None:
         info |= asdict(outcome.allocation)
-    errors = int(outcome.invalid.sum())
-    return lines, info | ({"errors": errors} if errors else {})
+    rare = {"errors": int(outcome.invalid.sum()), "unsearched": outcome.unsearched}
+    return lines, info | {key: count for key, count in rare.items() if count}
 
 
 def _lines(

@@ -217,6 +217,7 @@ def _attack(
         "forwards": fmean(line.forwards for line in tried) if tried else None,
         "backwards": fmean(line.backwards for line in tried) if tried else None,
         "seconds": info.get("seconds"),
+        **({"unsearched": info["unsearched"]} if info.get("unsearched") else {}),
         **_allocation(info),
     }
 

@@ -177,6 +177,7 @@ class AttackNumbers(Struct):
     median_of_all: Size | None = None
     found: Count = 0
     allocation: Allocation | None = None
+    unsearched: Count = 0  # samples on which another library's search could not start
     unkeyed: bool = False  # its random numbers are not keyed by sample: see `robustlab.attacks.wrap`
 
 

@@ -177,6 +177,23 @@ def test_a_point_outside_the_budget_is_counted_as_a_failure(fb: Any, net: nn.Mod
     assert inside["status"] == "fail" and inside["numbers"]["outside"] == 8
 
 
+class Constant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 0 * x.flatten(1)[:, :3] + torch.tensor([1.0, 0.0, 0.0])
+
+
+@pytest.mark.filterwarnings("ignore:LinearSearchBlendedUniformNoiseAttack failed")
+def test_a_search_that_cannot_start_is_said(fb: Any, tmp_path: Path) -> None:
+    """There is no adversarial to start from; foolbox then gives up the whole batch."""
+    said: list[str] = []
+    few = {"steps": 1, "initial_gradient_eval_steps": 5, "max_gradient_eval_steps": 10}
+    attack = wrap(fb.attacks.HopSkipJumpAttack(**few, constraint="linf"))
+    done = run(tmp_path, Constant(), [attack], said, n=5)
+    assert any("5 samples on which the search could not start" in each for each in said)
+    assert done.info["aggregates"]["models"][0]["attacks"][0]["unsearched"] == 5
+    assert "could not start on 5" in report([tmp_path / "run"], tmp_path / "page.html").read_text()
+
+
 def test_a_point_that_is_no_image_is_a_failure(fb: Any, net: nn.Module, sample: tuple[Tensor, Tensor]) -> None:
     outcome = wrap(beyond(fb, lambda images: images * torch.nan), eps=EPS).run(net, *sample)
     assert not outcome.success.any() and not outcome.invalid.any()
@@ -251,7 +268,7 @@ def test_several_of_torchattacks_together_have_their_common_budget(ta: Any, net:
     pair = wrap(ta.MultiAttack([ta.FGSM(net, eps=EPS), ta.PGD(net, eps=EPS, alpha=EPS / 4, steps=8)]))
     assert (pair.eps, pair.norm, pair.keep) == (EPS, "linf", "adversarial")
     assert pair.run(net, x, y).success.sum() >= wrap(ta.FGSM(net, eps=EPS)).run(net, x, y).success.sum()
-    with pytest.raises(UserError, match=r"inside MultiAttack have other budgets: 0.0156863, 0.1"):
+    with pytest.raises(UserError, match=r"inside MultiAttack have different budgets: 0.0156863, 0.1"):
         wrap(ta.MultiAttack([ta.FGSM(net, eps=EPS), ta.FGSM(net, eps=0.1)]))
     with pytest.raises(UserError, match="inside MultiAttack keep to different norms: l2, linf"):
         wrap(ta.MultiAttack([ta.FGSM(net, eps=EPS), ta.PGDL2(net, eps=EPS)]))
