@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from robustlab.base.lazy import exports
 
 if TYPE_CHECKING:
+    from robustlab.base.errors import UserError
     from robustlab.data import load_data
     from robustlab.evaluation.evaluate import evaluate
     from robustlab.models import load_model, two_classes
@@ -18,11 +19,22 @@ if TYPE_CHECKING:
     from robustlab.verification import verify
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load_data", "load_model", "report", "train", "two_classes", "verify"]
+__all__ = [
+    "UserError",
+    "__version__",
+    "evaluate",
+    "load_data",
+    "load_model",
+    "report",
+    "train",
+    "two_classes",
+    "verify",
+]
 
 __getattr__ = exports(
     __name__,
     [
+        "robustlab.base.errors:UserError",
         "robustlab.evaluation.evaluate:evaluate",
         "robustlab.data:load_data",
         "robustlab.models:load_model",

@@ -10,12 +10,14 @@ from cyclopts import Parameter
 
 from robustlab.attacks.suite import check_suite
 from robustlab.base.errors import UserError
+from robustlab.base.files import check_new_folder
 from robustlab.base.typed import check_whole
 from robustlab.base.words import visible, visible_json
 from robustlab.cli.app import app
 from robustlab.cli.flags import DATA_HELP, DATA_PANEL, DataFlags, Flag, ModelFlags, data_of
 from robustlab.cli.streams import print_json
 from robustlab.explain.methods import METHODS, method
+from robustlab.threat.model import BudgetNorm
 
 if TYPE_CHECKING:
     from robustlab.data import Loaded
@@ -38,6 +40,8 @@ def explain(
     list_layers: Flag = False,
     channels: int = 0,
     attack: str | None = None,
+    norm: BudgetNorm | None = None,
+    eps: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     judge: int = JUDGED,
     seed: int = 0,
     json: Flag = False,
@@ -64,6 +68,10 @@ def explain(
         among your own, and with --attack how they change.
     attack
         Also explain the images after this attack, such as pgd or pgd:steps=50, and measure how far the heat moves.
+    norm
+        Norm of the attack's budget (default: the data set's).
+    eps
+        Budget of the attack, such as 8/255 (default: the data set's).
     judge
         Sanity checks, and the measures of how far the heat moves, on the first N images of the data set (0: no checks);
         with images of your own, on those.
@@ -90,7 +98,11 @@ def explain(
         files.check(source, models=[model])
     weights.check([model])
     if attack:
-        check_suite(attacks=[attack])
+        check_suite(attacks=[attack], norm=norm, eps=eps)
+    elif norm or eps:
+        raise UserError("--norm and --eps are the budget of --attack: give an attack, or leave them out.")
+    if output and not list_layers:
+        check_new_folder(output)
 
     import msgspec
     import torch
@@ -134,9 +146,11 @@ def explain(
         lines = [f"{each.name:40} {' x '.join(map(str, each.grid)):>10}" for each in layers_with_maps(given, x[:2])]
         print(*map(visible, ["layer                                     rows x columns", *lines]), sep="\n")
         return 0
-    attacker = load_suite(attacks=[attack], default=threat).members[0].attack if attack else None
+    suite = load_suite(attacks=[attack], default=threat, norm=norm, eps=eps) if attack else None
+    attacker = suite.members[0].attack if suite else None
     folder = output or default_folder("explain", model)
     about = {"model": model, "attack": attack, "seed": seed, "judged": 0 if judged is None else len(judged[0])}
+    about["threat"] = f"{suite.threat.norm} eps {suite.eps_typed}" if suite else None
     found = explain_images(
         given,
         x,

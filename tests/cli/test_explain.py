@@ -20,10 +20,11 @@ CNN = ("explain", "road-signs/cnn")
 
 def test_images_of_a_data_set_under_attack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "out"
-    words = ["--ids", "3,17", "--attack", "fgsm", "--judge", "6", "--output", str(folder), "--json"]
+    words = ["--ids", "3,17", "--attack", "fgsm", "--eps", "4/255", "--judge", "6", "--output", str(folder), "--json"]
     assert main([*CNN, *words]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["images"] == ["road-signs 3", "road-signs 17"] and found["attack"] == "fgsm"
+    assert found["threat"] == "linf eps 4/255"
     rows = {(row["method"], row["version"]): row for row in found["shift"]}
     assert set(rows) == {(m, v) for m in ("grad-cam", "activations") for v in ("adv", "same", "noise")}
     assert rows["activations", "adv"]["spearman"]["n"] == found["shift_n"] == 6
@@ -98,6 +99,7 @@ def test_layers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["--methods", "saliency", "--layer", "17"], "means nothing"),
         (["--channels", "-1"], "--channels"),
         (["--attack", "pdg"], "Did you mean 'pgd'"),
+        (["--eps", "4/255"], "give an attack"),
         (["missing.png"], "no image file"),
         (["text.png"], "no image that can be read: its content is of no known format"),
         (["text.png", "--ids", "3"], "not both"),
@@ -110,6 +112,15 @@ def test_bad_input_is_said(
     (tmp_path / "text.png").write_text("no image at all")
     assert main([*CNN, *words, "--output", "out"]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_holds_something_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    monkeypatch.setattr("robustlab.models.loading.load_model", None)  # it is not even loaded
+    assert main([*CNN, "--output", str(tmp_path)]) == 2
+    assert "Choose another output" in capsys.readouterr().err and list(tmp_path.iterdir()) == [tmp_path / "mine.txt"]
 
 
 @pytest.mark.browser

@@ -4,7 +4,7 @@ from robustlab.base.files.job import JobFolder, config_hash
 from robustlab.base.files.manifest import INFO, SCHEMA_VERSION, Json, Kind
 from robustlab.base.files.names import default_folder, give_back, resumable, settled, slug
 from robustlab.base.files.output import OutputFolder
-from robustlab.base.files.single import check_output, new_folder, place_of, write_file, write_output
+from robustlab.base.files.single import check_new_folder, check_output, new_folder, place_of, write_file, write_output
 
 __all__ = [
     "INFO",
@@ -13,6 +13,7 @@ __all__ = [
     "Json",
     "Kind",
     "OutputFolder",
+    "check_new_folder",
     "check_output",
     "config_hash",
     "default_folder",

@@ -84,6 +84,15 @@ class NewFolder:
         self.written.append(name)
 
 
+def check_new_folder(path: Path) -> None:
+    """Raise what `new_folder` would raise about what is there, before work is done for it. Writes nothing."""
+    shown, path = settled(path), resolved(path)
+    with refused(shown):
+        check_folder(path, shown)
+        if names := sorted(each.name for each in path.iterdir()) if path.is_dir() else []:
+            raise foreign(shown, names)
+
+
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[NewFolder]:
     """A folder to be filled at once: one that is empty, or not there yet. If that fails, what was written goes again.
