@@ -230,7 +230,7 @@ def wrap(attack: Any, *, eps: float | str | None = None, needs: Access | None = 
         if attack.normalization_used is not None:
             raise UserError(
                 "A torchattacks object with set_normalization_used() attacks normalised images. Here the images lie in"
-                " [0, 1], and the classifier normalises: make the object anew, without it."
+                " [0, 1], and the classifier normalises: make a new object without it."
             )
         if attack._model_training:
             raise UserError("The torchattacks object wants the model in training mode; attacks here leave it in eval.")

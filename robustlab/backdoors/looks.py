@@ -10,12 +10,12 @@ from torch import Tensor
 
 from robustlab.backdoors.job import BackdoorJob
 from robustlab.backdoors.studies import comparable, row_of, split
-from robustlab.base.errors import RunError, UserError
-from robustlab.base.pictures import enlarged, png, sheet
+from robustlab.base.errors import UserError
+from robustlab.base.pictures import png, sheet
 from robustlab.defenses.filters.directions import top_directions
+from robustlab.evaluation.heat import heat_rows, heat_section
 from robustlab.evaluation.running import rows_of, table
 from robustlab.evaluation.studies.base import Study
-from robustlab.explain.regions import heat_shares, own_colours
 
 Json = dict[str, Any]
 BINS, VALUES, POINTS, SHOWN = 30, 10, 600, 8
@@ -209,15 +209,8 @@ class Heat(First):
         bare = torch.cat([job.test.images[(job.test.ids == i).nonzero()[0]] for i in chosen.ids])
         inside = ((chosen.images - bare).abs().amax(1) > 0).float()
         versions = {"without the trigger": bare, "with the trigger": chosen.images}
-        try:
-            maps, shares = heat_shares(model, {name: x.to(job.device) for name, x in versions.items()}, inside)
-        except (UserError, RunError) as error:  # a network without a map: the rest of the run goes on
-            return {"rows": [], "reason": str(error)}
-        pictures = []
-        for name, images in versions.items():
-            pictures += [enlarged(images[:SHOWN].expand(-1, 3, -1, -1)), own_colours(maps[name][:SHOWN])]
-        job.run.write_image("heat.png", png(sheet(pictures, 1)))
-        return {"rows": [{"images": name, **each} for name, each in shares.items()]}
+        shown = {name: x.to(job.device) for name, x in versions.items()}
+        return heat_rows(job, model, shown, inside, shown=SHOWN, column="images")
 
     def section(self, done: Mapping[str, Json]) -> Json:
         columns = [
@@ -225,14 +218,12 @@ class Heat(First):
             ("heat", "Heat where the trigger is", ""),
             ("area", "Share of the pixels", ""),
         ]
-        rows = rows_of(done)
         note = (
             "Grad-CAM of the undefended model's own answer (first seed), on test images that it reads as the target"
             " with the trigger. Means with 95 % t intervals; heat that is spread evenly has the share of the pixels."
             " From above: the image and its heat, without and with the trigger, each on its own scale."
         )
-        reasons = [f" No heatmaps: {value['reason']}." for value in done.values() if "reason" in value]
-        return table(columns, rows, note=note + "".join(reasons), images=["images/heat.png"] if rows else [])
+        return heat_section(done, columns, note)
 
 
 def _mean(values: Tensor) -> float:

@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustlab.base.errors import RunError, UserError
-from robustlab.base.pictures import enlarged, png, sheet
-from robustlab.evaluation.running import table
+from robustlab.evaluation.heat import heat_rows, heat_section
 from robustlab.evaluation.studies.base import Study
-from robustlab.explain.regions import heat_shares, own_colours
+from robustlab.explain.regions import own_colours
 from robustlab.oracle import answers
 from robustlab.physical.measure import judged
 from robustlab.physical.sticker import seen
@@ -46,16 +44,17 @@ class Heat(Study[StickerJob]):
         right = answers(model, images[BARE]) == CLASSES.index(sticker.source)
         if not bool(right.any()):
             return {"rows": []}
-        try:
-            inside = mask_in_images(sticker.mask, scenes.take(right.nonzero()[:, 0]), job.size)
-            maps, shares = heat_shares(model, {name: x[right] for name, x in images.items()}, inside)
-        except (UserError, RunError) as error:  # a network without a map: the rest of the run goes on
-            return {"rows": [], "reason": str(error)}
-        pictures = []
-        for name, each in maps.items():
-            pictures += [enlarged(images[name][right][:SHOWN]), _outlined(each[:SHOWN], inside[:SHOWN])]
-        job.run.write_image("heat.png", png(sheet(pictures, 1)))
-        return {"rows": [{"model": model.name, "sticker": name, **each} for name, each in shares.items()]}
+        inside = mask_in_images(sticker.mask, scenes.take(right.nonzero()[:, 0]), job.size)
+        return heat_rows(
+            job,
+            model,
+            {name: x[right] for name, x in images.items()},
+            inside,
+            shown=SHOWN,
+            column="sticker",
+            colours=lambda maps: _outlined(maps, inside[:SHOWN]),
+            more={"model": model.name},
+        )
 
     def section(self, done: Mapping[str, Json]) -> Json:
         columns = [
@@ -64,7 +63,6 @@ class Heat(Study[StickerJob]):
             ("heat", "Heat inside the mask", ""),
             ("area", "Area of the mask in the image", ""),
         ]
-        rows = [row for value in done.values() for row in value["rows"]]
         note = (
             "Grad-CAM of the model's own answer. The heat inside the mask is a share of the image's heat; heat that is"
             " spread evenly has the share of the area. Means over the scenes in which the bare sign is read right, with"
@@ -72,8 +70,7 @@ class Heat(Study[StickerJob]):
             " sticker always lies beside it. Pictures: bare, with the sticker, with random colours in the same mask;"
             " each above its heat, on its own scale, with the mask outlined."
         )
-        reasons = [f" No heatmaps: {value['reason']}" for value in done.values() if "reason" in value]
-        return table(columns, rows, note=note + "".join(reasons), images=["images/heat.png"] if rows else [])
+        return heat_section(done, columns, note)
 
 
 def mask_in_images(mask: Tensor, scenes: Scenes, size: int) -> Tensor:

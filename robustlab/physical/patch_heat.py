@@ -7,11 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from robustlab.base.errors import RunError, UserError
-from robustlab.base.pictures import enlarged, png, sheet
-from robustlab.evaluation.running import rows_of, table
+from robustlab.evaluation.heat import heat_rows, heat_section
 from robustlab.evaluation.studies.base import Study
-from robustlab.explain.regions import heat_shares, own_colours
 from robustlab.oracle import answers
 from robustlab.physical.patch_measure import patch_controls
 from robustlab.physical.patch_studies import PATCH, Json, PatchJob
@@ -46,15 +43,8 @@ class Heat(Study[PatchJob]):
             BARE: data.images,
             **{name: each.on(data.images, data.ids, job.seed) for name, each in laid.items()},
         }
-        try:
-            maps, shares = heat_shares(model, versions, inside)
-        except (UserError, RunError) as error:  # a network without a map: the rest of the run goes on
-            return {"rows": [], "reason": str(error)}
-        pictures = []
-        for name, images in versions.items():
-            pictures += [enlarged(images[:SHOWN].cpu().expand(-1, 3, -1, -1)), own_colours(maps[name][:SHOWN])]
-        job.run.write_image("heat.png", png(sheet(pictures, 1)))
-        return {"rows": [{"model": model.name, "patch": name, **each} for name, each in shares.items()]}
+        more = {"model": model.name}
+        return heat_rows(job, model, versions, inside, shown=SHOWN, column="patch", more=more)
 
     def section(self, done: Mapping[str, Json]) -> Json:
         columns = [
@@ -63,7 +53,6 @@ class Heat(Study[PatchJob]):
             ("heat", "Heat inside the patch", ""),
             ("area", "Area of the patch in the image", ""),
         ]
-        rows = rows_of(done)
         note = (
             "Grad-CAM of the model's own answer. The heat where the patch lies, as a share of the image's heat; heat"
             " that is spread evenly has the share of the area. Means over the images that are read right without the"
@@ -71,5 +60,4 @@ class Heat(Study[PatchJob]):
             " heat of a patch always lies beside it. Pictures: bare, with the patch, with random colours in the same"
             " place; each above its heat, on its own scale."
         )
-        reasons = [f" No heatmaps: {value['reason']}." for value in done.values() if "reason" in value]
-        return table(columns, rows, note=note + "".join(reasons), images=["images/heat.png"] if rows else [])
+        return heat_section(done, columns, note)
